@@ -1,0 +1,59 @@
+"""The one exception whose message is meant for a person."""
+
+from difflib import get_close_matches
+from inspect import isclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+
+class UserError(Exception):
+    """Something the user can mend: the message names the thing, what was expected, what was found and what to do.
+
+    Command line and flows print the message alone, without a stack trace, and exit non-zero.
+    """
+
+
+class StoreError(UserError):
+    """The store could not be written: disk full, no permission, S3 away. It may pass by itself."""
+
+
+class ClusterError(UserError):
+    """The workers or the scheduler of a cluster are away. It may pass by itself."""
+
+
+def explain(error: ValidationError, what: str, model: type[BaseModel] | None = None) -> UserError:
+    """Say of every refused parameter which one it is, what was given and what is allowed, a line each.
+
+    Args:
+        model: what was validated; with it an unknown name is told the nearest known ones.
+    """
+    lines = []
+    for problem in error.errors(include_url=False):
+        field = ".".join(str(part) for part in problem["loc"]) or what
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{field}: there is no such parameter{_nearest(model, problem['loc'])}")
+            continue
+        given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
+        lines.append(f"{field}: {_PLAIN.get(problem['type'], problem['msg'].removeprefix('Value error, '))}{given}")
+    return UserError(f"{what} refused before any work:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+_PLAIN = {
+    "missing": "must be given",
+    "tuple_type": "expected a list, e.g. [1, 2]",
+    "dict_type": 'expected names with values, e.g. {"name": 1}',
+    "model_type": 'expected parameters with values, e.g. {"name": 1}',
+}
+"""Where pydantic speaks of Python's types to someone who wrote JSON or YAML."""
+
+
+def _nearest(model: Any, place: tuple[int | str, ...]) -> str:
+    """`; did you mean …?` or the names that there are; nothing where the place is not plain to see."""
+    for part in place[:-1]:
+        annotation = getattr(model, "model_fields", {}).get(part)
+        inside = () if annotation is None else (annotation.annotation, *get_args(annotation.annotation))
+        model = next((one for one in inside if isclass(one) and issubclass(one, BaseModel)), None)
+    known = list(getattr(model, "model_fields", {}))
+    near = get_close_matches(str(place[-1]), known, n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}" if known else ""

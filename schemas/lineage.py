@@ -1,0 +1,101 @@
+"""Where a table came from: the record in every Parquet footer, the key of a version, and a version's address."""
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from schemas.tables import SCHEMA_VERSION
+
+CODE_VERSION = "0.1.0"
+
+
+class TableVersion(BaseModel):
+    """One immutable published version of one table: small enough to travel between tasks.
+
+    Attributes:
+        key: SHA-256 (hex) of everything that determines the content; the version's name is its first 16 digits.
+        path: URI or local path of the folder that holds the Parquet files and nothing else.
+        rows, size: row count and bytes over all files.
+        files: file name → SHA-256 (hex) of its bytes.
+        created: UTC, ISO 8601, microseconds.
+        reused: true when this run found it already published and did no work.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    table: str
+    version: str
+    key: str
+    path: str
+    rows: int
+    size: int
+    files: dict[str, str]
+    created: str
+    lineage: dict[str, str]
+    reused: bool = False
+
+
+class Lineage(BaseModel):
+    """What every Parquet file says of itself, under `cm3.<field>` in the file's key-value metadata.
+
+    Attributes:
+        table: schema name, e.g. "items" or "features/clip".
+        config: the stage's configuration as a JSON object.
+        inputs: table name → version of each input.
+        encoder, revision: the model that made the vectors or captions; empty where no model was involved.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    table: str
+    stage: str
+    stage_version: int
+    config: dict[str, Any]
+    inputs: dict[str, str] = {}
+    encoder: str = ""
+    revision: str = ""
+
+    def key(self) -> str:
+        """SHA-256 (hex) over all of the above but the data set's name: equal keys mean equal content."""
+        record = self.model_dump(mode="json", exclude={"dataset"}) | {"schema_version": SCHEMA_VERSION}
+        return hashlib.sha256(canonical_json(record).encode()).hexdigest()
+
+    def metadata(self, created: str) -> dict[str, str]:
+        """The footer's entries, all strings."""
+        return {
+            "cm3.schema": self.table,
+            "cm3.schema_version": str(SCHEMA_VERSION),
+            "cm3.dataset": self.dataset,
+            "cm3.stage": self.stage,
+            "cm3.stage_version": str(self.stage_version),
+            "cm3.config": canonical_json(self.config),
+            "cm3.inputs": canonical_json(self.inputs),
+            "cm3.encoder": self.encoder,
+            "cm3.revision": self.revision,
+            "cm3.code_version": CODE_VERSION,
+            "cm3.created": created,
+        }
+
+
+def describe(schema: pa.Schema, lineage: Lineage, created: str) -> pa.Schema:
+    """`schema` with the lineage in its metadata, ready for a Parquet writer."""
+    return schema.with_metadata(lineage.metadata(created))
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces, so that equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def now() -> str:
+    """UTC time in ISO 8601; `SOURCE_DATE_EPOCH` (seconds), where set, makes builds reproducible."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

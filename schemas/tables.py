@@ -1,0 +1,223 @@
+"""One Arrow schema for each table the pipeline publishes: the promise made to Parquet consumers.
+
+Ids are the source's own strings. A required column is `nullable=False`; everything else may be null. Every stage ends
+in `conform(table, schema)`, which refuses nulls in required columns, extra, missing or reordered columns and wrong
+vector widths, before a byte is written.
+"""
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Bumped when a column changes meaning or type; added nullable columns keep it."""
+
+
+class ImageStatus(StrEnum):
+    """What became of one picture. A closed set: consumers may switch on it."""
+
+    OK = "ok"
+    NO_URL = "no_url"
+    INVALID_URL = "invalid_url"
+    BLOCKED_ADDRESS = "blocked_address"
+    DNS_ERROR = "dns_error"
+    CONNECT_ERROR = "connect_error"
+    TLS_ERROR = "tls_error"
+    TIMEOUT = "timeout"
+    REDIRECT_ERROR = "redirect_error"
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
+    HTTP_ERROR = "http_error"
+    TOO_LARGE = "too_large"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    EMPTY = "empty"
+    NOT_AN_IMAGE = "not_an_image"
+    DECODE_ERROR = "decode_error"
+
+
+class CaptionStatus(StrEnum):
+    """Why a caption is there or not."""
+
+    OK = "ok"
+    NO_IMAGE = "no_image"
+    EMPTY = "empty"
+    REFUSAL = "refusal"
+    REPETITION = "repetition"
+    TOO_LONG = "too_long"
+    ERROR = "error"
+
+
+def _required(name: str, dtype: pa.DataType) -> pa.Field:
+    return pa.field(name, dtype, nullable=False)
+
+
+ITEMS = pa.schema(
+    [
+        _required("item_id", pa.string()),
+        pa.field("title", pa.string()),
+        pa.field("description", pa.string()),
+        pa.field("brand", pa.string()),
+        _required("categories", pa.list_(pa.string())),
+        pa.field("price", pa.float64()),
+        pa.field("image_url", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("gallery_urls", pa.list_(pa.string())),
+    ]
+)
+"""`text` is what text encoders read; null where the item has no words. `price` is in the source's own currency.
+`gallery_urls` are pictures beside `image_url`, in the source's order, none twice; null where there are none."""
+
+INTERACTIONS = pa.schema(
+    [
+        _required("user_id", pa.string()),
+        _required("item_id", pa.string()),
+        pa.field("rating", pa.float32()),
+        pa.field("timestamp", pa.timestamp("ms", tz="UTC")),
+        _required("split", pa.string()),
+    ]
+)
+"""`split` is "train", "valid" or "test"; one row for each user and item."""
+
+QUALITY = pa.schema(
+    [
+        _required("source", pa.string()),
+        _required("rule", pa.string()),
+        _required("action", pa.string()),
+        _required("count", pa.int64()),
+        _required("examples", pa.list_(pa.string())),
+    ]
+)
+"""What ingest changed, left out or wondered at: one row a rule, with up to three example ids. `action` is "dropped",
+"repaired" or "kept"."""
+
+IMAGES = pa.schema(
+    [
+        _required("item_id", pa.string()),
+        pa.field("url", pa.string()),
+        _required("status", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("sha256", pa.string()),
+        pa.field("image", pa.binary()),
+    ]
+)
+"""One row an item, failed or not. `sha256` is the original file's; `image` is the stored JPEG; `width` and `height`
+(pixels) are the stored JPEG's. `status` is an `ImageStatus`."""
+
+GALLERY = pa.schema([IMAGES.field("item_id"), _required("position", pa.int32()), *list(IMAGES)[1:]])
+"""Pictures beside the main one, a row each in the items' order; only where a run asks for them (`images.pictures`).
+`position` is the place in the item's `gallery_urls`, from 1. The other columns are those of `images`."""
+
+CAPTIONS = pa.schema(
+    [
+        _required("item_id", pa.string()),
+        pa.field("content_hash", pa.string()),
+        pa.field("caption", pa.string()),
+        _required("status", pa.string()),
+        _required("model", pa.string()),
+        _required("revision", pa.string()),
+        _required("prompt", pa.string()),
+    ]
+)
+"""`content_hash` is the SHA-256 of the stored JPEG the caption was made from. `status` is a `CaptionStatus`."""
+
+RECOMMENDATIONS = pa.schema(
+    [
+        _required("user_id", pa.string()),
+        _required("item_id", pa.string()),
+        _required("rank", pa.int32()),
+        _required("score", pa.float32()),
+    ]
+)
+"""`rank` starts at 1; items the user chose in training are left out."""
+
+METRICS = pa.schema(
+    [
+        _required("model", pa.string()),
+        _required("seed", pa.int64()),
+        _required("split", pa.string()),
+        _required("metric", pa.string()),
+        pa.field("k", pa.int32()),
+        _required("value", pa.float64()),
+        _required("users", pa.int64()),
+    ]
+)
+"""`metric` is e.g. "ndcg" or "recall"; `k` its cut-off, null where it has none; `users` were averaged over."""
+
+EPOCHS = pa.schema(
+    [
+        _required("model", pa.string()),
+        _required("seed", pa.int64()),
+        _required("epoch", pa.int32()),
+        _required("metric", pa.string()),
+        _required("value", pa.float64()),
+    ]
+)
+"""The training curve in long form: loss terms and validation metrics by epoch (from 1)."""
+
+
+def features(dim: int) -> pa.Schema:
+    """Schema of `features/<name>`: `content_hash` and `embedding` are null where the item lacks that modality, or the
+    encoder cannot read its picture: `error` then says why. Of several pictures those it can read make the vector; its
+    `content_hash` is the SHA-256 of theirs, a line each.
+    """
+    return pa.schema(
+        [
+            _required("item_id", pa.string()),
+            pa.field("content_hash", pa.string()),
+            pa.field("embedding", vector(dim)),
+            pa.field("error", pa.string()),
+        ]
+    )
+
+
+def similarity(feature_names: tuple[str, ...]) -> pa.Schema:
+    """Schema of `similarity`: neighbours of each item, `rank` from 1, with the cosine by each feature that went in.
+
+    `similarity_<feature>` is null where one of the two items lacks that feature.
+    """
+    return pa.schema(
+        [
+            _required("item_id", pa.string()),
+            _required("neighbor_id", pa.string()),
+            _required("rank", pa.int32()),
+            _required("similarity", pa.float32()),
+            *(pa.field(f"similarity_{name}", pa.float32()) for name in feature_names),
+        ]
+    )
+
+
+def item_embeddings(dim: int) -> pa.Schema:
+    """Schema of `embeddings/items`; `dim` is the width of the trained vector."""
+    return pa.schema([_required("item_id", pa.string()), _required("embedding", vector(dim))])
+
+
+def user_embeddings(dim: int) -> pa.Schema:
+    """Schema of `embeddings/users`; `dim` is the width of the trained vector."""
+    return pa.schema([_required("user_id", pa.string()), _required("embedding", vector(dim))])
+
+
+def vector(dim: int) -> pa.DataType:
+    """`fixed_size_list<float32>[dim]`, the element never null."""
+    return pa.list_(pa.field("element", pa.float32(), nullable=False), dim)
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Cast `table` to `schema`, or say which column does not fit.
+
+    Raises:
+        ValueError: a column is missing, extra or out of order, has another type or width, or holds a null where the
+            schema forbids one.
+    """
+    if table.column_names != schema.names:
+        raise ValueError(f"columns {table.column_names} where the table's contract says {schema.names}")
+    for field in schema:
+        column = table[field.name]
+        if not field.nullable and column.null_count:
+            raise ValueError(f"column {field.name!r} is required but {column.null_count} of {len(column)} are null")
+    try:
+        return table.cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        raise ValueError(f"the table does not fit its contract: {error}") from error

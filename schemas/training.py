@@ -1,0 +1,305 @@
+"""Parameters of the recommenders and of their evaluation, and what a training run hands back."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EvaluationConfig(_Frozen):
+    """How a ranking is judged: the same for every recommender."""
+
+    cutoffs: tuple[int, ...] = Field(default=(5, 10, 20, 50), description="K of every metric@K, items", min_length=1)
+    mask_validation: bool = Field(
+        default=False, description="at test time, leave validation items out of the ranking as training items are"
+    )
+    block: int = Field(default=1024, ge=1, description="users scored at once; memory grows with block × items")
+    selection_metric: Literal["ndcg", "recall", "precision", "map", "hr", "mrr"] = Field(
+        default="ndcg", description="validation metric that picks the epoch and the configuration"
+    )
+    selection_k: int = Field(default=20, ge=1, description="cut-off of the selection metric, items")
+    cold_bounds: tuple[int, ...] = Field(
+        default=(1, 5, 20), description="lower bounds of the item groups by training interactions, above the group 0"
+    )
+
+    @model_validator(mode="after")
+    def _selection_is_measured(self) -> "EvaluationConfig":
+        if self.selection_k not in self.cutoffs:
+            raise ValueError(f"selection_k={self.selection_k} must be one of cutoffs={self.cutoffs}")
+        return self
+
+
+class GraphFilterConfig(_Frozen):
+    """The closed-form filter on the interaction graph's leading directions (after GF-CF, arXiv 2108.07567)."""
+
+    rank: int = Field(default=64, ge=1, description="directions kept")
+    noise: float = Field(
+        default=0.02, ge=0, description="c: a direction of eigenvalue λ, in [0, 1], is kept by λ / (λ + c)"
+    )
+
+
+class TrainingConfig(_Frozen):
+    """What every trained recommender shares: optimiser, stopping rule, evaluator, seed."""
+
+    dim: int = Field(default=64, ge=1, description="width of one block of an embedding, numbers")
+    batch_size: int = Field(default=2048, ge=1, description="training interactions a step")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Adam's step size")
+    weight_decay: float = Field(default=0.0, ge=0, description="Adam's L2 penalty on every parameter")
+    max_epochs: int = Field(default=1000, ge=1, description="passes over the training interactions at most")
+    patience: int = Field(
+        default=20, ge=1, description="evaluations without a better validation metric before stopping"
+    )
+    evaluate_every: int = Field(default=1, ge=1, description="epochs between evaluations on validation")
+    seed: int = Field(default=0, ge=0, description="of parameters, batches, negatives and fusion draws")
+    score: Literal["dot", "cosine"] = Field(
+        default="dot", description="user · item of the trained vectors, or of the same L2-normalised"
+    )
+    popularity_prior: float = Field(
+        default=0.0,
+        ge=0,
+        description="β of the score's prior: + β log(1 + the item's training interactions), one more coordinate",
+    )
+    filter_weight: float | None = Field(
+        default=0.0,
+        ge=0,
+        description="η of the score's closed-form part: + η · the graph filter's scores, a user's of length 1; "
+        "`filter.rank` more coordinates. null: chosen on validation after training, from 0 to 6",
+    )
+    filter: GraphFilterConfig = GraphFilterConfig()
+    top_k: int = Field(default=50, ge=1, description="recommendations written for each user, items")
+    device: str = Field(default="auto", description='"auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", …')
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="of the large matrix products in training; parameters and evaluation stay float32. auto: bfloat16 "
+        "where the machine multiplies it natively",
+    )
+    checkpoint_seconds: float = Field(default=5.0, ge=0, description="least time between two checkpoints, seconds")
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+class CM3Config(TrainingConfig):
+    """CM3's hyper-parameters, with the paper's names (arXiv 2508.01226)."""
+
+    score: Literal["dot", "cosine"] = Field(
+        default="cosine", description="user · item of the trained vectors, or of the same L2-normalised"
+    )
+    popularity_prior: float = Field(
+        default=0.2,
+        ge=0,
+        description="β of the score's prior: + β log(1 + training interactions of the item). With uniform negatives "
+        "exp(2t cosine) learns p(item | user) / p(item), so that theory says 1 / (2t); 0 is the paper's score",
+    )
+    filter_weight: float | None = Field(
+        default=None,
+        ge=0,
+        description="η of the score's closed-form part: + η · the graph filter's scores, a user's of length 1; "
+        "`filter.rank` more coordinates. null: chosen on validation after training, 0 to 6; 0 is the paper's score",
+    )
+    layers: int = Field(
+        default=4, ge=0, description="L: LightGCN layers on the user-item graph; their sum from 0 to L is used"
+    )
+    smoothing: float = Field(
+        default=0.02,
+        ge=0,
+        description="c of the filter M (M + c)^-1 that published item vectors pass, M = the item-item part of A²: "
+        "directions that training interactions hardly speak of are noise; 0: none, as in the paper",
+    )
+    gamma: float = Field(default=0.9, ge=0, description="γ: weight of uniformity against alignment")
+    temperature: float = Field(default=2.0, gt=0, description="t of the Gaussian potential exp(-t ||a - b||²)")
+    min_sim: float = Field(default=0.0, ge=-1, le=1, description="lower clamp of the content similarity s, cosine")
+    max_sim: float = Field(default=1.0, ge=-1, le=1, description="upper clamp of the content similarity s, cosine")
+    alpha: float = Field(default=0.5, gt=0, description="α: Bézier positions are drawn from Beta(α, α) while training")
+    neighbors: int = Field(default=10, ge=1, description="k of the item graph, items, self included")
+    modality_weights: dict[str, float] | None = Field(
+        default=None, description="share of each feature in the item graph by its name; equal shares where null"
+    )
+    feature_rank: int | None = Field(
+        default=256,
+        ge=1,
+        description="principal directions of each feature that the encoders read; null: the whole vectors",
+    )
+    fusion: bool = Field(
+        True, description="have the fused Bézier block; off is an ablation (s is still read from the fused content)"
+    )
+    calibration: Literal["fused", "frozen", "none"] = Field(
+        default="fused",
+        description="source of s: the fused vector, the raw features' weighted cosine, or s = 1 (plain uniformity)",
+    )
+    published: bool = Field(
+        default=False,
+        description="reproduce the authors' code: gradients flow through s, evaluation reads the last training step's "
+        "embeddings with their random fusion, weight_decay is not applied",
+    )
+
+    @model_validator(mode="after")
+    def _clamp_is_ordered(self) -> "CM3Config":
+        if self.min_sim > self.max_sim:
+            raise ValueError(f"min_sim={self.min_sim} must not exceed max_sim={self.max_sim}")
+        return self
+
+
+def trained_width(lineage: Mapping[str, str], width: int) -> int:
+    """How many of an embedding's leading numbers are the trained vector; the others are terms of the score.
+
+    Items are compared with items by the trained vector alone: the terms say how likely an item is, not what it is.
+
+    Args:
+        lineage: of a published `embeddings/items` or `embeddings/users`; what CM3 did not make counts whole.
+        width: of the whole embedding.
+    """
+    if lineage.get("cm3.encoder") != "cm3":
+        return width
+    config = CM3Config(**json.loads(lineage["cm3.config"]))
+    features = sum(name.startswith("features/") for name in json.loads(lineage["cm3.inputs"]))
+    blocks: int = features + config.fusion
+    return blocks * config.dim
+
+
+class ContentKNNConfig(_Frozen):
+    """Item neighbours by content: an item's score is its likeness to the user's training items."""
+
+    neighbors: int = Field(default=50, ge=1, description="nearest items of each item that count, items")
+    modality_weights: dict[str, float] | None = Field(
+        default=None, description="share of each feature by its name; equal shares where null"
+    )
+
+
+class EASEConfig(_Frozen):
+    """EASE (arXiv 1905.03375): a linear model with a closed form."""
+
+    l2: float = Field(default=300.0, gt=0, description="λ: ridge penalty on the item-to-item weights")
+
+
+class BPRConfig(TrainingConfig):
+    """Matrix factorisation with the BPR loss (arXiv 1205.2618)."""
+
+    regularization: float = Field(default=1e-4, ge=0, description="weight of the batch's squared norms in the loss")
+
+
+class LightGCNConfig(BPRConfig):
+    """LightGCN (arXiv 2002.02126)."""
+
+    layers: int = Field(default=3, ge=0, description="convolutions; the mean of layers 0..L is used")
+
+
+class DirectAUConfig(TrainingConfig):
+    """DirectAU (arXiv 2206.12811): alignment and uniformity of identifiers alone."""
+
+    layers: int = Field(default=2, ge=0, description="LightGCN layers of the encoder; 0 is matrix factorisation")
+    gamma: float = Field(default=1.0, ge=0, description="γ: weight of uniformity against alignment")
+
+
+class VBPRConfig(BPRConfig):
+    """VBPR (arXiv 1510.01784), with all features side by side as the content."""
+
+
+class FREEDOMConfig(LightGCNConfig):
+    """FREEDOM (arXiv 2211.06924): a frozen item graph, and user-item edges dropped by degree."""
+
+    layers: int = Field(default=2, ge=0, description="convolutions on the user-item graph")
+    item_layers: int = Field(default=1, ge=0, description="convolutions on the item graph")
+    neighbors: int = Field(default=10, ge=1, description="k of the item graph, items, self included")
+    modality_weights: dict[str, float] | None = Field(
+        default=None, description="share of each feature in the item graph"
+    )
+    edge_dropout: float = Field(default=0.8, ge=0, lt=1, description="share of the edges left out in an epoch")
+    content_weight: float = Field(default=1e-3, ge=0, description="λ: weight of the losses on projected features")
+
+
+class BM3Config(LightGCNConfig):
+    """BM3 (arXiv 2207.05969): bootstrapped views in place of negatives."""
+
+    layers: int = Field(default=1, ge=0, description="convolutions on the user-item graph")
+    dropout: float = Field(default=0.3, ge=0, lt=1, description="share of the target vectors' numbers set to 0")
+    content_weight: float = Field(default=2.0, ge=0, description="weight of the alignment with the features")
+    regularization: float = Field(default=0.1, ge=0, description="weight of the vectors' mean squared norm in the loss")
+
+
+class ComparisonConfig(_Frozen):
+    """Which recommenders are trained side by side, and how often."""
+
+    models: tuple[str, ...] = Field(
+        default=(
+            "popularity",
+            "content-knn",
+            "graph-filter",
+            "ease",
+            "bpr",
+            "lightgcn",
+            "directau",
+            "vbpr",
+            "freedom",
+            "bm3",
+            "cm3",
+        ),
+        description="names of the recommenders",
+        min_length=1,
+    )
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), description="one training for each", min_length=1)
+    ablations: bool = Field(
+        default=False, description="add CM3 without calibration, without fusion, with and without each feature"
+    )
+    cm3: CM3Config = CM3Config()
+    overrides: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="recommender → parameters that differ from its defaults"
+    )
+
+
+class ComparisonRow(_Frozen):
+    """One recommender's line in the comparison."""
+
+    model: str
+    runs: int
+    validation: float = Field(description="selection metric on validation, mean over the runs")
+    mean: float = Field(description="selection metric on test, mean over the runs")
+    spread: float = Field(description="standard deviation over the runs (n - 1); 0 for one run")
+    p_value: float | None = Field(description="two-sided paired t-test against CM3 over users; null for CM3 itself")
+    seconds: float = Field(description="training time, mean over the runs")
+    parameters: int = Field(description="trained numbers")
+    metrics: dict[str, float] = Field(description="test metrics, means over the runs")
+
+
+class TuningConfig(_Frozen):
+    """A search over the paper's grid, judged on validation alone."""
+
+    model: str = Field(default="cm3", description="recommender whose parameters are searched")
+    trials: int = Field(default=48, ge=1, description="configurations tried at most, over all restarts")
+    base: dict[str, Any] = Field(default_factory=dict, description="parameters that stay the same in every trial")
+    space: dict[str, tuple[int | float | str, ...]] | None = Field(
+        default=None, description="parameter → values to try; the recommender's own grid where null"
+    )
+    warmup_epochs: int = Field(default=10, ge=0, description="epochs before a trial may be pruned")
+
+
+class TuningResult(_Frozen):
+    """The configuration that validation chose, and what it gave on test."""
+
+    model: str
+    best: dict[str, Any] = Field(description="the chosen values of the searched parameters")
+    config: dict[str, Any] = Field(description="the whole configuration of the chosen trial")
+    validation: float
+    test: dict[str, float] = Field(description="metrics of the one evaluation on test")
+    finished: int = Field(description="trials trained to their end")
+    pruned: int = Field(description="trials stopped early")
+
+
+class TrainingResult(_Frozen):
+    """What one training run produced: small enough to travel between tasks."""
+
+    model: str
+    files: dict[str, str] = Field(description="table name → path of its Parquet file")
+    best_epoch: int = Field(description="epoch (from 1) whose embeddings were kept")
+    epochs: int = Field(description="epochs trained, over all restarts")
+    validation: float = Field(description="selection metric on validation at the best epoch")
+    test: dict[str, float] = Field(description='test metrics, e.g. "ndcg@20"')
+    popularity: dict[str, float] = Field(description="the popularity baseline's test metrics")
+    seconds: float = Field(description="training and evaluation time over all restarts, seconds")
+    items: int
+    users: int
+    parameters: int = Field(description="trained numbers")
+    dim: int = Field(description="width of the embeddings, numbers")
