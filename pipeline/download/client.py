@@ -1,0 +1,187 @@
+"""One URL, one attempt: follow redirects under guard, read a bounded body, name what went wrong."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote
+
+from yarl import URL
+
+from pipeline.download.addresses import AddressGuard, GuardedResolver, Lookup, system_lookup
+from pipeline.download.answer import Answer, Transport
+from pipeline.download.errors import NETWORK, explain
+from pipeline.download.outcome import Fetched, PictureError, Validators
+from pipeline.download.politeness import parse_retry_after
+from pipeline.download.transports import Http1, Http2
+from schemas.images import ImagesConfig
+from schemas.tables import ImageStatus
+
+SMALL_BODY = 2 << 20
+"""Bytes any request may buffer; more needs one of `LARGE_BODIES` places, which bounds the memory of all together."""
+LARGE_BODIES = 4
+_REDIRECTS = (301, 302, 303, 307, 308)
+_STATUS = {
+    401: ImageStatus.FORBIDDEN,
+    403: ImageStatus.FORBIDDEN,
+    404: ImageStatus.NOT_FOUND,
+    410: ImageStatus.NOT_FOUND,
+    429: ImageStatus.RATE_LIMITED,
+    451: ImageStatus.FORBIDDEN,
+}
+_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+
+
+def parse_url(text: str) -> URL:
+    """A catalogue's text as an absolute http, https or file URL.
+
+    Raises:
+        PictureError: INVALID_URL.
+    """
+    try:
+        url = URL(text.strip())
+        port = url.port
+    except ValueError as error:
+        raise PictureError(ImageStatus.INVALID_URL, str(error)) from error
+    if url.scheme not in ("http", "https", "file"):
+        raise PictureError(ImageStatus.INVALID_URL, f"scheme {url.scheme!r} is not http or https")
+    if url.scheme != "file" and (not url.host or not port):
+        raise PictureError(ImageStatus.INVALID_URL, "the URL names no host")
+    return url
+
+
+class Client:
+    """Fetches under one guard, through one transport. An async context manager."""
+
+    def __init__(self, config: ImagesConfig, lookup: Lookup = system_lookup) -> None:
+        self._config = config
+        self._guard = AddressGuard(config.allowed_hosts)
+        self._large = asyncio.Semaphore(LARGE_BODIES)
+        self._headers = {
+            "User-Agent": config.user_agent,
+            "Accept": "image/*,*/*;q=0.1",
+            "Accept-Encoding": "identity",
+        }
+        resolver = GuardedResolver(self._guard, lookup)
+        self._transport: Transport = Http2(config, resolver) if config.http2 else Http1(config, resolver)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._transport.close()
+
+    async def fetch(self, text: str, validators: Validators | None) -> Fetched:
+        """Get one file, within the configured times and sizes.
+
+        Raises:
+            PictureError: anything else; `transient` where another attempt may help.
+        """
+        url = parse_url(text)
+        try:
+            async with asyncio.timeout(self._config.total_timeout):
+                if url.scheme == "file":
+                    return await asyncio.to_thread(read_file, url, self._config, validators)
+                return await self._follow(url, validators)
+        except NETWORK as error:
+            raise explain(error, self._config) from error
+
+    async def _follow(self, url: URL, validators: Validators | None) -> Fetched:
+        headers = self._headers | _conditions(validators)
+        for _ in range(self._config.max_redirects + 1):
+            self._guard.check_literal(url.host or "", url.port)
+            async with self._transport.get(url, headers) as answer:
+                if answer.status not in _REDIRECTS:
+                    return await self._receive(answer, validators)
+                url = _redirected(url, answer.headers)
+        raise PictureError(ImageStatus.REDIRECT_ERROR, f"more than {self._config.max_redirects} redirects")
+
+    async def _receive(self, answer: Answer, validators: Validators | None) -> Fetched:
+        if answer.status == 304 and validators is not None:
+            return Fetched(body=None, validators=validators)
+        if not 200 <= answer.status < 300:
+            raise _refused(answer)
+        length = answer.headers.get("Content-Length", "")
+        if length.isdigit() and int(length) > self._config.max_bytes:
+            raise self._too_large(f"{int(length):,} bytes announced")
+        body = await self._read(answer.pieces)
+        found = Validators(etag=answer.headers.get("ETag"), last_modified=answer.headers.get("Last-Modified"))
+        return Fetched(body=body, validators=found)
+
+    async def _read(self, arriving: AsyncIterator[bytes]) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in arriving:
+            pieces.append(piece)
+            size += len(piece)
+            if size > min(SMALL_BODY, self._config.max_bytes):
+                break
+        else:
+            return b"".join(pieces)
+        async with self._large:
+            while size <= self._config.max_bytes:
+                try:
+                    piece = await anext(arriving)
+                except StopAsyncIteration:
+                    return b"".join(pieces)
+                pieces.append(piece)
+                size += len(piece)
+        raise self._too_large("the body is longer")
+
+    def _too_large(self, what: str) -> PictureError:
+        return PictureError(ImageStatus.TOO_LARGE, f"{what}; the limit is {self._config.max_bytes:,} bytes")
+
+
+def read_file(url: URL, config: ImagesConfig, validators: Validators | None) -> Fetched:
+    """A file:// URL; its "ETag" is modification time and size.
+
+    Raises:
+        PictureError: BLOCKED_ADDRESS outside `file_root` (symbolic links followed), NOT_FOUND, TOO_LARGE.
+        OSError: the file cannot be read.
+    """
+    if config.file_root is None:
+        raise PictureError(ImageStatus.BLOCKED_ADDRESS, "file:// URLs are not allowed; set file_root to a folder")
+    path = Path(unquote(url.raw_path)).resolve()
+    if url.host or not path.is_relative_to(Path(config.file_root).resolve()):
+        raise PictureError(ImageStatus.BLOCKED_ADDRESS, "the file is outside file_root")
+    if not path.is_file():
+        raise PictureError(ImageStatus.NOT_FOUND, "no such file")
+    stat = path.stat()
+    found = Validators(etag=f'"{stat.st_mtime_ns}-{stat.st_size}"')
+    if found == validators:
+        return Fetched(body=None, validators=found)
+    if stat.st_size > config.max_bytes:
+        raise PictureError(ImageStatus.TOO_LARGE, f"{stat.st_size:,} bytes; the limit is {config.max_bytes:,} bytes")
+    return Fetched(body=path.read_bytes(), validators=found)
+
+
+def _conditions(validators: Validators | None) -> dict[str, str]:
+    if validators is None:
+        return {}
+    sent = {"If-None-Match": validators.etag, "If-Modified-Since": validators.last_modified}
+    return {name: value for name, value in sent.items() if value}
+
+
+def _redirected(url: URL, headers: Mapping[str, str]) -> URL:
+    location = headers.get("Location")
+    if not location:
+        raise PictureError(ImageStatus.REDIRECT_ERROR, "a redirect without a location")
+    try:
+        target = url.join(URL(location))
+    except ValueError as error:
+        raise PictureError(ImageStatus.REDIRECT_ERROR, f"a redirect to a broken URL: {error}") from error
+    if target.scheme not in ("http", "https") or not target.host:
+        raise PictureError(ImageStatus.REDIRECT_ERROR, f"a redirect to {target.scheme or 'no'} scheme")
+    return target
+
+
+def _refused(answer: Answer) -> PictureError:
+    return PictureError(
+        _STATUS.get(answer.status, ImageStatus.HTTP_ERROR),
+        f"HTTP {answer.status}",
+        transient=answer.status in _TRANSIENT,
+        retry_after=parse_retry_after(answer.headers.get("Retry-After")),
+    )

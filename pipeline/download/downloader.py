@@ -1,0 +1,188 @@
+"""Many URLs at once: workers fetch on an event loop of their own, threads decode, the caller takes what is finished."""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeAlias
+
+from anyio.from_thread import start_blocking_portal
+
+from pipeline.download.addresses import Lookup, system_lookup
+from pipeline.download.client import Client, parse_url
+from pipeline.download.decode import decode
+from pipeline.download.outcome import UNREACHABLE, Fetched, Outcome, Picture, PictureError, Validators
+from pipeline.download.politeness import HostQueues, Job, backoff
+from schemas.images import ImagesConfig
+from schemas.tables import ImageStatus
+
+logger = logging.getLogger(__name__)
+
+WAKE = 0.2
+"""Seconds between two lists for the caller: also its chance to notice a cancellation while servers hang."""
+Results: TypeAlias = "asyncio.Queue[Outcome | None]"
+"""Outcomes on their way to the caller's thread; None is the last."""
+RECENT = 8192
+"""Digests remembered besides those the caller knows: more than can be finished but not yet kept."""
+
+
+def download(
+    urls: Mapping[str, Validators | None],
+    *,
+    config: ImagesConfig,
+    has_picture: Callable[[str], bool],
+    lookup: Lookup = system_lookup,
+) -> Generator[list[Outcome], None, None]:
+    """Settle every URL; yields what has finished since the last list, in any order; a list may be empty.
+
+    The event loop has a thread of its own, so Ctrl-C and a cancelled flow are obeyed at once: closing or breaking this
+    iterator cancels all requests. Works whether or not the caller runs inside an event loop.
+
+    Args:
+        urls: each URL once, with what is known to ask for changes only.
+        has_picture: whether the bytes with this SHA-256 were decoded and kept before.
+    """
+    with start_blocking_portal() as portal:
+        results: Results = portal.call(asyncio.Queue, config.shard_rows)
+        crew = Crew(config, results, has_picture)
+        work = portal.start_task_soon(crew.run, urls, lookup)
+        try:
+            more = True
+            while more and not (work.done() and results.empty()):
+                finished, more = portal.call(_collect, results, config.shard_rows)
+                yield finished
+            work.result()
+        finally:
+            work.cancel()
+
+
+async def _collect(results: Results, most: int) -> tuple[list[Outcome], bool]:
+    """What finishes within `WAKE`, at most `most` outcomes, and whether more may come."""
+    finished: list[Outcome] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WAKE):
+            while len(finished) < most:
+                outcome = await results.get()
+                if outcome is None:
+                    return finished, False
+                finished.append(outcome)
+    return finished, True
+
+
+class Crew:
+    """The workers of one run. All methods run on the event loop; only `decode` leaves it."""
+
+    def __init__(self, config: ImagesConfig, results: Results, has_picture: Callable[[str], bool]) -> None:
+        self._config = config
+        self._results = results
+        self._has_picture = has_picture
+        self._decoding: dict[str, asyncio.Future[Picture]] = {}
+        self._recent: OrderedDict[str, None] = OrderedDict()
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
+
+    async def run(self, urls: Mapping[str, Validators | None], lookup: Lookup) -> None:
+        """Settle every URL and put its outcome into the queue, which holds the workers back when it is full."""
+        config = self._config
+        workers = min(config.concurrency, len(urls))
+        queues = HostQueues(
+            per_host=config.per_host,
+            rate=config.per_host_rate,
+            give_up_after=config.give_up_host_after,
+            workers=workers,
+        )
+        for url, validators in urls.items():
+            queues.add(url, _host_name(url), validators)
+        queues.close_if_settled()
+        try:
+            async with Client(config, lookup) as client, asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(self._work(queues, client))
+            await self._results.put(None)
+        finally:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _work(self, queues: HostQueues, client: Client) -> None:
+        while (job := await queues.take()) is not None:
+            failure: PictureError | None = None
+            try:
+                outcome = await self._attempt(job, client)
+            except PictureError as error:
+                failure = error
+                delay = self._delay(job, error)
+                if delay is not None:
+                    if error.retry_after:
+                        queues.rest(job.host, delay)
+                    queues.retry(job, delay)
+                    continue
+                outcome = Outcome(url=job.url, status=error.status, error=error.reason)
+            queues.settle(job, failure, unreachable=outcome.status in UNREACHABLE)
+            await self._results.put(outcome)
+
+    async def _attempt(self, job: Job, client: Client) -> Outcome:
+        if job.host.given_up is not None:
+            raise PictureError(*job.host.given_up)
+        try:
+            fetched = await client.fetch(job.url, job.validators)
+        except PictureError:
+            raise
+        except Exception as error:  # one strange server must not end the run for all the others
+            logger.warning("unexpected failure of %s", job.url, exc_info=True)
+            raise PictureError(ImageStatus.HTTP_ERROR, f"unexpected {type(error).__name__}: {error}") from error
+        if fetched.body is None:
+            return Outcome(url=job.url, status=None, validators=fetched.validators)
+        return await self._look(job.url, fetched)
+
+    async def _look(self, url: str, fetched: Fetched) -> Outcome:
+        body = fetched.body or b""
+        sha256 = hashlib.sha256(body).hexdigest()
+        picture: Picture | None = None
+        reason: str | None = None
+        status = ImageStatus.OK
+        try:
+            picture = await self._picture(sha256, body)
+        except PictureError as error:
+            status, reason = error.status, error.reason
+        return Outcome(
+            url=url, status=status, error=reason, sha256=sha256, picture=picture, validators=fetched.validators
+        )
+
+    async def _picture(self, sha256: str, body: bytes) -> Picture | None:
+        """Decode in a thread; None where the same bytes were decoded before, by an earlier run or a moment ago."""
+        if sha256 in self._recent or self._has_picture(sha256):
+            return None
+        if sha256 in self._decoding:
+            return await asyncio.shield(self._decoding[sha256])
+        config = self._config
+        job = partial(decode, body, max_side=config.max_side, quality=config.jpeg_quality, max_pixels=config.max_pixels)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, job)
+        self._decoding[sha256] = future
+        try:
+            picture = await future
+        finally:
+            del self._decoding[sha256]
+        self._recent[sha256] = None
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+        return picture
+
+    def _delay(self, job: Job, failure: PictureError) -> float | None:
+        """Seconds until the next attempt; None where there is none."""
+        config = self._config
+        if not failure.transient or job.host.given_up is not None or job.attempt + 1 >= config.attempts:
+            return None
+        if failure.retry_after is not None:
+            return failure.retry_after if failure.retry_after <= config.max_retry_after else None
+        return backoff(job.attempt, base=config.backoff, longest=config.max_backoff)
+
+
+def _host_name(url: str) -> str:
+    try:
+        parsed = parse_url(url)
+    except PictureError:
+        return ""
+    return f"{parsed.host}:{parsed.port}"

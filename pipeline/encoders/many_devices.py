@@ -1,0 +1,60 @@
+"""Several GPUs: this process computes on the first, one further process on each other; rows come back in order."""
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.encoders.base import ImageEncoder, Pixels, TextEncoder, Vectors
+from schemas.features import EncoderSpec
+
+_encoder: Any = None
+"""The encoder of a worker process."""
+
+
+class ManyDevices:
+    """A `TextEncoder` or `ImageEncoder` that splits what it is given among devices, neighbours together."""
+
+    def __init__(self, first: TextEncoder | ImageEncoder, spec: EncoderSpec, others: Sequence[str]) -> None:
+        self._first: Any = first
+        self.fingerprint = first.fingerprint
+        self.dim = first.dim
+        self.batch_size = getattr(first, "batch_size", 1) * (1 + len(others))
+        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        self._workers = [
+            ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(spec, name)) for name in others
+        ]
+
+    def preprocess(self, image: bytes) -> Pixels:
+        """Of the first encoder; decoding stays in this process."""
+        pixels: Pixels = self._first.preprocess(image)
+        return pixels
+
+    def encode(self, contents: Sequence[Any]) -> Vectors:
+        """One row a content, in the order given."""
+        size = -(-len(contents) // (1 + len(self._workers)))
+        later: list[Future[Vectors]] = []
+        for worker, start in zip(self._workers, range(size, len(contents), size), strict=False):
+            later.append(worker.submit(_encode, [_portable(c) for c in contents[start : start + size]]))
+        return np.concatenate([self._first.encode(contents[:size]), *(future.result() for future in later)])
+
+
+def _portable(content: Any) -> Any:
+    return content.numpy() if isinstance(content, torch.Tensor) else content
+
+
+def _start(spec: EncoderSpec, name: str) -> None:
+    from pipeline.encoders import load
+
+    global _encoder
+    os.environ["CM3_DEVICE"] = name
+    _encoder = load.load(spec)
+
+
+def _encode(contents: list[Any]) -> Vectors:
+    vectors: Vectors = _encoder.encode([torch.from_numpy(c) if isinstance(c, np.ndarray) else c for c in contents])
+    return vectors

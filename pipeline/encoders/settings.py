@@ -1,0 +1,92 @@
+"""Environment variables of the encoders, read here and nowhere else, and what follows from the machine."""
+
+import functools
+import logging
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from schemas.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Resolved = Literal["float32", "bfloat16"]
+
+
+def cache_folder() -> Path:
+    """Where unpacked models live: `CM3_CACHE`, else `$XDG_CACHE_HOME/cm3`, else `~/.cache/cm3`."""
+    if folder := os.environ.get("CM3_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cm3"
+
+
+@functools.cache
+def threads() -> int:
+    """Cores to compute on: `CM3_THREADS`, else the cores this process may use, as `OMP_NUM_THREADS` caps them.
+
+    Raises:
+        UserError: `CM3_THREADS` is not a whole number above zero.
+    """
+    wanted = os.environ.get("CM3_THREADS")
+    if wanted is None:
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cap = os.environ.get("OMP_NUM_THREADS", "")
+        return min(allowed, int(cap)) if cap.isdigit() and int(cap) > 0 else allowed
+    if not wanted.isdigit() or int(wanted) < 1:
+        raise UserError(f"CM3_THREADS is the number of cores to compute on, a whole number from 1; found {wanted!r}.")
+    return int(wanted)
+
+
+@functools.cache
+def use_threads() -> int:
+    """Give torch and the tokenizers the same number of threads, once in the life of the process.
+
+    Decoding threads share these cores: they fill the gaps the matrix products leave, and are as many.
+    """
+    count = threads()
+    torch.set_num_threads(count)
+    os.environ.setdefault("RAYON_NUM_THREADS", str(count))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if count > 1 else "false")
+    logger.debug("computing on %d threads", count)
+    return count
+
+
+def devices() -> list[str]:
+    """Where to compute: every GPU, else the processor. `CM3_DEVICE` overrides: `cpu`, `cuda:1`, `cuda:0,cuda:3`."""
+    if names := os.environ.get("CM3_DEVICE"):
+        return names.split(",")
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+
+
+def device() -> torch.device:
+    """The device of this process: the first of `devices()`."""
+    return torch.device(devices()[0])
+
+
+def pictures_at_once(wanted: int | None) -> int:
+    """Pictures per forward pass: on a CPU more than a few leave its caches; 32 took 1.2 to 1.5 times as long as 8."""
+    return wanted or (8 if device().type == "cpu" else 64)
+
+
+def tokens_at_once(wanted: int | None) -> int:
+    """Tokens per forward pass, padding included: on a CPU as above."""
+    return wanted or (512 if device().type == "cpu" else 16_384)
+
+
+def resolve_dtype(policy: str) -> Resolved:
+    """What `auto` means on this machine: bfloat16 where it is multiplied natively, float32 elsewhere."""
+    if policy != "auto":
+        return "bfloat16" if policy == "bfloat16" else "float32"
+    if device().type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if cpu_multiplies_bfloat16() else "float32"
+
+
+@functools.cache
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this processor has bfloat16 products (AVX512_BF16 or AMX), and torch's kernels use them."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    native = any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
+    return native and bool(torch._C._has_mkldnn)

@@ -1,0 +1,41 @@
+"""timm backbones: pooled features before the classifier, preprocessed as the model's own configuration says."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import create_transform, resolve_model_data_config  # type: ignore[attr-defined]  # not in its __all__
+
+from pipeline.encoders.base import Fingerprint, Pixels, Vectors, finish
+from pipeline.encoders.compute import prepare
+from pipeline.encoders.pictures import prepared
+from pipeline.encoders.settings import device, pictures_at_once
+from schemas.features import EncoderSpec
+
+
+class TimmEncoder:
+    """An `ImageEncoder` over a timm model folder (`config.json` and `model.safetensors`)."""
+
+    def __init__(self, spec: EncoderSpec, folder: Path, identity: Fingerprint) -> None:
+        self.fingerprint = identity
+        self.batch_size = pictures_at_once(spec.batch_size)
+        self._spec = spec
+        size: dict[str, Any] = {} if spec.image_size is None else {"img_size": spec.image_size}
+        self._model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0, **size)
+        config = resolve_model_data_config(self._model)  # type: ignore[no-untyped-call]
+        self._transform = create_transform(**config, is_training=False)
+        width: int = getattr(self._model, "num_features")  # noqa: B009 - the stub says Tensor | Module
+        self.dim = min(width, spec.truncate_dim or width)
+        prepare(self._model, identity.dtype)
+
+    def preprocess(self, image: bytes) -> Pixels:
+        """(3, height, width), float32."""
+        return prepared(image, self._transform)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Sequence[Pixels]) -> Vectors:
+        """Average-pooled features, or the class token, as the model pools."""
+        vectors = self._model(torch.stack(list(pixels)).to(device()))
+        return finish(vectors, normalize=self._spec.normalize, truncate_dim=self._spec.truncate_dim)

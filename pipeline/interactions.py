@@ -1,0 +1,123 @@
+"""Ten million interactions in little memory: ids as dictionary codes, rules as masks over them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline.sources.base import EXAMPLES, Quality
+
+Codes = NDArray[np.uint32]
+
+_MILLISECONDS_FROM = 10**11
+"""A time of at least this is not in seconds (that would be the year 5138) but in milliseconds (1973)."""
+_MICROSECONDS_FROM = 10**14
+_LATEST = 4_102_444_800_000
+"""2100-01-01 in milliseconds: a later time is an error."""
+
+
+def collect(batches: Iterable[pl.DataFrame], source: str, quality: Quality) -> pl.DataFrame:
+    """All raw interactions with ids as categoricals (4 bytes each) and times in milliseconds.
+
+    Seconds and milliseconds (and microseconds) are told apart value by value; a time before 1970 or after 2099 becomes
+    null. Both are counted.
+    """
+    users, items = pl.Categories.random(), pl.Categories.random()
+    parts = []
+    for batch in batches:
+        part = batch.with_columns(
+            pl.col("user_id").cast(pl.Categorical(users)),
+            pl.col("item_id").cast(pl.Categorical(items)),
+            _milliseconds(batch["timestamp"], source, quality).alias("timestamp"),
+        )
+        if "split" in part.columns:
+            part = part.with_columns(pl.col("split").cast(pl.Enum(["train", "valid", "test"])))
+        parts.append(part)
+    return pl.concat(parts, rechunk=True)
+
+
+def _milliseconds(raw: pl.Series, source: str, quality: Quality) -> pl.Series:
+    if raw.null_count() == len(raw):
+        return raw
+    time = pl.col(raw.name)
+    frame = raw.to_frame().select(
+        pl.when(time < _MILLISECONDS_FROM).then(time * 1000)
+        .when(time < _MICROSECONDS_FROM).then(time)
+        .otherwise(time // 1000).alias("ms"),
+        ((time >= _MILLISECONDS_FROM) & (time < _MICROSECONDS_FROM)).alias("was_ms"),
+    )  # fmt: skip
+    quality.add(source, "timestamp_in_milliseconds", "repaired", int(frame["was_ms"].sum()))
+    ms = frame["ms"].set((raw <= 0) | (frame["ms"] >= _LATEST), None)
+    lost = ms.is_null() & raw.is_not_null()
+    examples = tuple(str(value) for value in raw.filter(lost).head(EXAMPLES))
+    quality.add(source, "timestamp_implausible", "repaired", int(lost.sum()), examples)
+    return ms
+
+
+def known_items(frame: pl.DataFrame, known: set[str], source: str, quality: Quality) -> pl.DataFrame:
+    """Without the interactions whose item is not in the catalogue; one example an item."""
+    items = frame["item_id"].unique()
+    unknown = items.filter(~items.cast(pl.String).is_in(list(known)))
+    if unknown.is_empty():
+        return frame
+    ok = ~frame["item_id"].to_physical().is_in(unknown.to_physical().implode())
+    lost = frame.filter(~ok)["item_id"]
+    examples = tuple(lost.unique(maintain_order=True).head(EXAMPLES).cast(pl.String))
+    quality.add(source, "unknown_item", "dropped", len(lost), examples)
+    return frame.filter(ok)
+
+
+def latest_only(frame: pl.DataFrame, source: str, quality: Quality) -> pl.DataFrame:
+    """One row for each user and item: the latest, the later row where times are equal, one with a time before none."""
+    users, items = codes(frame)
+    pairs = pl.Series((users.astype(np.uint64) << np.uint64(32)) | items)
+    ordered = pairs.sort().to_numpy()
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(twice):
+        return frame
+    repeated = (
+        pl.DataFrame({"pair": pairs, "time": frame["timestamp"]})
+        .with_row_index("row")
+        .filter(pairs.is_in(pl.Series(twice).unique().implode()))
+    )
+    kept = repeated.sort("time", "row", nulls_last=False).unique("pair", keep="last", maintain_order=True)
+    lost = np.setdiff1d(repeated["row"].to_numpy(), kept["row"].to_numpy(), assume_unique=True)
+    quality.add(source, "repeated_interaction", "dropped", len(lost), _examples(frame[lost[:EXAMPLES].tolist()]))
+    ok = np.ones(len(frame), dtype=bool)
+    ok[lost] = False
+    return frame.filter(ok)
+
+
+def at_least(frame: pl.DataFrame, min_rating: float | None, source: str, quality: Quality) -> pl.DataFrame:
+    """Ratings from `min_rating` on; a row without a rating is no choice either."""
+    if min_rating is None:
+        return frame
+    ok = (frame["rating"] >= min_rating).fill_null(value=False)
+    lost = frame.filter(~ok)
+    quality.add(source, "rating_below_threshold", "dropped", len(lost), _examples(lost.head(EXAMPLES)))
+    return frame.filter(ok)
+
+
+def k_core(users: NDArray[Any], items: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Row numbers of the largest subset in which every user and every item has at least `k` rows."""
+    rows = np.arange(len(users))
+    users, items = users.astype(np.intp), items.astype(np.intp)  # what bincount and indexing would make of them anew
+    while len(rows):
+        ok = (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)
+        if ok.all():
+            break
+        rows, users, items = rows[ok], users[ok], items[ok]
+    return rows
+
+
+def codes(frame: pl.DataFrame) -> tuple[Codes, Codes]:
+    """User and item codes of each row; they number ids in no stable order, so only equality means anything."""
+    users, items = (frame[name].to_physical().to_numpy() for name in ("user_id", "item_id"))
+    return users, items
+
+
+def _examples(frame: pl.DataFrame) -> tuple[str, ...]:
+    users, items = (frame[name].cast(pl.String) for name in ("user_id", "item_id"))
+    return tuple(f"{user} → {item}" for user, item in zip(users, items, strict=True))

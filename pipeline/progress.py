@@ -1,0 +1,175 @@
+"""One way to show progress: a bar with rate and remaining time on a terminal, a log line now and then elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline import log_fields
+
+logger = logging.getLogger(__name__)
+LOG_EVERY = 10.0
+"""Seconds between two log lines, or two calls of a watcher, for one loop."""
+
+
+class Advance(Protocol):
+    """What the block calls after `n` more steps; a `note`, such as a figure, is shown at the end of the bar."""
+
+    def __call__(self, n: int, note: str = "") -> None: ...
+
+
+@dataclass
+class Steps:
+    """How far a loop is.
+
+    Attributes:
+        total: 0 where nobody knows.
+        unit: in the plural; "B" is shown as kB, MB, ….
+        ended: the loop is through, also where it took fewer steps than `total`.
+    """
+
+    description: str
+    total: int
+    unit: str
+    done: int = 0
+    note: str = ""
+    ended: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.started
+
+    @property
+    def rate(self) -> str:
+        """As `rate`, so far."""
+        return rate(self.done, self.seconds, self.unit)
+
+    def __str__(self) -> str:
+        word = "" if self.unit == "B" else f" {self.unit}"
+        if self.ended:
+            return f"{self.description}: {amount(self.done, self.unit)}{word} in {self.seconds:.1f} s"
+        of = f" of {amount(self.total, self.unit)}" if self.total else ""
+        left = (self.total - self.done) * self.seconds / self.done if self.done else 0
+        more = f", about {left:.0f} s left" if left > 0 else ""
+        note = self.note and f", {self.note}"
+        return f"{self.description}: {amount(self.done, self.unit)}{of}{word} ({self.rate}{more}){note}"
+
+
+Watcher = Callable[[Steps], None]
+_WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watched(by: Watcher) -> Iterator[None]:
+    """Loops of known length in the block also tell `by` how far they are: at the start, every ten seconds, and at the
+    end. It is called in the middle of the work: it must return at once and raise nothing."""
+    before = _WATCHER.get()
+    _WATCHER.set(by)
+    try:
+        yield
+    finally:
+        _WATCHER.set(before)
+
+
+@contextmanager
+def track(description: str, *, total: int, unit: str = "items", part: str = "") -> Iterator[Advance]:
+    """Follow a loop of known length; the block gets `advance(n)`.
+
+    On a terminal (standard error) a bar; otherwise, as in a Prefect run, a log line every ten seconds and at the end.
+
+    Args:
+        total: steps; 0 where nobody knows.
+        unit: what a step is, in the plural; "B" is shown as kB, MB, ….
+        part: what one call of `advance` completes, such as "shard": a field of what is logged meanwhile, from 1 on.
+    """
+    steps = Steps(description, total, unit)
+    watcher = _WATCHER.get() if total else None
+    parts = 1
+    told = time.monotonic()
+
+    with log_fields.about(**({part: parts} if part else {})), _shown(steps) as show:
+
+        def advance(n: int, note: str = "") -> None:
+            nonlocal parts, told
+            steps.done += n
+            steps.note = note
+            due = time.monotonic() - told >= LOG_EVERY
+            show(due)
+            if due:
+                told = time.monotonic()
+                if watcher:
+                    watcher(steps)
+            parts += 1
+            if part:
+                log_fields.change(**{part: parts})
+
+        if watcher:
+            watcher(steps)
+        yield advance
+    steps.ended = True
+    if watcher:
+        watcher(steps)
+    if not sys.stderr.isatty():
+        logger.info("%s", str(steps))
+
+
+def amount(n: int, unit: str) -> str:
+    """A count with separators, or bytes as kB, MB, …."""
+    return decimal(n) if unit == "B" else f"{n:,}"
+
+
+def rate(done: int, seconds: float, unit: str) -> str:
+    """How fast: `12 images/s`, `1.4 MB/s`; slow steps the other way round, `8.5 s/epoch`."""
+    each = done / max(seconds, 1e-9)
+    if unit == "B":
+        return f"{decimal(int(each))}/s"
+    if 0 < each < 1:
+        return f"{1 / each:.1f} s/{unit.removesuffix('s')}"
+    return f"{each:.1f} {unit}/s" if each < 9.95 else f"{each:,.0f} {unit}/s"
+
+
+def _shown(steps: Steps) -> AbstractContextManager[Callable[[bool], None]]:
+    """What is called after each step, with whether it is time for a log line."""
+    return _on_terminal(steps) if sys.stderr.isatty() else _in_lines(steps)
+
+
+@contextmanager
+def _in_lines(steps: Steps) -> Iterator[Callable[[bool], None]]:
+    def show(due: bool) -> None:
+        if due:
+            logger.info("%s", str(steps))
+
+    yield show
+
+
+@contextmanager
+def _on_terminal(steps: Steps) -> Iterator[Callable[[bool], None]]:
+    """Narrow enough for 80 columns; the bar itself takes what the words leave."""
+    of = f"/{amount(steps.total, steps.unit)}" if steps.total else ""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[done]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left {task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
+        first = f"{amount(0, steps.unit)}{of}"
+        task = bar.add_task(steps.description, total=steps.total or None, done=first, rate="", note="")
+
+        def show(_: bool) -> None:
+            done = f"{amount(steps.done, steps.unit)}{of}"
+            bar.update(task, completed=steps.done, done=done, rate=steps.rate, note=steps.note)
+
+        yield show

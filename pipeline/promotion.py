@@ -1,0 +1,79 @@
+"""Whether a newly trained version becomes champion: what is measured of it, and the gate it must pass."""
+
+import hashlib
+from collections.abc import Mapping
+
+import pyarrow.compute as pc
+
+from pipeline.store import Store
+from schemas.lineage import TableVersion
+from schemas.registry import Measured, RegistryConfig
+
+BATCH_ROWS = 65536
+
+
+def choose(challenger: Measured, champion: Measured | None, config: RegistryConfig) -> tuple[str, str]:
+    """The alias, and why: champion, unless the version lost too much of the present one's metric or coverage."""
+    if champion is None:
+        return "champion", "the first version"
+    losses = [*_metric_loss(challenger, champion, config), *_coverage_losses(challenger, champion, config)]
+    figures = (challenger.validation_ndcg, champion.validation_ndcg)
+    compared = "validation NDCG@20 {:.4f} against the champion's {:.4f}".format(*figures)
+    reason = "; ".join([*losses, compared, *_other_exam(challenger, champion)])
+    return ("challenger" if losses else "champion"), reason
+
+
+def coverage(store: Store, tables: Mapping[str, TableVersion]) -> dict[str, float]:
+    """Feature name → share of items that have it."""
+    features = "features/"
+    return {
+        name.removeprefix(features): covered(store, version)
+        for name, version in tables.items()
+        if name.startswith(features)
+    }
+
+
+def covered(store: Store, feature: TableVersion) -> float:
+    """Share of the items of `features/<name>` that have the feature."""
+    lacking = sum(batch["content_hash"].null_count for batch in store.batches(feature, ["content_hash"], BATCH_ROWS))
+    return 1 - lacking / feature.rows if feature.rows else 0.0
+
+
+def validation_set(store: Store, interactions: TableVersion) -> str:
+    """Number of validation interactions and a digest of them: equal where two versions were judged on the same ones."""
+    rows, digest = 0, hashlib.sha256()
+    for batch in store.batches(interactions, ["user_id", "item_id", "split"], BATCH_ROWS):
+        held_out = batch.filter(pc.equal(batch["split"], "valid"))
+        rows += len(held_out)
+        for pair in zip(held_out["user_id"].to_pylist(), held_out["item_id"].to_pylist(), strict=True):
+            digest.update("\t".join(pair).encode() + b"\n")
+    return f"{rows} {digest.hexdigest()[:16]}"
+
+
+def _metric_loss(challenger: Measured, champion: Measured, config: RegistryConfig) -> list[str]:
+    least = champion.validation_ndcg * (1 - config.max_metric_loss)
+    if challenger.validation_ndcg >= least:  # false for NaN, which must not be promoted
+        return []
+    loss = 1 - challenger.validation_ndcg / champion.validation_ndcg
+    return [f"it loses {loss:.1%} of validation NDCG@20, where {config.max_metric_loss:.1%} is allowed"]
+
+
+def _coverage_losses(challenger: Measured, champion: Measured, config: RegistryConfig) -> list[str]:
+    """Items, and items that have each feature. A feature that only one of the two has was asked for, not lost."""
+    allowed = f"where {config.max_coverage_loss:.1%} is allowed"
+    losses = []
+    if (loss := 1 - challenger.items / champion.items) > config.max_coverage_loss:
+        losses.append(f"it covers {loss:.1%} fewer items than the champion, {allowed}")
+    for name, before in champion.coverage.items():
+        now = challenger.coverage.get(name, before)
+        if before > 0 and (loss := 1 - now / before) > config.max_coverage_loss:
+            losses.append(f"{name} covers {now:.1%} of the items, {loss:.1%} less than the champion's, {allowed}")
+    return losses
+
+
+def _other_exam(challenger: Measured, champion: Measured) -> list[str]:
+    ours, theirs = challenger.validation_set, champion.validation_set
+    if not ours or not theirs or ours == theirs:
+        return []
+    sizes = [f"{int(exam.split()[0]):,}" for exam in (ours, theirs)]
+    return [f"validation sets differ: {sizes[0]} interactions against the champion's {sizes[1]}"]

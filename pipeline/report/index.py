@@ -1,0 +1,134 @@
+"""What is in a store, for `cm3 ui`: data sets, versions, aliases and reports, as values and as pages."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pyarrow.parquet as pq
+from jinja2 import Environment
+
+from pipeline.report.page import environment
+from pipeline.report.sections import in_order
+from pipeline.report.wording import shown
+from pipeline.store import Store
+from schemas.errors import UserError
+from schemas.lineage import TableVersion
+from schemas.registry import Registered, RegistryConfig
+
+REPORTS = "_reports"
+"""`<store>/<dataset>/_reports/<name>.html`: where runs leave their reports."""
+HTML = "text/html; charset=utf-8"
+
+
+def datasets(store: Store) -> list[dict[str, Any]]:
+    """One entry a data set: its name, last tables by name, reports newest first, and when it was last published."""
+    entries = []
+    for name in store.datasets():
+        tables = {table: store.latest(name, table) for table in store.tables(name)}
+        entries.append({
+            "name": name,
+            "tables": tables,
+            "size": sum(version.size for version in tables.values()),
+            "published": max(version.created for version in tables.values()),
+            "reports": reports(store, name),
+        })  # fmt: skip
+    return sorted(entries, key=lambda entry: str(entry["published"]), reverse=True)
+
+
+def reports(store: Store, dataset: str) -> list[dict[str, Any]]:
+    """The reports of a data set, newest first: name, address within the store, size in bytes, time of writing."""
+    found = []
+    for path in store.fs.glob(f"{store.root}/{dataset}/{REPORTS}/*.html"):
+        info = store.fs.info(path)
+        changed = info.get("mtime") or info.get("LastModified") or 0.0  # local folders and S3 name it differently
+        moment = changed if isinstance(changed, datetime) else datetime.fromtimestamp(changed, UTC)
+        found.append({
+            "name": PurePosixPath(path).stem, "address": path[len(store.root) + 1 :], "size": info["size"],
+            "written": moment.isoformat(timespec="seconds"),
+        })  # fmt: skip
+    return sorted(found, key=lambda report: str(report["written"]), reverse=True)
+
+
+def registered(store: Store, dataset: str, config: RegistryConfig | None = None) -> tuple[list[Registered], str]:
+    """The registered versions, newest first, and why there are none where the registry cannot be asked."""
+    named = (config and config.tracking) or os.environ.get("MLFLOW_TRACKING_URI")
+    if not named and store.is_local and not Path(store.root, "_mlflow").exists():
+        return [], ""  # asking would make an empty registry, and a page only looks
+    from pipeline import registry  # MLflow takes seconds to import; the other pages do without
+
+    try:
+        return list(reversed(registry.versions(store, dataset, config))), ""
+    except UserError as error:
+        return [], str(error)
+
+
+def respond(store: Store, path: str) -> tuple[int, str, bytes]:
+    """The page at a URL's path: `/`, `/<dataset>`, `/<dataset>/table/<table>` or `/<dataset>/report/<name>`.
+
+    Names are compared with what the store lists, never joined into a path, so a request cannot leave the store.
+
+    Returns: HTTP status, content type, body.
+    """
+    parts = [unquote(part) for part in path.strip("/").split("/") if part]
+    if not parts:
+        return 200, HTML, _render("index.html.jinja", store, entries=datasets(store))
+    dataset, rest = parts[0], parts[1:]
+    if dataset not in store.datasets():
+        return _missing(store, f"There is no data set {shown(dataset, 80)!r} in this store.")
+    if not rest:
+        return 200, HTML, _dataset_page(store, dataset)
+    kind, name = rest[0], "/".join(rest[1:])
+    if kind == "table" and name in store.tables(dataset):
+        return 200, HTML, _table_page(store, dataset, name)
+    if kind == "report":
+        for report in reports(store, dataset):
+            if name == report["name"]:
+                return 200, HTML, store.fs.cat_file(f"{store.root}/{report['address']}")
+    return _missing(store, f"{shown(dataset, 80)} has nothing at {shown('/'.join(rest), 120)!r}.")
+
+
+def _dataset_page(store: Store, dataset: str) -> bytes:
+    versions, reason = registered(store, dataset)
+    tables = {table: store.versions(dataset, table) for table in in_order(set(store.tables(dataset)))}
+    latest = {table: store.latest(dataset, table).version for table in tables}
+    found = reports(store, dataset)
+    return _render(
+        "dataset.html.jinja", store, dataset=dataset, tables=tables, latest=latest, registered=versions, reason=reason,
+        reports=found, reported={report["name"] for report in found},
+    )  # fmt: skip
+
+
+def _table_page(store: Store, dataset: str, table: str) -> bytes:
+    latest = store.latest(dataset, table)
+    versions = list(reversed(store.versions(dataset, table)))
+    lineage = {key.removeprefix("cm3."): value for key, value in latest.lineage.items()}
+    return _render(
+        "table.html.jinja", store, dataset=dataset, table=table, latest=latest, versions=versions,
+        columns=_columns(store, latest), lineage=lineage, config=_indented(lineage.get("config", "{}")),
+        inputs=json.loads(lineage.get("inputs", "{}")),
+    )  # fmt: skip
+
+
+def _columns(store: Store, version: TableVersion) -> list[dict[str, Any]]:
+    """Name, type and whether null may occur, from the first file's footer."""
+    part = f"{store.root}/{version.dataset}/{version.table}/{version.version}.parquet/{min(version.files)}"
+    with store.fs.open(part, "rb") as file:
+        schema = pq.read_schema(file)
+    return [{"name": field.name, "type": str(field.type), "nullable": field.nullable} for field in schema]
+
+
+def _indented(config: str) -> str:
+    return json.dumps(json.loads(config), indent=2, ensure_ascii=False)
+
+
+def _missing(store: Store, message: str) -> tuple[int, str, bytes]:
+    return 404, HTML, _render("missing.html.jinja", store, message=message)
+
+
+def _render(template: str, store: Store, **context: Any) -> bytes:
+    pages: Environment = environment()
+    pages.filters["segment"] = lambda text: quote(text, safe="/")
+    return pages.get_template(f"ui/{template}").render(context, store=shown(store.uri, 200)).encode()

@@ -1,0 +1,155 @@
+"""What each section of the report says, as plain values for the templates."""
+
+import json
+from collections import Counter, defaultdict
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow.compute as pc
+
+from pipeline.report.selection import Tables
+from pipeline.report.wording import shown
+from pipeline.store import Store
+from schemas.lineage import TableVersion
+from schemas.tables import ImageStatus
+
+TABLES = ("items", "interactions", "quality", "images", "gallery", "captions", "similarity", "embeddings/items",
+          "embeddings/users", "recommendations", "metrics", "epochs")  # fmt: skip
+MAX_HOSTS = 12
+
+
+def overview(store: Store, tables: Tables) -> dict[str, Any]:
+    """Rows of the main tables and interactions by split; None where a table is absent."""
+    splits: Counter[str] = Counter()
+    users: set[str] = set()
+    if "interactions" in tables:
+        for batch in store.batches(tables["interactions"], ["user_id", "split"], 65536):
+            splits.update(batch["split"].to_pylist())
+            users.update(batch["user_id"].to_pylist())
+    items = tables["items"].rows if "items" in tables else None
+    density = sum(splits.values()) / (len(users) * items) if users and items else None
+    return {"items": items, "users": len(users) or None, "splits": dict(splits), "density": density,
+            "interactions": sum(splits.values()) or None}  # fmt: skip
+
+
+def changes(store: Store, tables: Tables, previous: Tables | None) -> list[dict[str, Any]]:
+    """Every table beside its previous version: "new", "changed", "same" or "gone"."""
+    if not previous:
+        return []
+    rows = []
+    for name in in_order(set(tables) | set(previous)):
+        old, new = previous.get(name), tables.get(name)
+        if old is None or new is None:
+            state = "gone" if new is None else "new"
+        else:
+            state = "same" if old.key == new.key else "changed"
+        rows.append({"table": name, "state": state, "old": old, "new": new, "detail": ""})
+        if old and new and state == "changed" and name == "items":
+            rows[-1]["detail"] = _arrivals(store, old, new)
+    return rows
+
+
+def quality(store: Store, tables: Tables) -> list[dict[str, Any]]:
+    """What ingest dropped or repaired, the largest first."""
+    if "quality" not in tables:
+        return []
+    rows = store.read(tables["quality"]).to_pylist()
+    for row in rows:
+        row["rule"] = shown(row["rule"].replace("_", " "), 120)
+        row["examples"] = [shown(example, 60) for example in row["examples"] if example]
+    return sorted((row for row in rows if row["count"]), key=lambda row: (row["action"], -row["count"]))
+
+
+def images(store: Store, tables: Tables) -> dict[str, Any] | None:
+    """Pictures by host and status: the statuses that occur, "ok" first, and a row a host, the largest first."""
+    if "images" not in tables:
+        return None
+    by_host: dict[str, Counter[str]] = defaultdict(Counter)
+    for batch in store.batches(tables["images"], ["url", "status"], 65536):
+        for row in batch.to_pylist():
+            by_host[host(row["url"])][row["status"]] += 1
+    total = sum(by_host.values(), Counter())
+    statuses = sorted(total, key=lambda status: (status != ImageStatus.OK, -total[status], status))
+    ranked = sorted(by_host, key=lambda name: (-by_host[name].total(), name))
+    hosts = [{"host": name, "counts": by_host[name], "total": by_host[name].total()} for name in ranked[:MAX_HOSTS]]
+    if rest := ranked[MAX_HOSTS:]:
+        counts = sum((by_host[name] for name in rest), Counter())
+        hosts.append({"host": f"{len(rest):,} further hosts", "counts": counts, "total": counts.total()})
+    return {"statuses": statuses, "hosts": hosts, "total": total, "rows": total.total()}
+
+
+def host(url: str | None) -> str:
+    """Whom a picture came from, without the address itself."""
+    if not url:
+        return "no address"
+    try:
+        return shown(urlsplit(url).netloc.rsplit("@")[-1], 60) or "no host"
+    except ValueError:
+        return "unreadable address"
+
+
+def coverage(store: Store, tables: Tables) -> list[dict[str, Any]]:
+    """Share of items that have each modality, in the order the data flows."""
+    rows: list[dict[str, Any]] = []
+    if "items" in tables:
+        known: Counter[str] = Counter()
+        for batch in store.batches(tables["items"], ["title", "description", "brand", "price", "text"], 8192):
+            for name in batch.column_names:
+                known[name] += len(batch) - batch[name].null_count
+        rows += [_share(name, known[name], tables["items"].rows, "items") for name in known]
+    if "images" in tables:
+        count = sum(pc.sum(pc.equal(b["status"], "ok")).as_py() or 0
+                    for b in store.batches(tables["images"], ["status"], 65536))  # fmt: skip
+        rows.append(_share("picture", count, tables["images"].rows, "images"))
+    if "captions" in tables:
+        rows.append(_filled(store, tables["captions"], "caption", "caption"))
+    for name in in_order({t for t in tables if t.startswith("features/")}):
+        rows.append(_filled(store, tables[name], "content_hash", name.removeprefix("features/") + " vectors"))
+    if "embeddings/items" in tables and "items" in tables:
+        rows.append(_share("trained embedding", tables["embeddings/items"].rows, tables["items"].rows, "embeddings"))
+    return rows
+
+
+def lineage(tables: Tables) -> list[dict[str, Any]]:
+    """One row a table: where it came from and how to get at it."""
+    rows = []
+    for name in in_order(set(tables)):
+        version = tables[name]
+        inputs = json.loads(version.lineage.get("cm3.inputs", "{}"))
+        rows.append({
+            "table": name, "version": version, "stage": version.lineage.get("cm3.stage", ""), "inputs": sorted(inputs),
+            "encoder": shown(version.lineage.get("cm3.encoder", ""), 80),
+            "revision": shown(version.lineage.get("cm3.revision", ""), 40),
+        })  # fmt: skip
+    return rows
+
+
+def in_order(names: set[str]) -> list[str]:
+    """Table names in the order the data flows, features between captions and similarity."""
+    place = {name: number for number, name in enumerate(TABLES)}
+    return sorted(names, key=lambda name: (place.get(name, place["captions"]), name))
+
+
+def _arrivals(store: Store, old: TableVersion, new: TableVersion) -> str:
+    before, after = _contents(store, old), _contents(store, new)
+    altered = sum(before[item] != content for item, content in after.items() if item in before)
+    parts = [(len(after.keys() - before.keys()), "added"), (len(before.keys() - after.keys()), "removed")]
+    return ", ".join(f"{number:,} {what}" for number, what in [*parts, (altered, "altered")] if number)
+
+
+def _contents(store: Store, version: TableVersion) -> dict[str, int]:
+    """Item id → a hash of its row that holds within this process."""
+    rows = (row for batch in store.batches(version) for row in batch.to_pylist())
+    return {row["item_id"]: hash(repr(row)) for row in rows}
+
+
+def _filled(store: Store, version: TableVersion, column: str, name: str) -> dict[str, Any]:
+    nulls = sum(batch[column].null_count for batch in store.batches(version, [column], 8192))
+    row = _share(name, version.rows - nulls, version.rows, version.table)
+    row["encoder"] = shown(version.lineage.get("cm3.encoder", ""), 80)
+    return row
+
+
+def _share(name: str, count: int, total: int, table: str) -> dict[str, Any]:
+    return {"name": name, "count": count, "total": total, "share": count / total if total else 0.0, "table": table,
+            "encoder": ""}  # fmt: skip

@@ -1,0 +1,146 @@
+"""Which items and users a report shows, and what it says of them."""
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import pyarrow.compute as pc
+
+from pipeline.report.wording import shown
+from pipeline.store import Store
+from schemas.lineage import TableVersion
+from schemas.report import ReportConfig
+
+Tables = Mapping[str, TableVersion]
+MAX_CATEGORIES = 8
+"""Colours of the map; further categories share the last one."""
+OTHER, NONE = "other", "no category"
+
+
+@dataclass(frozen=True)
+class User:
+    """One user's story. All lists hold item ids; `later` is what they chose after training and is held out."""
+
+    user_id: str
+    history: list[str]
+    later: list[str]
+    recommended: list[str]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The items shown, in order of `ids`; every other list is aligned with it.
+
+    Attributes:
+        total: items in the catalogue.
+        number: item id → place in `ids`.
+        category: place in `categories` of each item's category.
+        chosen: training interactions of each item.
+    """
+
+    total: int = 0
+    ids: list[str] = field(default_factory=list)
+    number: dict[str, int] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    categories: list[str] = field(default_factory=list)
+    category: list[int] = field(default_factory=list)
+    chosen: list[int] = field(default_factory=list)
+    users: list[User] = field(default_factory=list)
+
+
+def select(store: Store, tables: Tables, config: ReportConfig) -> Selection:
+    """The items of the users shown and then the most chosen ones, `config.max_items` at most."""
+    if "items" not in tables:
+        return Selection()
+    counts = _choices(store, tables)
+    users = _users(store, tables, config)
+    needed = [item for user in users for item in (*user.history, *user.recommended, *user.later)]
+    ids_of = (batch["item_id"].to_pylist() for batch in store.batches(tables["items"], ["item_id"], 65536))
+    popular = heapq.nsmallest(config.max_items, chain.from_iterable(ids_of), key=lambda item: (-counts[item], item))
+    wanted = list(dict.fromkeys((*needed, *popular)))
+    found = {
+        row["item_id"]: row
+        for batch in store.batches(tables["items"])
+        for row in batch.filter(pc.field("item_id").isin(wanted)).to_pylist()
+    }
+    rows = [found[item] for item in wanted if item in found][: config.max_items]
+    rows.sort(key=lambda row: (-counts[row["item_id"]], row["item_id"]))
+    ids = [row["item_id"] for row in rows]
+    categories, category = _colours([row["categories"] for row in rows])
+    return Selection(
+        total=tables["items"].rows,
+        ids=ids,
+        number={item: number for number, item in enumerate(ids)},
+        rows=rows,
+        categories=categories,
+        category=category,
+        chosen=[counts[item] for item in ids],
+        users=users,
+    )
+
+
+def pick(keys: list[str], count: int, seed: int) -> list[str]:
+    """`count` keys that look random but depend on nothing but the keys and the seed."""
+    return heapq.nsmallest(count, keys, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
+
+
+def _choices(store: Store, tables: Tables) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    if "interactions" in tables:
+        for batch in store.batches(tables["interactions"], ["item_id", "split"], 65536):
+            for entry in pc.value_counts(batch.filter(pc.field("split") == "train")["item_id"]).to_pylist():
+                counts[entry["values"]] += entry["counts"]
+    return counts
+
+
+def _users(store: Store, tables: Tables, config: ReportConfig) -> list[User]:
+    """Users with something held out, picked by the seed and not by how well they were served."""
+    if "interactions" not in tables or "recommendations" not in tables or not config.users:
+        return []
+    held_out: set[str] = set()
+    for batch in store.batches(tables["interactions"], ["user_id", "split"], 65536):
+        held_out.update(batch.filter(pc.field("split") == "test")["user_id"].to_pylist())
+    chosen = pick(sorted(held_out), config.users, config.seed)
+    wanted = pc.field("user_id").isin(chosen)
+    events: dict[str, list[dict[str, Any]]] = {user: [] for user in chosen}
+    for batch in store.batches(tables["interactions"], None, 65536):
+        for row in batch.filter(wanted).to_pylist():
+            events[row["user_id"]].append(row)
+    lists: dict[str, list[tuple[int, str]]] = {user: [] for user in chosen}
+    for batch in store.batches(tables["recommendations"], ["user_id", "item_id", "rank"], 65536):
+        for row in batch.filter(wanted & (pc.field("rank") <= config.recommendations)).to_pylist():
+            lists[row["user_id"]].append((row["rank"], row["item_id"]))
+    return [_user(user, events[user], lists[user], config) for user in chosen if lists[user]]
+
+
+def _user(user: str, events: list[dict[str, Any]], ranked: list[tuple[int, str]], config: ReportConfig) -> User:
+    events = sorted(events, key=lambda e: (e["timestamp"] is not None, e["timestamp"]) if e["timestamp"] else (False,))
+    return User(
+        user_id=user,
+        history=[event["item_id"] for event in events if event["split"] == "train"][-config.history :],
+        later=[event["item_id"] for event in events if event["split"] == "test"],
+        recommended=[item for _, item in sorted(ranked)],
+    )
+
+
+def _colours(paths: list[list[str]]) -> tuple[list[str], list[int]]:
+    """The first level of the category tree that tells items apart, its largest categories, and each item's place."""
+    depth = max((len(path) for path in paths), default=0)
+    level = 0
+    for level in range(depth):
+        sizes = Counter(path[level] for path in paths if len(path) > level)
+        if max(sizes.values()) < 0.8 * len(paths):
+            break
+    names = [path[level] if len(path) > level else NONE for path in paths]
+    largest = [name for name, _ in Counter(n for n in names if n != NONE).most_common(MAX_CATEGORIES + 1)]
+    if len(largest) > MAX_CATEGORIES:
+        largest = largest[: MAX_CATEGORIES - 1]
+    place = {name: number for number, name in enumerate(largest)}
+    rest = [n if n == NONE else OTHER for n in names if n not in place]
+    legend = largest + sorted(set(rest))
+    index = {name: number for number, name in enumerate(legend)}
+    return [shown(name, 40) for name in legend], [index[n if n in place or n == NONE else OTHER] for n in names]

@@ -1,0 +1,1 @@
+"""Jinja templates, style and script of the report; a package so that installers carry them."""

@@ -1,0 +1,1 @@
+"""Templates of `cm3 ui`."""

@@ -1,0 +1,174 @@
+"""Large catalogues: only blocks of near clusters are compared.
+
+Items are laid out by cluster (spherical k-means on all features together). For some items the true neighbours are
+found exactly; from where those lie follows how many near clusters must be compared to reach the wanted recall, by
+every feature. Other items then measure the recall that was reached. Data without clusters need nearly all comparisons.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.similarity.search import Neighbours, Schedule, Search
+from pipeline.similarity.vectors import Catalogue, Feature, Floats, Ints
+from schemas.similarity import FUSED, SimilarityConfig
+
+logger = logging.getLogger(__name__)
+ITEMS_PER_CLUSTER = 1000
+TRAINING_PER_CLUSTER = 64
+ROWS_AT_ONCE = 32768
+NEARLY_ALL = 0.7
+"""Where more than this share of clusters is near, all are compared: the search is exact and costs little more."""
+SEED = 0
+
+
+def clusters(catalogue: Catalogue) -> Ints:
+    """(n,) cluster of each position; the items of a cluster have similar vectors in all features together."""
+    count = max(len(catalogue) // ITEMS_PER_CLUSTER, 1)
+    rng = np.random.default_rng(SEED)
+    training = rng.choice(len(catalogue), min(len(catalogue), count * TRAINING_PER_CLUSTER), replace=False)
+    sample = joint(catalogue, np.sort(training))
+    kmeans = faiss.Kmeans(sample.shape[1], count, niter=8, seed=SEED, spherical=True, min_points_per_centroid=1)
+    kmeans.train(sample)
+    centroids = torch.from_numpy(kmeans.centroids)
+    found = np.empty(len(catalogue), np.int64)
+    for start in range(0, len(catalogue), ROWS_AT_ONCE):
+        part = np.arange(start, min(start + ROWS_AT_ONCE, len(catalogue)))
+        found[part] = (torch.from_numpy(joint(catalogue, part)) @ centroids.T).argmax(dim=1).numpy()
+    return found
+
+
+def joint(catalogue: Catalogue, positions: Ints) -> Floats:
+    """(len, sum of dims) unit rows whose dot product is the fused similarity of items that have all features."""
+    total = sum(feature.weight for feature in catalogue.features) or 1.0
+    parts = [unit(feature, positions) * np.float32((feature.weight / total) ** 0.5) for feature in catalogue.features]
+    rows: Floats = np.concatenate(parts, axis=1)
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    rows /= np.maximum(lengths, np.float32(1e-12))[:, None]
+    return rows
+
+
+def unit(feature: Feature, positions: Ints) -> Floats:
+    """(len, dim) rows of length 1, zero where the item lacks the feature."""
+    row = feature.row[positions]
+    rows = np.zeros((len(positions), feature.matrix.shape[1]), np.float32)
+    rows[row >= 0] = feature.matrix[row[row >= 0]] / feature.norm[row[row >= 0], None]
+    return rows
+
+
+class Reach:
+    """Which clusters to compare, and what recall that brings.
+
+    Args:
+        catalogue: laid out by cluster: `catalogue.group` is the cluster.
+    """
+
+    def __init__(self, catalogue: Catalogue, config: SimilarityConfig, k: int) -> None:
+        self.catalogue, self.k = catalogue, k
+        rng = np.random.default_rng(SEED)
+        known = np.flatnonzero(catalogue.pattern > 0)
+        self.sample = np.sort(rng.choice(known, min(len(known), 2 * config.recall_sample), replace=False))
+        self.truth = [sample_neighbours(catalogue, c, self.sample, k) for c in range(_channels(catalogue))]
+        self.nearness = nearness(catalogue)
+        choosing = np.arange(len(self.sample)) % 2 == 0
+        self.checking = ~choosing
+        self.target = config.recall_target
+        self.near = max(self._needed(truth, choosing) for truth in self.truth)
+        if self.near > NEARLY_ALL * len(self.nearness):
+            self.near = len(self.nearness)
+
+    def schedule(self, search: Search) -> Schedule:
+        """Each pair of blocks whose clusters are near."""
+        cluster = self.catalogue.group[search.bounds[:-1]]
+        plan = []
+        for block in range(len(cluster)):
+            later = self.nearness[cluster[block], cluster[block:]] < self.near
+            plan.append((block, block + np.flatnonzero(later)))
+        return plan
+
+    def report(self, edges: Sequence[Neighbours]) -> dict[str, Any]:
+        """What goes into the table's metadata."""
+        names = [feature.name for feature in self.catalogue.features]
+        recall = dict(zip([*names, FUSED], (round(share, 4) for share in self.recall(edges)), strict=False))
+        for name, share in recall.items():
+            if share < self.target:
+                logger.warning("similarity: recall by %s is %.3f where %.3f was wanted", name, share, self.target)
+        exact = self.near == len(self.nearness)
+        return {"exact": exact, "recall": recall, "clusters": len(self.nearness), "compared": self.near}
+
+    def recall(self, edges: Sequence[Neighbours]) -> list[float]:
+        """By channel, the share of true neighbours that were found, on items that did not choose the reach.
+
+        A neighbour as near as the k-th true one counts: ties are as good.
+        """
+        checked = self.sample[self.checking]
+        shares = []
+        for (_, values), found in zip(self.truth, edges, strict=True):
+            truth = values[self.checking]
+            real = np.isfinite(truth)
+            kth = np.where(real, truth, np.inf).min(axis=1) - 1e-5
+            first, last = (np.searchsorted(found.rows, checked, side=side) for side in ("left", "right"))
+            good = [int((found.values[a:b] >= cut).sum()) for a, b, cut in zip(first, last, kth, strict=True)]
+            wanted = real.sum(axis=1)
+            shares.append(float(np.minimum(good, wanted).sum() / max(wanted.sum(), 1)))
+        return shares
+
+    def _needed(self, truth: tuple[Ints, Floats], choosing: NDArray[np.bool_]) -> int:
+        """The fewest near clusters that hold the wanted share of the true neighbours."""
+        positions, values = truth
+        real = np.isfinite(values) & choosing[:, None]
+        own = np.broadcast_to(self.catalogue.group[self.sample][:, None], positions.shape)[real]
+        ranks = np.sort(self.nearness[own, self.catalogue.group[positions[real]]])
+        return int(ranks[min(int(np.ceil(self.target * len(ranks))), len(ranks) - 1)]) + 1 if len(ranks) else 1
+
+
+def nearness(catalogue: Catalogue) -> Ints:
+    """(clusters, clusters) place of one among the other's nearest, the better of both ways; 0 for itself."""
+    count = int(catalogue.group.max(initial=0)) + 1
+    dim = sum(feature.matrix.shape[1] for feature in catalogue.features)
+    sums = np.zeros((count, dim), np.float32)
+    bounds = np.searchsorted(catalogue.group, np.arange(count + 1))
+    for cluster in range(count):
+        if bounds[cluster] < bounds[cluster + 1]:
+            sums[cluster] = joint(catalogue, np.arange(bounds[cluster], bounds[cluster + 1])).sum(axis=0)
+    means = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), np.float32(1e-12))
+    similarity = means @ means.T
+    np.fill_diagonal(similarity, 2)
+    places = np.argsort(np.argsort(-similarity, axis=1, kind="stable"), axis=1)
+    return np.minimum(places, places.T)
+
+
+def sample_neighbours(catalogue: Catalogue, channel: int, sample: Ints, k: int) -> tuple[Ints, Floats]:
+    """(sample, k) positions and similarities of the true nearest by a channel; -inf where there are fewer."""
+    best = torch.full((len(sample), k), -torch.inf)
+    where = torch.zeros((len(sample), k), dtype=torch.int64)
+    for start in range(0, len(catalogue), ROWS_AT_ONCE):
+        part = np.arange(start, min(start + ROWS_AT_ONCE, len(catalogue)))
+        similarity = _similarity(catalogue, channel, sample, part)
+        similarity[sample[:, None] == part[None, :]] = -torch.inf
+        values = torch.cat([best, similarity], dim=1)
+        places = torch.cat([where, torch.from_numpy(part).expand(len(sample), -1)], dim=1)
+        best, chosen = values.topk(k, dim=1)
+        where = places.gather(1, chosen)
+    return where.numpy(), best.numpy()
+
+
+def _similarity(catalogue: Catalogue, channel: int, rows: Ints, columns: Ints) -> torch.Tensor:
+    """(rows, columns) similarity by a channel in float32; -inf where undefined."""
+    chosen = catalogue.features[channel : channel + 1] or catalogue.features
+    total, weight = torch.zeros(len(rows), len(columns)), torch.zeros(len(rows), len(columns))
+    for feature in chosen:
+        share = feature.weight if len(chosen) > 1 else 1.0
+        known = [torch.from_numpy((feature.row[side] >= 0).astype(np.float32)) for side in (rows, columns)]
+        total += share * (torch.from_numpy(unit(feature, rows)) @ torch.from_numpy(unit(feature, columns)).T)
+        weight += share * torch.outer(*known)
+    return torch.where(weight > 0, total / weight, -torch.inf)
+
+
+def _channels(catalogue: Catalogue) -> int:
+    return len(catalogue.features) + (len(catalogue.features) > 1)

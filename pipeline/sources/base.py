@@ -1,0 +1,90 @@
+"""What every source gives: its files, raw items and raw interactions, and a tally of what could not be used."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import polars as pl
+import pyarrow as pa
+
+from pipeline.raw import RawFile
+from schemas.tables import QUALITY
+
+EXAMPLES = 3
+"""Example ids or lines kept of each rule."""
+
+RAW_INTERACTIONS = {"user_id": pl.String, "item_id": pl.String, "rating": pl.Float32, "timestamp": pl.Int64}
+"""Columns of a batch of raw interactions; `timestamp` in the source's own unit. A published `split` may follow."""
+
+
+@dataclass(slots=True)
+class RawItem:
+    """One record of a catalogue, in the source's own words: HTML, entities and empty texts included.
+
+    `image_url` and `gallery_urls`, the further pictures, may be relative to the source's place.
+    """
+
+    item_id: str
+    title: str = ""
+    description: str = ""
+    brand: str = ""
+    categories: list[str] = field(default_factory=list)
+    price: Any = None
+    image_url: str = ""
+    gallery_urls: list[str] = field(default_factory=list)
+
+
+class Quality:
+    """Counts by file and rule, with the first few examples of each."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str, str], tuple[int, list[str]]] = {}
+
+    def add(self, source: str, rule: str, action: str, count: int = 1, examples: tuple[str, ...] = ()) -> None:
+        """Add `count` (0 is ignored) to a rule; `action` is "dropped", "repaired" or "kept"."""
+        if count:
+            total, shown = self._rows.get((source, rule, action), (0, []))
+            shown.extend(examples[: EXAMPLES - len(shown)])
+            self._rows[source, rule, action] = (total + count, shown)
+
+    def count(self, rule: str) -> int:
+        """Rows counted under a rule, over all files."""
+        return sum(count for (_, name, _), (count, _) in self._rows.items() if name == rule)
+
+    def table(self) -> pa.Table:
+        """As `schemas.tables.QUALITY`, in the order the rules first applied."""
+        rows = [
+            {"source": source, "rule": rule, "action": action, "count": count, "examples": examples}
+            for (source, rule, action), (count, examples) in self._rows.items()
+        ]
+        return pa.Table.from_pylist(rows, schema=QUALITY)
+
+
+class Source(Protocol):
+    """One kind of catalogue. `check` is quick; `fetch` brings the files to this machine; both readers stream."""
+
+    relative_images: bool
+    """Whether picture addresses may be relative to where the files lie."""
+
+    has_split: bool
+    """Whether interactions come with a published split."""
+
+    def check(self) -> None:
+        """Make sure that every file exists, before any work.
+
+        Raises:
+            UserError: names the field, what was expected and what was found.
+        """
+
+    def fetch(self) -> dict[str, RawFile]:
+        """Role ("items", "interactions", …) → file on this machine."""
+
+    @property
+    def image_base(self) -> str | None:
+        """URL with a trailing slash that relative picture addresses belong to."""
+
+    def interactions(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
+        """Batches with the columns of `RAW_INTERACTIONS` in file order; ids are null where missing."""
+
+    def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:
+        """Every record that has an id, in file order, duplicates included."""

@@ -1,0 +1,165 @@
+"""Your own catalogue: items and interactions in CSV, JSON Lines or Parquet, by a mapping of columns."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+from pyarrow import ArrowException
+
+from pipeline.raw import Raw, RawFile
+from pipeline.sources import records
+from pipeline.sources.base import Quality, RawItem
+from pipeline.sources.delimited import header_of, tables
+from pipeline.sources.interactions import Columns, raw_interactions
+from pipeline.sources.records import as_text
+from schemas.errors import UserError
+from schemas.ingest import CatalogueSource, ItemColumns
+
+ITEM_FIELDS = tuple(ItemColumns.model_fields)
+PEEKED = 1000
+"""Rows of a JSON Lines file looked at to learn which fields its records have."""
+
+
+class Catalogue:
+    """Two files in one place."""
+
+    relative_images = True
+
+    def __init__(self, config: CatalogueSource, cache: Path) -> None:
+        self.config = config
+        self.raw = Raw(config.raw, cache)
+        self.has_split = config.interaction_columns.split is not None
+
+    @property
+    def image_base(self) -> str | None:
+        """The place of the two files."""
+        return self.raw.base
+
+    def check(self) -> None:
+        """Both files exist."""
+        for role in ("items", "interactions"):
+            self.raw.find(f"the {role} file ({role})", [getattr(self.config, role)])
+
+    def fetch(self) -> dict[str, RawFile]:
+        """The roles `items` and `interactions`."""
+        return {role: self.raw.fetch(getattr(self.config, role)) for role in ("items", "interactions")}
+
+    def interactions(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
+        """The interactions file by its mapping."""
+        file, mapping = files["interactions"], self.config.interaction_columns
+        present = field_names(file)
+        named = chosen(mapping.model_dump(), present, file, ("user_id", "item_id"), "interaction_columns")
+        if mapping.split is None:
+            named.pop("split", None)
+        columns = Columns(**named)
+        match format_of(file):
+            case "parquet":
+                batches = parquet(file, list(named.values()))
+            case "json":
+                batches = records.columns(file, columns.present(), quality, max_bad)
+            case separator:
+                batches = tables(file, quality, max_bad, separator=separator)
+        return raw_interactions(batches, columns, file, quality)
+
+    def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:
+        """The items file by its mapping."""
+        file = files["items"]
+        present = field_names(file)
+        named = chosen(dict(self.config.item_columns), present, file, ("item_id",), "item_columns")
+        for record in rows(file, list(named.values()), quality, max_bad):
+            fields = {ours: record.get(theirs) for ours, theirs in named.items()}
+            if item_id := (as_text(fields.pop("item_id")) or "").strip():
+                yield self._item(item_id, fields)
+            else:
+                title = str(fields.get("title") or "untitled")[:60]
+                quality.add(file.name, "item_without_id", "dropped", 1, (title,))
+
+    def _item(self, item_id: str, fields: dict[str, Any]) -> RawItem:
+        return RawItem(
+            item_id,
+            title=as_text(fields.get("title")) or "",
+            description=as_text(fields.get("description")) or "",
+            brand=as_text(fields.get("brand")) or "",
+            categories=texts(fields.get("categories"), self.config.category_separator),
+            price=fields.get("price"),
+            image_url=as_text(fields.get("image_url")) or "",
+            gallery_urls=texts(fields.get("gallery_urls"), self.config.gallery_separator),
+        )
+
+
+def texts(value: Any, separator: str) -> list[str]:
+    """The texts of a list, or of one text that holds several."""
+    values = value.split(separator) if isinstance(value, str) else value if isinstance(value, list) else []
+    return [text for text in map(as_text, values) if text]
+
+
+def chosen(
+    mapping: dict[str, str | None], present: list[str], file: RawFile, required: tuple[str, ...], field: str
+) -> dict[str, str]:
+    """Our name → the file's, for columns that are named or happen to be called like ours.
+
+    Raises:
+        UserError: a named or required column is not in the file.
+    """
+    missing = [name for ours, name in mapping.items() if name and name not in present]
+    if missing:
+        raise UserError(
+            f"{file.name}: column {', '.join(missing)} is missing; expected {', '.join(filter(None, mapping.values()))}"
+            f"; found {', '.join(present)}. Name the right columns in `{field}` (required: {', '.join(required)})."
+        )
+    return {ours: name or ours for ours, name in mapping.items() if name or ours in present}
+
+
+def format_of(file: RawFile) -> str:
+    """`parquet`, `json`, or the separator of a delimited file, by the name's suffix."""
+    suffix = Path(file.name.removesuffix(".gz")).suffix
+    return {".parquet": "parquet", ".csv": ",", ".tsv": "\t"}.get(suffix, "json")
+
+
+def field_names(file: RawFile) -> list[str]:
+    """Columns of the file; of JSON Lines those of the first records."""
+    match format_of(file):
+        case "parquet":
+            return list(_parquet_file(file).schema_arrow.names)
+        case "json":
+            names: dict[str, None] = {}
+            for number, record in enumerate(records.records(file, Quality(), 1.0)):
+                names.update(dict.fromkeys(record))
+                if number >= PEEKED:
+                    break
+            return list(names)
+        case separator:
+            return header_of(file, separator)
+
+
+def rows(file: RawFile, names: list[str], quality: Quality, max_bad: float) -> Iterator[dict[str, Any]]:
+    """Records of a file in any of the formats."""
+    match format_of(file):
+        case "json":
+            yield from records.records(file, quality, max_bad)
+        case "parquet":
+            for frame in parquet(file, names):
+                yield from frame.iter_rows(named=True)
+        case separator:
+            for frame in tables(file, quality, max_bad, separator=separator):
+                yield from frame.iter_rows(named=True)
+
+
+def parquet(file: RawFile, names: list[str]) -> Iterator[pl.DataFrame]:
+    """Some columns of a Parquet file, a batch at a time."""
+    try:
+        for batch in _parquet_file(file).iter_batches(batch_size=65536, columns=names):
+            frame = pl.from_arrow(batch)
+            assert isinstance(frame, pl.DataFrame)
+            yield frame
+    except (ArrowException, OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{file.name} is a damaged Parquet file: {error}. Write it again ({file.source}).") from error
+
+
+def _parquet_file(file: RawFile) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file.path)
+    except (ArrowException, OSError) as error:
+        raise UserError(f"{file.name} is not a Parquet file: {error}. Check {file.source}.") from error

@@ -1,0 +1,132 @@
+"""Text columns of any file to raw interactions: typed, ids checked, a published split understood."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import polars as pl
+
+from pipeline.raw import RawFile
+from pipeline.sources.base import Quality
+from schemas.errors import UserError
+
+DATE_FORMATS = 4
+"""So many formats of dates may be mixed in one batch."""
+
+SPLITS = {"0": "train", "1": "valid", "2": "test", "train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}  # fmt: skip # noqa: E501
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The file's own names of the columns; None: it has no such column."""
+
+    user_id: str
+    item_id: str
+    rating: str | None = None
+    timestamp: str | None = None
+    split: str | None = None
+
+    def present(self) -> dict[str, str]:
+        """Our name → the file's, of those that it has."""
+        return {ours: theirs for ours, theirs in vars(self).items() if theirs is not None}
+
+
+def raw_interactions(
+    batches: Iterable[pl.DataFrame], columns: Columns, file: RawFile, quality: Quality
+) -> Iterator[pl.DataFrame]:
+    """Type each batch of text columns, named as in the file or as ours.
+
+    Rules: white space around ids is dropped; an empty or missing id drops the row; a rating or a time that cannot be
+    read becomes null; an unknown value of a published split drops the row. Each is counted.
+
+    Raises:
+        UserError: a column is missing; the file has no row with both ids.
+    """
+    rows = kept = 0
+    for batch in batches:
+        frame = _renamed(batch, columns, file)
+        rows += len(frame)
+        frame = _with_ids(frame, file, quality)
+        for name in ("rating", "timestamp"):
+            frame = _typed(frame, name, file, quality)
+        if "split" in frame.columns:
+            frame = _with_split(frame, file, quality)
+        kept += len(frame)
+        yield frame.select("user_id", "item_id", "rating", "timestamp", *(["split"] if columns.split else []))
+    if kept == 0:
+        raise UserError(
+            f"{file.name}: none of {rows:,} rows has both a user ({columns.user_id}) and an item ({columns.item_id}). "
+            f"Check that {file.source} is the right file."
+        )
+
+
+def _renamed(batch: pl.DataFrame, columns: Columns, file: RawFile) -> pl.DataFrame:
+    wanted = columns.present()
+    if set(wanted) <= set(batch.columns):
+        return batch
+    if missing := [theirs for theirs in wanted.values() if theirs not in batch.columns]:
+        raise UserError(
+            f"{file.name}: column {', '.join(missing)} is missing; expected {', '.join(wanted.values())}; found "
+            f"{', '.join(batch.columns)}. Name the columns in the source's mapping, or mend the file."
+        )
+    return batch.select(**{ours: pl.col(theirs) for ours, theirs in wanted.items()})
+
+
+def _with_ids(frame: pl.DataFrame, file: RawFile, quality: Quality) -> pl.DataFrame:
+    frame = frame.with_columns(pl.col("user_id", "item_id").cast(pl.String).str.strip_chars())
+    for name in ("user_id", "item_id"):
+        there = frame[name].is_not_null() & (frame[name] != "")
+        if not there.all():
+            lost = frame.filter(~there)
+            other = lost["item_id" if name == "user_id" else "user_id"].fill_null("?").head(3)
+            rule = f"interaction_without_{name.removesuffix('_id')}"
+            quality.add(file.name, rule, "dropped", len(lost), tuple(other))
+            frame = frame.filter(there)
+    return frame
+
+
+def _typed(frame: pl.DataFrame, name: str, file: RawFile, quality: Quality) -> pl.DataFrame:
+    dtype = pl.Float32 if name == "rating" else pl.Int64
+    if name not in frame.columns:
+        return frame.with_columns(pl.lit(None, dtype).alias(name))
+    raw = frame[name]
+    if name == "rating":
+        typed = raw.cast(pl.Float32, strict=False)
+        typed = typed.set(typed.is_nan() | typed.is_infinite(), None)
+    else:
+        typed = _times(raw)
+    unread = raw.is_not_null() & typed.is_null()
+    if count := int(unread.sum()):
+        examples = tuple(str(value)[:40] for value in raw.filter(unread).head(3))
+        quality.add(file.name, f"{name}_unreadable", "repaired", count, examples)
+    return frame.with_columns(typed.alias(name))
+
+
+def _times(raw: pl.Series) -> pl.Series:
+    """Integers as they are, floats cut, dates in microseconds (UTC where no zone is given): `interactions.collect`
+    tells seconds, milliseconds and microseconds apart."""
+    if raw.dtype.is_temporal():
+        return raw.cast(pl.Datetime("us")).cast(pl.Int64)
+    typed = raw.cast(pl.Int64, strict=False)
+    if raw.dtype != pl.String:
+        return typed
+    if (typed.is_null() & raw.is_not_null()).any():
+        typed = typed.fill_null(raw.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False))
+    for _ in range(DATE_FORMATS):  # each pass reads the format of the first one still unread
+        unread = raw.set(typed.is_not_null(), None)
+        if unread.null_count() == len(unread):
+            break
+        try:
+            dates = unread.str.to_datetime(time_unit="us", time_zone="UTC", strict=False).cast(pl.Int64)
+        except pl.exceptions.PolarsError:  # no format fits
+            break
+        typed = typed.fill_null(dates)
+    return typed
+
+
+def _with_split(frame: pl.DataFrame, file: RawFile, quality: Quality) -> pl.DataFrame:
+    named = frame["split"].cast(pl.String).str.to_lowercase().replace_strict(SPLITS, default=None)
+    unknown = named.is_null()
+    if count := int(unknown.sum()):
+        examples = tuple(str(value)[:40] for value in frame.filter(unknown)["split"].head(3))
+        quality.add(file.name, "split_unknown", "dropped", count, examples)
+    return frame.with_columns(named.alias("split")).filter(~unknown)

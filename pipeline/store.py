@@ -1,0 +1,376 @@
+"""Published tables: immutable, content-keyed versions in a local folder or an S3 bucket.
+
+Layout, for data set `d`, table `t` and version `v` (the first 16 hex digits of its key):
+
+    <store>/d/t/v.parquet/part-00000.parquet …   Parquet files and nothing else
+    <store>/d/t/v.json                           the manifest; a version exists once this is there
+    <store>/d/t/latest                           the name of the version the last run produced
+
+The manifest is written last, in one atomic step, so a reader sees a whole version or none.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ContextDecorator, contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from botocore.exceptions import BotoCoreError, ClientError
+from fsspec.core import url_to_fs
+
+from schemas.errors import StoreError, UserError
+from schemas.lineage import Lineage, TableVersion, describe, now
+from schemas.tables import conform
+
+PART_BYTES = 1 << 30
+"""A new part file is begun after this many bytes, so no single object grows with the catalogue."""
+ROW_GROUP_ROWS = 8192
+READ_BYTES = 1 << 20
+"""Read ahead of a column while streaming. Without it Arrow holds whole row groups, compressed and not; with threads,
+each keeps memory of its own."""
+
+
+class Store:
+    """A place where tables are published. `uri` is a folder or an fsspec URL such as `s3://bucket/prefix`."""
+
+    def __init__(self, uri: str | Path) -> None:
+        self.fs, root = open_filesystem(str(uri))
+        self.root = root.rstrip("/")
+        self.is_local = isinstance(self.fs, fsspec.implementations.local.LocalFileSystem)
+        self.uri = self.root if self.is_local else self.fs.unstrip_protocol(self.root)
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def find(self, lineage: Lineage) -> TableVersion | None:
+        """The version with this lineage's key, marked `reused` and made the latest; None where there is none."""
+        version = self._load(lineage.dataset, lineage.table, lineage.key()[:16])
+        if version is None or version.key != lineage.key():
+            return None
+        self._set_latest(version)
+        return version.model_copy(update={"reused": True})
+
+    def latest(self, dataset: str, table: str) -> TableVersion:
+        """What the last run published.
+
+        Raises:
+            UserError: nothing was published under that name.
+        """
+        pointer = self._path(dataset, table, "latest")
+        if not self.fs.exists(pointer):
+            raise UserError(self._nothing_published(dataset, table))
+        return self.get(dataset, table, self.fs.cat_file(pointer).decode().strip())
+
+    def get(self, dataset: str, table: str, version: str) -> TableVersion:
+        """One version by name, or by an unambiguous beginning of its name.
+
+        Raises:
+            UserError: there is no such version, or more than one.
+        """
+        exact = self._load(dataset, table, version)
+        if exact is not None:
+            return exact
+        known = self.versions(dataset, table)
+        matches = [candidate for candidate in known if candidate.version.startswith(version)]
+        if len(matches) != 1:
+            names = ", ".join(candidate.version for candidate in known) or "none"
+            raise UserError(
+                f"{dataset}/{table} has no single version {version!r} in {self}; published versions: {names}."
+            )
+        return matches[0]
+
+    def versions(self, dataset: str, table: str) -> list[TableVersion]:
+        """Every published version, oldest first."""
+        manifests = self.fs.glob(self._path(dataset, table, "*.json"))
+        found = [self._load(dataset, table, Path(manifest).stem) for manifest in manifests]
+        return sorted((v for v in found if v is not None), key=lambda v: (v.created, v.version))
+
+    def datasets(self) -> list[str]:
+        """Names of the data sets that have at least one published table."""
+        return sorted(
+            {path[len(self.root) + 1 :].split("/")[0] for path in self.fs.glob(f"{self.root}/[!_.]*/**/latest")}
+        )
+
+    def tables(self, dataset: str) -> list[str]:
+        """Names of a data set's published tables, e.g. "features/clip"."""
+        base = self._path(dataset)
+        return sorted(path[len(base) + 1 : -len("/latest")] for path in self.fs.glob(f"{base}/**/latest"))
+
+    @contextmanager
+    def writer(self, schema: pa.Schema, lineage: Lineage) -> Iterator["TableWriter"]:
+        """Stream tables into a new version; it is published when the block ends without an exception.
+
+        Raises:
+            ValueError: a written table does not fit `schema`.
+            UserError: the store cannot be written (disk full, no permission, S3 refused).
+        """
+        what = f"{lineage.dataset}/{lineage.table}"
+        with explained(what, self):
+            staging = self._staging() / f"{lineage.key()[:16]}-{uuid.uuid4().hex[:8]}"
+            staging.mkdir()
+        writer = TableWriter(staging, schema, lineage, explained(what, self))
+        try:
+            yield writer
+            with explained(what, self):
+                writer.close()
+                writer.version = self._publish(writer, lineage)
+        finally:
+            writer.abandon()
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def read(self, version: TableVersion, columns: Sequence[str] | None = None) -> pa.Table:
+        """The whole table in memory, in stored order."""
+        parts = [pq.read_table(path, columns=columns, filesystem=self.fs) for path in self._parts(version)]
+        return pa.concat_tables(parts).replace_schema_metadata(None)
+
+    def batches(
+        self, version: TableVersion, columns: Sequence[str] | None = None, rows: int = 1024
+    ) -> Iterator[pa.Table]:
+        """The table in stored order, at most `rows` rows at a time, without reading more than a row group ahead."""
+        for path in self._parts(version):
+            with self.fs.open(path, "rb") as file:
+                parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=READ_BYTES)
+                for batch in parquet.iter_batches(batch_size=rows, columns=columns, use_threads=False):
+                    yield pa.Table.from_batches([batch]).replace_schema_metadata(None)
+
+    def verify(self, version: TableVersion) -> None:
+        """Compare every file with the checksum in its manifest.
+
+        Raises:
+            UserError: a file is missing or its bytes changed.
+        """
+        for name, expected in version.files.items():
+            path = f"{self.inside(version.path)}/{name}"
+            found = file_sha256(self.fs, path) if self.fs.exists(path) else "no file"
+            if found != expected:
+                raise UserError(
+                    f"{path} does not match its manifest: expected SHA-256 {expected}, found {found}. The file was "
+                    "changed or damaged after publishing; delete the version's manifest and run the flow again."
+                )
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write one small object at `path` (relative to the store) atomically."""
+        write_atomically(self.fs, f"{self.root}/{path}", data)
+
+    def scratch(self, name: str) -> Path:
+        """A local folder for downloads and checkpoints that outlive a crash; inside the store where that is local.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        base = (
+            Path(self.root) / "_scratch"
+            if self.is_local
+            else Path(tempfile.gettempdir()) / "cm3-scratch" / digest(self.uri)
+        )
+        folder = base / name
+        with explained("scratch files", self):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _publish(self, writer: "TableWriter", lineage: Lineage) -> TableVersion:
+        name = lineage.key()[:16]
+        folder = self._path(lineage.dataset, lineage.table, f"{name}.parquet")
+        version = TableVersion(
+            dataset=lineage.dataset,
+            table=lineage.table,
+            version=name,
+            key=lineage.key(),
+            path=folder if self.is_local else self.fs.unstrip_protocol(folder),
+            rows=writer.rows,
+            size=sum(path.stat().st_size for path in writer.paths),
+            files={path.name: file_sha256(fsspec.filesystem("file"), str(path)) for path in writer.paths},
+            created=writer.created,
+            lineage=lineage.metadata(writer.created),
+        )
+        published = self._load(lineage.dataset, lineage.table, name)
+        if published is None:
+            self._move_into_place(writer.staging, folder)
+            self._write_manifest(version)
+        self._set_latest(published or version)
+        return published or version
+
+    def _move_into_place(self, staging: Path, folder: str) -> None:
+        if self.is_local:
+            target = Path(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():  # parts without a manifest: a publish that was killed half-way
+                shutil.rmtree(target)
+            staging.replace(target)
+        else:
+            for part in sorted(staging.glob("*.parquet")):
+                self.fs.put_file(str(part), f"{folder}/{part.name}")
+
+    def _write_manifest(self, version: TableVersion) -> None:
+        path = self._path(version.dataset, version.table, f"{version.version}.json")
+        text = json.dumps(version.model_dump(exclude={"reused", "path"}), indent=2, sort_keys=True)
+        write_atomically(self.fs, path, text.encode())
+
+    def _set_latest(self, version: TableVersion) -> None:
+        write_atomically(self.fs, self._path(version.dataset, version.table, "latest"), version.version.encode())
+
+    def _load(self, dataset: str, table: str, version: str) -> TableVersion | None:
+        path = self._path(dataset, table, f"{version}.json")
+        if not self.fs.exists(path):
+            return None
+        folder = self._path(dataset, table, f"{version}.parquet")
+        record = json.loads(self.fs.cat_file(path))
+        return TableVersion(**record, path=folder if self.is_local else self.fs.unstrip_protocol(folder))
+
+    def _parts(self, version: TableVersion) -> list[str]:
+        return [f"{self.inside(version.path)}/{name}" for name in sorted(version.files)]
+
+    def inside(self, path: str) -> str:
+        """A version's path or URL as the file system names it."""
+        return str(self.fs._strip_protocol(path))
+
+    def _path(self, *names: str) -> str:
+        return "/".join((self.root, *names))
+
+    def _staging(self) -> Path:
+        """Local stores stage beside the tables, so that publishing is a rename; others in the temporary folder."""
+        return self.scratch("staging")
+
+    def _nothing_published(self, dataset: str, table: str) -> str:
+        tables = self.tables(dataset)
+        if tables:
+            return f"{dataset} has no table {table!r} in {self}. Published tables: {', '.join(tables)}."
+        known = ", ".join(self.datasets()) or "none yet; `cm3 run demo` makes one"
+        return f"No data set {dataset!r} in {self}. Published data sets: {known}."
+
+
+class TableWriter:
+    """Writes conforming tables into part files of a staging folder. Made by `Store.writer`.
+
+    Attributes:
+        version: what was published; there once the `with` block has ended.
+    """
+
+    version: TableVersion
+
+    def __init__(self, staging: Path, schema: pa.Schema, lineage: Lineage, explained: ContextDecorator) -> None:
+        self.staging = staging
+        self.schema = schema
+        self._append = explained(self._append_rows)
+        self.created = now()
+        self.rows = 0
+        self.paths: list[Path] = []
+        self._described = describe(schema, lineage, self.created)
+        self._file: pq.ParquetWriter | None = None
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows; the columns must be exactly the schema's."""
+        self._append(conform(table, self.schema).replace_schema_metadata(self._described.metadata))
+
+    def _append_rows(self, conformed: pa.Table) -> None:
+        if self._file is not None and self.paths[-1].stat().st_size > PART_BYTES:
+            self._file.close()
+            self._file = None
+        self._open().write_table(conformed, row_group_size=ROW_GROUP_ROWS)
+        self.rows += len(conformed)
+
+    def close(self) -> None:
+        """Finish the last part; a table without rows still gets one file, so that readers find its columns."""
+        self._open().close()
+        self._file = None
+        for path in self.paths:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def abandon(self) -> None:
+        """Close the open file, if any, after a failure."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> pq.ParquetWriter:
+        if self._file is None:
+            self.paths.append(self.staging / f"part-{len(self.paths):05d}.parquet")
+            self._file = pq.ParquetWriter(self.paths[-1], self._described, compression="zstd")
+        return self._file
+
+
+class explained(ContextDecorator):  # noqa: N801 - reads as a word: `with explained(...)`
+    """Turn a failed write (disk full, no permission, S3 gone) into a `StoreError` that says what is still safe."""
+
+    def __init__(self, what: str, store: Store) -> None:
+        self.what, self.store = what, store
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError | BotoCoreError | ClientError):
+            raise StoreError(
+                f"Could not write {self.what} to {self.store}: {error}. Versions published before are untouched. Free "
+                "space or mend the store, then run again: finished shards are kept."
+            ) from error
+
+
+def parse_reference(reference: str) -> tuple[str, str, str]:
+    """Data set, table, and what stands behind `@` (empty where nothing does) of `DATASET/TABLE[@…]`.
+
+    Raises:
+        UserError: it has no data set or no table.
+    """
+    address, _, at = reference.partition("@")
+    dataset, _, table = address.partition("/")
+    if not dataset or not table:
+        raise UserError(f"{reference!r} is not DATASET/TABLE[@VERSION|@ALIAS], e.g. demo/embeddings/items@champion.")
+    return dataset, table, at
+
+
+def open_filesystem(uri: str) -> tuple[Any, str]:
+    """fsspec filesystem and path of a folder or URL.
+
+    Raises:
+        UserError: the protocol is unknown or its driver is not installed.
+    """
+    try:
+        # Others publish too: a listing from before would hide what they published since.
+        fs, path = url_to_fs(uri, use_listings_cache=False)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"Cannot open the store {uri!r}: {error}. Use a folder or an s3:// URL.") from error
+    return fs, str(path)
+
+
+def write_atomically(fs: Any, path: str, data: bytes) -> None:
+    """Write `data` so that a reader finds the old bytes or the new ones. An object store's PUT is atomic already."""
+    if not isinstance(fs, fsspec.implementations.local.LocalFileSystem):
+        fs.pipe_file(path, data)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def file_sha256(fs: Any, path: str) -> str:
+    """SHA-256 (hex) of a file, read in blocks."""
+    sha = hashlib.sha256()
+    with fs.open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def digest(text: str) -> str:
+    """16 hex digits that stand for `text` in a file name."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
