@@ -1,0 +1,1 @@
+"""The recommenders and their evaluation. Tables in, embeddings and metrics out; nothing here knows the pipeline."""

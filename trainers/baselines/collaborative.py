@@ -1,0 +1,110 @@
+"""Recommenders from identifiers alone: BPR-MF, LightGCN, DirectAU."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import override
+
+from schemas.training import BPRConfig, DirectAUConfig, LightGCNConfig
+from trainers.cm3.graphs import Graph, propagate, user_item_adjacency
+from trainers.cm3.losses import alignment, uniformity
+from trainers.data import Dataset
+from trainers.fit import Batch, EmbeddingModel, Embeddings, torch_device
+
+
+def preference(
+    users: Float[Tensor, "batch dim"], items: Float[Tensor, "batch dim"], negatives: Float[Tensor, "batch dim"]
+) -> Float[Tensor, ""]:
+    """The BPR loss, -log σ(u·i⁺ - u·i⁻), mean over the batch."""
+    return -functional.logsigmoid((users * (items - negatives)).sum(-1)).mean()
+
+
+def complete(batch: Batch) -> Batch:
+    """The batch without users who have chosen every item, for whom there is nothing to prefer over."""
+    kept = batch.negatives >= 0
+    return batch if bool(kept.all()) else Batch(*(rows[kept] for rows in batch))
+
+
+class BPR(EmbeddingModel):
+    """Matrix factorisation with the BPR loss.
+
+    Source: Rendle et al., arXiv 1205.2618.
+    """
+
+    name = "bpr"
+
+    def __init__(self, config: BPRConfig, dataset: Dataset) -> None:
+        super().__init__()
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.users = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(dataset.users), config.dim)))
+        self.items = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(dataset.items), config.dim)))
+
+    def vectors(self) -> Embeddings:
+        """Users' and items' vectors, with gradients."""
+        return Embeddings(self.users, self.items)
+
+    @override
+    def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
+        batch = complete(batch)
+        users, items = self.vectors()
+        rank = preference(users[batch.users], items[batch.items], items[batch.negatives])
+        own = (self.users[batch.users], self.items[batch.items], self.items[batch.negatives])
+        norm = sum(((part.square().sum(-1).mean() / 2) for part in own), torch.zeros((), device=rank.device))
+        return {"loss": rank + self.config.regularization * norm, "bpr": rank, "norm": norm}
+
+    @torch.no_grad()
+    def embeddings(self) -> Embeddings:
+        return self.vectors()
+
+
+class LightGCN(BPR):
+    """BPR on the mean of the layers of light graph convolution.
+
+    Source: He et al., arXiv 2002.02126.
+    """
+
+    name = "lightgcn"
+
+    def __init__(self, config: LightGCNConfig, dataset: Dataset) -> None:
+        super().__init__(config, dataset)
+        self.layers = config.layers
+        self.graph = Graph.of(user_item_adjacency(dataset.matrix("train")), torch_device(config.device))
+
+    def vectors(self) -> Embeddings:
+        spread = propagate(torch.cat([self.users, self.items]), self.graph, self.layers) / (self.layers + 1)
+        return Embeddings(spread[: len(self.users)], spread[len(self.users) :])
+
+
+class DirectAU(EmbeddingModel):
+    """Alignment and uniformity of users and items.
+
+    Source: Wang et al., arXiv 2206.12811. As there, uniformity is over the batch's chosen items.
+    """
+
+    name = "directau"
+
+    def __init__(self, config: DirectAUConfig, dataset: Dataset) -> None:
+        super().__init__()
+        self.config = config
+        shared = config.model_dump(exclude={"gamma"})
+        self.encoder = LightGCN(LightGCNConfig(**shared), dataset)
+
+    @override
+    def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
+        users, items = (functional.normalize(part, dim=-1) for part in self.encoder.vectors())
+        align = alignment(users[batch.users], items[batch.items])
+        spread = [self._uniformity(users, batch.users), self._uniformity(items, batch.items)]
+        total = align + self.config.gamma * (spread[0] + spread[1]) / 2
+        return {"loss": total, "alignment": align, "user_uniformity": spread[0], "item_uniformity": spread[1]}
+
+    @staticmethod
+    def _uniformity(vectors: Tensor, rows: Tensor) -> Tensor:
+        distinct, counts = torch.unique(rows, return_counts=True)
+        return uniformity(vectors[distinct], counts=counts)
+
+    @torch.no_grad()
+    def embeddings(self) -> Embeddings:
+        return self.encoder.vectors()

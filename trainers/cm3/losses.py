@@ -1,0 +1,142 @@
+"""The terms of CM3's loss. Each reads like its equation; the quadratic ones work on a Gram matrix, not on pairs.
+
+For unit vectors ||a - b||² = 2 - 2 a·b, so exp(-t (||a - b||² - 2 + 2 s)) = exp(2t (a·b - s)).
+Source: alignment and uniformity (arXiv 2005.10242) eq. (5-6), calibrated uniformity CM3 (arXiv 2508.01226).
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+BLOCK = 256
+"""Rows of the Gram matrix worked on at once: a block stays in cache from product to exponential to product."""
+
+
+def alignment(users: Float[Tensor, "batch dim"], items: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
+    """mean ||u - i||² over the batch's pairs (user, chosen item)."""
+    return (users - items).square().sum(-1).mean()
+
+
+def uniformity(
+    x: Float[Tensor, "n dim"],
+    temperature: float = 2.0,
+    counts: Int[Tensor, " n"] | None = None,
+    precision: torch.dtype | None = None,
+) -> Float[Tensor, ""]:
+    """log mean_{a≠b} exp(-t ||x_a - x_b||²) over unit vectors.
+
+    Args:
+        x: unit vectors.
+        temperature: t.
+        counts: how often each row stands in the batch. A batch of 2,048 from a thousand users holds each one several
+            times; distinct rows with counts give the same value and gradient for a fraction of the products.
+        precision: of the matrix products (e.g. bfloat16); x's own where None. Sums stay in x's.
+    Returns: 0 where the batch has no pair.
+    """
+    return calibrated_uniformity(x, None, temperature, counts, precision)
+
+
+def calibrated_uniformity(
+    x: Float[Tensor, "n dim"],
+    similarity: Float[Tensor, "n n"] | None,
+    temperature: float = 2.0,
+    counts: Int[Tensor, " n"] | None = None,
+    precision: torch.dtype | None = None,
+) -> Float[Tensor, ""]:
+    """log mean_{a≠b} exp(-t (||x_a - x_b||² - 2 + 2 s_ab)): the push between a and b, weakened by their likeness.
+
+    Args:
+        x: unit vectors.
+        similarity: s, symmetric; s = 1 everywhere (or None) gives plain uniformity.
+        temperature, counts, precision: see `uniformity`.
+    """
+    if counts is None:
+        counts = torch.ones(len(x), dtype=torch.int64, device=x.device)
+    result: Tensor = _LogMeanExp.apply(x, similarity, counts, temperature, precision or x.dtype)  # type: ignore[no-untyped-call]
+    return result
+
+
+def content_similarity(fused: Float[Tensor, "n dim"], minimum: float, maximum: float) -> Float[Tensor, "n n"]:
+    """s_ab = clamp(f_a · f_b, min_sim, max_sim); 1, i.e. no calibration, for pairs with an item that has no content.
+
+    Args:
+        fused: unit vectors; a zero row says that the item has no content.
+    """
+    known = fused.detach().any(-1)
+    cosine = (fused @ fused.T).clamp(minimum, maximum)
+    return cosine if bool(known.all()) else torch.where(known[:, None] & known, cosine, 1.0)
+
+
+class _LogMeanExp(torch.autograd.Function):
+    """Value and gradient in one sweep over blocks of the Gram matrix's upper triangle.
+
+    With E_ab = c_a c_b exp(2t (x_a·x_b - s_ab)), zero on the diagonal, and Z its sum plus that of the equal pairs:
+    value = log(Z / pairs), d/dx_a = 4t Σ_b E_ab x_b / Z, d/ds_ab = -2t E_ab / Z. Equal pairs (a row with itself, when
+    its count exceeds 1) have x_a·x_a = 1: they enter Z and have no gradient but that of s_aa.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, s: Tensor | None, counts: Tensor, t: float, precision: torch.dtype) -> Tensor:
+        pairs = float(counts.sum()) * (float(counts.sum()) - 1)
+        if pairs == 0:
+            ctx.save_for_backward(torch.zeros_like(x), None if s is None else torch.zeros_like(s))
+            return x.new_zeros(())
+        with_s = s is not None and s.requires_grad
+        n, c = len(x), counts.to(x.dtype)
+        own = torch.exp(2 * t * (1 - (s.diagonal() if s is not None else torch.ones_like(c)))) * c * (c - 1)
+        total, of_x, of_s = _sweep(*_padded(x.to(precision), s, c), t, with_s)
+        total = total + own.sum()
+        of_x = of_x[:n].mul_(4 * t / total)
+        if of_s is not None:
+            of_s = of_s[:n, :n].add(torch.diag(own)).mul_(-2 * t / total)
+        ctx.save_for_backward(of_x, of_s)
+        return torch.log(total / pairs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        of_x, of_s = ctx.saved_tensors
+        (upstream,) = gradients
+        return of_x * upstream, None if of_s is None else of_s * upstream, None, None, None
+
+
+def _padded(x: Tensor, s: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Rows up to a multiple of BLOCK, with count 0: they add nothing.
+
+    A batch's number of distinct rows is new in every step, and for each new shape the matrix library compiles, and
+    keeps, a kernel; with whole blocks there is a handful of shapes.
+    """
+    more = -len(x) % BLOCK
+    if not more:
+        return x, s, c
+    wide = None if s is None else functional.pad(s, (0, more, 0, more))
+    return functional.pad(x, (0, 0, 0, more)), wide, functional.pad(c, (0, more))
+
+
+def _sweep(x: Tensor, s: Tensor | None, c: Tensor, t: float, with_s: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Σ E, Σ_b E_ab x_b (sums in c's precision) and, where asked for, E itself."""
+    gradient = torch.zeros(x.shape, dtype=c.dtype, device=x.device)
+    full = torch.zeros(len(x), len(x), dtype=c.dtype, device=x.device) if with_s else None
+    total = c.new_zeros(())
+    for start in range(0, len(x), BLOCK):
+        rows, stop = slice(start, start + BLOCK), start + BLOCK
+        e = _block(x, s, c, t, rows)
+        square, rest = e[:, :BLOCK], e[:, BLOCK:]
+        square.fill_diagonal_(0)
+        total = total + square.sum() + 2 * rest.sum()
+        if full is not None:
+            full[rows, start:] = e
+            full[stop:, rows] = rest.T
+        e = e.to(x.dtype)
+        gradient[rows] += e @ x[start:]
+        gradient[stop:] += e[:, BLOCK:].T @ x[rows]
+    return total, gradient, full
+
+
+def _block(x: Tensor, s: Tensor | None, c: Tensor, t: float, rows: slice) -> Tensor:
+    """E for these rows and the columns from the first of them on."""
+    gram = (x[rows] @ x[rows.start :].T).to(c.dtype)
+    gram = gram.sub_(s[rows, rows.start :] if s is not None else 1.0)
+    return gram.mul_(2 * t).exp_().mul_(c[rows, None]).mul_(c[rows.start :])

@@ -1,0 +1,187 @@
+"""CM3's network: a block of each embedding for each modality and one for their fusion."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from schemas.training import CM3Config
+from trainers.cm3.bezier import spherical_bezier
+from trainers.cm3.graphs import Graph, propagate, smooth_items
+from trainers.cm3.losses import alignment, calibrated_uniformity, content_similarity, uniformity
+from trainers.cm3.sphere import unit
+from trainers.cm3.subspace import principal_subspace
+from trainers.data import Dataset, Feature
+from trainers.fit import Batch, EmbeddingModel, Embeddings, matrix_precision
+
+
+class Encoded(NamedTuple):
+    """What one forward pass gives: user and item vectors (rows, dim) and the fused content, unit or zero rows."""
+
+    users: Float[Tensor, "users dim"]
+    items: Float[Tensor, "items dim"]
+    content: Float[Tensor, "items block"]
+
+
+class Encoder(nn.Module):
+    """A modality's block W2 · LeakyReLU(W1 x + b1) and its fusion input V x + c, both (items, dim)."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, 4 * dim)
+        self.out = nn.Linear(4 * dim, dim, bias=False)
+        self.fusion = nn.Linear(width, dim)
+        nn.init.xavier_normal_(self.fusion.weight)
+
+    def forward(self, x: Float[Tensor, "items width"]) -> tuple[Float[Tensor, "items dim"], Float[Tensor, "items dim"]]:
+        # One product with both layers' weights reads the features once.
+        weight = torch.cat([self.hidden.weight, self.fusion.weight])
+        both = functional.linear(x, weight.to(x.dtype)).to(weight.dtype)
+        hidden, fusion = both.tensor_split([len(self.hidden.weight)], dim=1)
+        block = self.out(functional.leaky_relu(hidden + self.hidden.bias))
+        return block, fusion + self.fusion.bias
+
+
+class CM3(EmbeddingModel):
+    """CM3 for any number of modalities, each of which any item may lack.
+
+    An item's missing modality contributes a learned vector, shared by all items that lack it, to that modality's block
+    and is left out of the item's fusion. Parameters are drawn from `config.seed`.
+
+    Args:
+        dataset: users, items and features.
+        user_item: normalised adjacency of users and items, users first.
+        item_item: frozen neighbours of each item.
+    """
+
+    name = "cm3"
+
+    def __init__(self, config: CM3Config, dataset: Dataset, user_item: Graph, item_item: Graph) -> None:
+        super().__init__()
+        torch.manual_seed(config.seed)
+        self.config, self.user_item, self.item_item = config, user_item, item_item
+        device = user_item.weights.device
+        self.precision = matrix_precision(config.precision, device)
+        features = [self._matrix(feature, config) for feature in dataset.features.values()]
+        blocks = len(features) + config.fusion
+        self.encoders = nn.ModuleList(Encoder(x.shape[1], config.dim) for x in features)
+        self.user_blocks = nn.Parameter(torch.empty(len(dataset.users), blocks, config.dim))
+        for block in range(blocks):
+            nn.init.xavier_normal_(self.user_blocks.data[:, block])
+        self.user_fusion = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(dataset.users), blocks)))
+        self.absent = nn.Parameter(nn.init.xavier_normal_(torch.empty(blocks, config.dim)))
+        self.matrices = [torch.from_numpy(x).to(device, self.precision) for x in features]
+        self.frozen = frozen_content(features, dataset, config).to(device) if config.calibration == "frozen" else None
+        present = torch.from_numpy(np.stack([f.present for f in dataset.features.values()]))
+        self.register_buffer("present", present, persistent=False)
+        self.last_step: Embeddings | None = None
+        self.present: Bool[Tensor, "modalities items"]
+
+    @staticmethod
+    def _matrix(feature: Feature, config: CM3Config) -> Float[np.ndarray, "items width"]:
+        whole = feature.matrix
+        return whole if config.feature_rank is None else principal_subspace(whole, config.feature_rank)
+
+    def item_blocks(
+        self, positions: Float[Tensor, "steps items"] | None
+    ) -> tuple[Float[Tensor, "items blocks dim"], Tensor]:
+        """Unit blocks of every item, the fused one last, and the content vector that similarity is read from."""
+        encoded = [encoder(x) for encoder, x in zip(self.encoders, self.matrices, strict=True)]
+        blocks = [unit(h) for h, _ in encoded]
+        points = torch.stack([unit(z) for _, z in encoded])
+        content = spherical_bezier(points, self.present, positions)
+        have = list(self.present)
+        if self.config.fusion:
+            blocks, have = [*blocks, content], [*have, self.present.any(0)]
+        absent = unit(self.absent)
+        filled = [
+            block if mask.all() else torch.where(mask[:, None], block, absent[i])
+            for i, (block, mask) in enumerate(zip(blocks, have, strict=True))
+        ]
+        return torch.stack(filled, dim=1), content
+
+    def forward(self, positions: Float[Tensor, "steps items"] | None = None) -> Encoded:
+        """All users' and items' vectors.
+
+        Args:
+            positions: λ of every step of every item's fusion; 0.5 where None, which makes embeddings deterministic.
+        """
+        users, items, content = self.spread(positions)
+        return Encoded(self.fuse_users(users, torch.arange(len(users), device=users.device)), items, content)
+
+    def spread(self, positions: Float[Tensor, "steps items"] | None) -> Encoded:
+        """Propagation over both graphs, before the users' blocks are weighted."""
+        items, content = self.item_blocks(positions)
+        users = unit(self.user_blocks)
+        spread = propagate(torch.cat([users, items]).flatten(1), self.user_item, self.config.layers)
+        users, items = spread.tensor_split([len(users)])
+        return Encoded(users, propagate(items, self.item_item, 1), content)
+
+    def fuse_users(self, spread: Float[Tensor, "users dim"], rows: Int[Tensor, " n"]) -> Float[Tensor, "n dim"]:
+        """These users' vectors, each block by the user's own softmax weight."""
+        share = torch.softmax(self.user_fusion[rows], dim=1)[:, :, None]
+        return (spread[rows].view(len(rows), share.shape[1], -1) * share).flatten(1)
+
+    def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
+        """The terms of one step; "loss" is their weighted sum."""
+        config = self.config
+        positions = rng.beta(config.alpha, config.alpha, (len(self.matrices) - 1, self.present.shape[1]))
+        spread = self.spread(torch.from_numpy(positions).to(self.user_blocks))
+        # Each user and item of the batch is gathered and normalised once, however often it stands in the batch.
+        user, in_batch, count = torch.unique(batch.users, return_inverse=True, return_counts=True)
+        negative, negative_count = torch.unique(batch.negatives[batch.negatives >= 0], return_counts=True)
+        users = unit(self.fuse_users(spread.users, user))
+        align = alignment(users[in_batch], unit(spread.items[batch.items]))
+        spread_users = uniformity(users, config.temperature, count, self.precision)
+        similarity = self._similarity(spread.content, negative)
+        spread_items = calibrated_uniformity(
+            unit(spread.items[negative]), similarity, config.temperature, negative_count, self.precision
+        )
+        total = align + config.gamma / 2 * (spread_users + spread_items)
+        if config.published:
+            everybody = torch.arange(len(spread.users), device=user.device)
+            self.last_step = Embeddings(self.fuse_users(spread.users, everybody).detach(), spread.items.detach())
+        return {"loss": total, "alignment": align, "uniformity": spread_users, "calibrated_uniformity": spread_items}
+
+    def _similarity(
+        self, content: Float[Tensor, "items block"], rows: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n n"] | None:
+        """s of the sampled negatives. Without the stop-gradient training raises s instead of obeying it."""
+        if self.config.calibration == "none":
+            return None
+        source = content if self.frozen is None else self.frozen
+        chosen = source[rows] if self.config.published else source.detach()[rows]
+        return content_similarity(chosen, self.config.min_sim, self.config.max_sim)
+
+    @torch.no_grad()
+    def embeddings(self) -> Embeddings:
+        """Users' and items' vectors with the parameters as they are now, λ = 0.5, and smoothed items.
+
+        With `published`, those that the last training step left over: one step old, with its random λ, not smoothed.
+        """
+        if self.config.published and self.last_step is not None:
+            return self.last_step
+        users, items, _ = self()
+        if self.config.smoothing:
+            items = smooth_items(items, self.user_item, len(users), self.config.smoothing)
+        return Embeddings(users, items)
+
+
+def frozen_content(
+    features: list[NDArray[np.float32]], dataset: Dataset, config: CM3Config
+) -> Float[Tensor, "items widths"]:
+    """Unit rows whose dot product is the features' cosines weighted by `modality_weights`, for items that have all.
+
+    `features` are their matrices, (items, width) each, the widths their own. An item that lacks a feature has the
+    others alone, scaled to length 1; without any it has a zero row.
+    """
+    weights = config.modality_weights or dict.fromkeys(dataset.features, 1.0)
+    parts = [
+        unit(torch.from_numpy(matrix)) * torch.from_numpy(feature.present)[:, None] * weights[feature.name] ** 0.5
+        for matrix, feature in zip(features, dataset.features.values(), strict=True)
+    ]
+    return unit(torch.cat(parts, dim=1).float())

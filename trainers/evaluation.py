@@ -1,0 +1,205 @@
+"""Full-ranking evaluation: every item is ranked for every user, training items left out, in blocks of users.
+
+For a user with relevant items `R` (the split's), and the ranked list's hits `h_1 … h_K` ∈ {0, 1}:
+
+- recall@K     Σ h / |R|
+- precision@K  Σ h / K
+- hr@K         1 if any h, else 0
+- mrr@K        1 / rank of the first hit, 0 without one
+- map@K        Σ_i h_i · precision@i / |R|                (TREC's, also ranx's)
+- ndcg@K       Σ_i h_i / log2(i + 1)  over  Σ_{i ≤ min(|R|, K)} 1 / log2(i + 1)
+
+each a mean over the users that have relevant items. Over their lists also:
+
+- coverage@K   share of all items that stand in at least one list's first K
+- novelty@K    mean of −log2((n_i + 1) / (U + 1)) over the lists' first K; n_i the item's training interactions, U users
+- recall_train_A_B@K, ndcg_train_A_B@K   as above with R limited to items with A..B training interactions (B empty: no
+  upper bound), over the users that have such; the lists stay the same. The group `0` holds the cold items.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from schemas.tables import METRICS, RECOMMENDATIONS, conform
+from schemas.training import EvaluationConfig
+from trainers.data import Dataset
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+Scorer = Callable[[Rows], Tensor]
+"""User rows (block,) → a score for every item, (block, items), float32, on any device; higher is better. The tensor may
+be overwritten by the caller."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The metrics of one recommender on one split.
+
+    Attributes:
+        values: (metric, K) → mean.
+        counts: (metric, K) → users averaged over.
+        per_user: (metric, K) → value of each evaluated user, in the order of `users`; NaN where one does not count.
+        users: evaluated user rows, ascending.
+    """
+
+    values: dict[tuple[str, int], float]
+    counts: dict[tuple[str, int], int]
+    per_user: dict[tuple[str, int], Floats] = field(repr=False)
+    users: Rows = field(repr=False)
+
+    def flat(self) -> dict[str, float]:
+        """The means as `{"ndcg@20": …}`."""
+        return {f"{metric}@{k}": value for (metric, k), value in self.values.items()}
+
+    def table(self, model: str, seed: int, split: str) -> pa.Table:
+        """The means as rows of the metrics table."""
+        rows = [
+            {"model": model, "seed": seed, "split": split, "metric": metric, "k": k, "value": value,
+             "users": self.counts[metric, k]}
+            for (metric, k), value in self.values.items()
+        ]  # fmt: skip
+        return conform(pa.Table.from_pylist(rows, schema=METRICS), METRICS)
+
+
+def evaluate(scorer: Scorer, dataset: Dataset, split: str, config: EvaluationConfig) -> Ranking:
+    """Rank all items for each user that has relevant ones in `split`, and average the metrics above.
+
+    Training items never stand in a list; validation items neither when `split` is "test" and `config.mask_validation`.
+    Memory: block × items scores, and one number a user and metric.
+    """
+    relevant = Relevant(dataset.pairs(split), len(dataset.items))
+    masked = _seen(dataset, with_validation=split == "test" and config.mask_validation)
+    k = min(max(config.cutoffs), len(dataset.items))
+    lists = [top for _, top, _ in _lists(scorer, relevant.users, masked, k, config.block)]
+    ranked = np.concatenate(lists) if lists else np.zeros((0, k), np.int64)
+    hits = relevant.contains(ranked)
+    per_user = accuracy(hits, relevant.counts, config.cutoffs)
+    per_user |= _by_group(hits, ranked, relevant, dataset.item_counts, config)
+    values = {key: float(np.nanmean(v)) if np.isfinite(v).any() else 0.0 for key, v in per_user.items()}
+    counts = {key: int(np.isfinite(v).sum()) for key, v in per_user.items()}
+    for name, value in _catalogue(ranked, dataset, config.cutoffs).items():
+        values[name], counts[name] = value, len(relevant.users)
+    return Ranking(values, counts, per_user, relevant.users)
+
+
+def recommend(scorer: Scorer, dataset: Dataset, k: int, block: int = 1024) -> pa.Table:
+    """The first `k` items of every user with a training interaction or not, training items left out.
+
+    Returns: rows of the recommendations table, by user and rank; fewer than `k` where fewer items are left.
+    """
+    users, k = np.arange(len(dataset.users)), min(k, len(dataset.items))
+    user_ids, item_ids = pa.array(dataset.users, pa.string()), pa.array(dataset.items, pa.string())
+    tables = []
+    for rows, top, scores in _lists(scorer, users, _seen(dataset, with_validation=False), k, block):
+        kept = top >= 0
+        columns = {
+            "user_id": user_ids.take(pa.array(np.repeat(rows, kept.sum(axis=1)))),
+            "item_id": item_ids.take(pa.array(top[kept])),
+            "rank": pa.array(np.broadcast_to(np.arange(1, k + 1, dtype=np.int32), top.shape)[kept]),
+            "score": pa.array(scores[kept]),
+        }
+        tables.append(pa.table(columns))
+    return conform(pa.concat_tables(tables), RECOMMENDATIONS)
+
+
+class Relevant:
+    """The split's pairs, ready for vectorised look-up by (user, item)."""
+
+    def __init__(self, pairs: NDArray[np.int64], n_items: int) -> None:
+        self.n_items = n_items
+        self.keys = np.sort(pairs[:, 0] * n_items + pairs[:, 1])
+        self.users, self.counts = np.unique(pairs[:, 0], return_counts=True)
+
+    def contains(self, ranked: Rows) -> NDArray[np.bool_]:
+        """(users, k) item rows, -1 for an empty place → whether each is relevant to its user."""
+        if not len(self.keys):
+            return np.zeros(ranked.shape, np.bool_)
+        keys = self.users[:, None] * self.n_items + ranked
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        found: NDArray[np.bool_] = (self.keys[at] == keys) & (ranked >= 0)
+        return found
+
+
+def _seen(dataset: Dataset, *, with_validation: bool) -> tuple[Rows, Rows]:
+    """(users + 1) offsets and item rows of what is left out of each user's list."""
+    seen = dataset.matrix("train")
+    if with_validation:
+        seen = (seen + dataset.matrix("valid")).tocsr()
+    return seen.indptr.astype(np.int64), seen.indices.astype(np.int64)
+
+
+def _lists(
+    scorer: Scorer, users: Rows, masked: tuple[Rows, Rows], k: int, block: int
+) -> Iterator[tuple[Rows, Rows, NDArray[np.float32]]]:
+    """Blocks of (user rows, their first k item rows, scores); item row -1 where nothing is left to recommend."""
+    offsets, columns = masked
+    for start in range(0, len(users), block):
+        rows = users[start : start + block]
+        lengths = offsets[rows + 1] - offsets[rows]
+        where = np.repeat(offsets[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        scores = scorer(rows)
+        line = torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)).to(scores.device)
+        scores[line, torch.from_numpy(columns[where]).to(scores.device)] = -torch.inf
+        best, top = torch.topk(scores, k, dim=1)
+        top = torch.where(best == -torch.inf, -1, top)
+        yield rows, top.cpu().numpy(), best.cpu().numpy()
+
+
+def accuracy(hits: NDArray[np.bool_], relevant: Rows, cutoffs: tuple[int, ...]) -> dict[tuple[str, int], Floats]:
+    """Each metric of each user; `hits` (users, K), `relevant` (users,) counts."""
+    place = np.arange(1, hits.shape[1] + 1)
+    found = np.cumsum(hits, axis=1, dtype=np.float64)
+    gain = np.cumsum(hits / np.log2(place + 1), axis=1)
+    # The ideal list may be longer than the catalogue's: a cut-off above the number of items counts as itself.
+    ideal = np.cumsum(1 / np.log2(np.arange(2, max(cutoffs) + 2)))
+    precision_sum = np.cumsum(hits * found / place, axis=1)
+    first = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, np.inf)
+    result: dict[tuple[str, int], Floats] = {}
+    for k in cutoffs:
+        at = min(k, hits.shape[1]) - 1
+        result["recall", k] = found[:, at] / relevant
+        result["precision", k] = found[:, at] / k
+        result["hr", k] = (found[:, at] > 0).astype(np.float64)
+        result["mrr", k] = np.where(first <= k, 1 / first, 0.0)
+        result["map", k] = precision_sum[:, at] / relevant
+        result["ndcg", k] = gain[:, at] / ideal[np.minimum(relevant, k) - 1]
+    return result
+
+
+def _by_group(
+    hits: NDArray[np.bool_], ranked: Rows, relevant: Relevant, item_counts: Rows, config: EvaluationConfig
+) -> dict[tuple[str, int], Floats]:
+    """Recall and NDCG with the relevant items limited to one group of items by training interactions."""
+    lower = (0, *config.cold_bounds)
+    group = np.searchsorted(config.cold_bounds, item_counts, side="right")
+    users, items = np.divmod(relevant.keys, relevant.n_items)
+    line = np.searchsorted(relevant.users, users)
+    result: dict[tuple[str, int], Floats] = {}
+    for index, low in enumerate(lower):
+        high = lower[index + 1] - 1 if index + 1 < len(lower) else None
+        name = f"train_{low}" if high == low else f"train_{low}_{'' if high is None else high}"
+        counts = np.bincount(line[group[items] == index], minlength=len(relevant.users))
+        inside = hits & (group[ranked] == index)
+        values = accuracy(inside, np.maximum(counts, 1), config.cutoffs)
+        for metric in ("recall", "ndcg"):
+            for k in config.cutoffs:
+                result[f"{metric}_{name}", k] = np.where(counts > 0, values[metric, k], np.nan)
+    return result
+
+
+def _catalogue(ranked: Rows, dataset: Dataset, cutoffs: tuple[int, ...]) -> dict[tuple[str, int], float]:
+    """Coverage and novelty of the lists."""
+    surprise = -np.log2((dataset.item_counts + 1) / (len(dataset.users) + 1))
+    result = {}
+    for k in cutoffs:
+        shown = ranked[:, :k][ranked[:, :k] >= 0]
+        result["coverage", k] = len(np.unique(shown)) / len(dataset.items)
+        result["novelty", k] = float(surprise[shown].mean()) if len(shown) else 0.0
+    return result
