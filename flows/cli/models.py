@@ -1,0 +1,120 @@
+"""The registry: versions, diff, promote, rollback, gc."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from flows.cli.options import Dataset, JsonOption, StoreOption, answer, opened
+from schemas.errors import UserError
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    for command in (versions, diff, promote, rollback, gc):
+        app.command()(command)
+
+
+def versions(dataset: Dataset, store: StoreOption = "store", as_json: JsonOption = False) -> None:
+    """List the registered versions of a data set, with their aliases and why they have them.
+
+    Example: `cm3 versions demo`
+    """
+    from pipeline import registry
+
+    place = opened(store)
+    known = registry.versions(place, dataset)
+    if not known:
+        there = ", ".join(place.datasets()) or "none"
+        raise UserError(f"{dataset} has no registered version in {place}; `cm3 run` makes one. Data sets: {there}.")
+    table = Table("version", "alias", "valid NDCG@20", "items", "why")
+    for version in known:
+        table.add_row(
+            str(version.number), version.alias, f"{version.validation_ndcg:.4f}", f"{version.items:,}", version.reason
+        )
+    answer(known, as_json, table)
+
+
+def diff(
+    dataset: Dataset,
+    a: Annotated[str, typer.Argument(help="Registry version number, or an alias.")],
+    b: Annotated[str, typer.Argument(help="Registry version number, or an alias.")],
+    store: StoreOption = "store",
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two registered versions: items, coverage, metrics, neighbours, and how far vectors moved.
+
+    Example: `cm3 diff demo champion challenger`
+    """
+    from pipeline import diff as differences
+
+    found = differences.run(store=opened(store), dataset=dataset, a=a, b=b)
+    table = Table(f"{dataset}: {found.a} → {found.b}", str(found.a), str(found.b), "change")
+    table.add_row("items", *_counts(found.items_both, found.items_only_a, found.items_only_b))
+    for name, pair in [*((f"coverage {n}", p) for n, p in found.coverage.items()), *found.metrics.items()]:
+        table.add_row(name, _figure(pair.a), _figure(pair.b), _figure(pair.change))
+    for name in ("neighbor_overlap", "graph_overlap", "drift"):
+        table.add_row(name.replace("_", " "), "", "", _figure(getattr(found, name)))
+    answer(found, as_json, table)
+
+
+def promote(
+    dataset: Dataset,
+    version: Annotated[str, typer.Argument(help="Registry version number, or `challenger`.")],
+    store: StoreOption = "store",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a registered version the champion, after checking its files against their checksums.
+
+    Example: `cm3 promote demo challenger`
+    """
+    from pipeline import registry
+
+    promoted = registry.promote(opened(store), dataset, version)
+    answer(promoted, as_json, f"{dataset} version {promoted.number} is champion.")
+
+
+def rollback(dataset: Dataset, store: StoreOption = "store", as_json: JsonOption = False) -> None:
+    """Give `champion` back to the version that held it before.
+
+    Example: `cm3 rollback demo`
+    """
+    from pipeline import registry
+
+    previous = registry.rollback(opened(store), dataset)
+    answer(previous, as_json, f"{dataset} version {previous.number} is champion again.")
+
+
+def gc(
+    dataset: Dataset,
+    keep: Annotated[int, typer.Option(min=1, help="Newest versions of each table, and registered ones, to keep.")] = 3,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete them; without it they are only listed.")] = False,
+    store: StoreOption = "store",
+    as_json: JsonOption = False,
+) -> None:
+    """List, or delete, versions that no alias names and that are not among the last ones.
+
+    Examples: `cm3 gc demo`, `cm3 gc demo --keep 5 --delete`
+    """
+    from pipeline import garbage
+
+    place = opened(store)
+    if not place.tables(dataset):
+        raise UserError(f"No data set {dataset!r} in {place}. Data sets: {', '.join(place.datasets()) or 'none'}.")
+    doomed = garbage.unneeded(place, dataset, keep)
+    if delete:
+        garbage.remove(place, doomed)
+        garbage.remove_abandoned_staging(place)
+    size = sum(version.size for version in doomed)
+    lines = [f"{version.table}@{version.version}  {version.created}  {version.size:,} bytes" for version in doomed]
+    said = "deleted" if delete else "to delete; add --delete to do it"
+    record = {"versions": doomed, "bytes": size, "deleted": delete}
+    answer(record, as_json, *lines, f"{len(doomed)} versions, {size:,} bytes {said}.")
+
+
+def _counts(both: int, only_a: int, only_b: int) -> tuple[str, str, str]:
+    return f"{both + only_a:,}", f"{both + only_b:,}", f"{only_b - only_a:+,}"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

@@ -1,0 +1,110 @@
+"""Options that several commands share, and how a parameter's model becomes options."""
+
+import inspect
+import json
+import logging
+import sys
+import typing
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_json
+from rich.console import Console, RenderableType
+from rich.logging import RichHandler
+
+from flows import logs
+from schemas.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.store import Store
+
+Dataset = Annotated[str, typer.Argument(help="Data set in the store.")]
+StoreOption = Annotated[
+    str, typer.Option(help="Folder or s3://bucket/prefix that holds the tables.", envvar="CM3_STORE")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for a machine, and nothing else.")]
+
+
+def option(field: FieldInfo) -> Any:
+    """A field of the parameters as a typer option: nested models and mappings are given as JSON."""
+    annotation: Any = field.annotation
+    origin = typing.get_origin(annotation)
+    nested = origin is dict or any(
+        inspect.isclass(a) and issubclass(a, BaseModel) for a in (annotation, *typing.get_args(annotation))
+    )
+    if nested:
+        shown = typer.Option(
+            help=f"{field.description or ''} (JSON)", parser=json_object, metavar="JSON", show_default=False
+        )
+        return Annotated[Any, shown]
+    if origin is tuple:
+        return Annotated[list[str], typer.Option(help=field.description)]
+    return Annotated[annotation, typer.Option(help=field.description)]
+
+
+def json_object(text: Any) -> Any:
+    """A JSON object given on the command line.
+
+    Raises:
+        typer.BadParameter: it is not one.
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(
+            f"expected JSON within single quotes, such as '{{\"name\": 1}}'; found {text} ({error.msg}, character "
+            f"{error.pos + 1})."
+        ) from error
+
+
+JsonText = Annotated[Any, typer.Option(parser=json_object, metavar="JSON", show_default=False)]
+
+
+def opened(uri: str) -> "Store":
+    """The store, after a look whether a remote one answers.
+
+    Raises:
+        UserError: it does not.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from pipeline.store import Store  # half a second to import; --help does without
+
+    store = Store(uri)
+    if not store.is_local:
+        try:
+            store.fs.exists(store.root)
+        except (OSError, BotoCoreError, ClientError) as error:
+            raise UserError(
+                f"{store} cannot be reached: {error}. Check --store (or CM3_STORE), AWS_ENDPOINT_URL and the keys "
+                "in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            ) from error
+    return store
+
+
+def answer(document: Any, as_json: bool, *lines: RenderableType) -> None:
+    """What a command found, on standard output: `document` (models, lists, mappings) as JSON, or lines for a person."""
+    if as_json:
+        print(to_json(document, indent=2, inf_nan_mode="null").decode())
+        return
+    for line in lines:
+        Console().print(line, soft_wrap=isinstance(line, str), highlight=False, markup=False)
+
+
+def log_to_terminal() -> None:
+    """Stages' log lines on standard error: beside the bars on a terminal, plain and unbroken elsewhere."""
+    handler: logging.Handler
+    if logs.structured():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logs.json_lines())
+    elif sys.stderr.isatty():
+        handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
+        logging.getLogger("trainers.fit.epochs").setLevel(logging.WARNING)  # a bar tells of them
+    else:
+        handler = logging.StreamHandler()
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
+    logs.show_stages()

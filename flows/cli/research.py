@@ -1,0 +1,99 @@
+"""Compare recommenders and tune them on a data set's own tables: compare, tune."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Column, Table
+
+from flows.cli.options import Dataset, JsonOption, StoreOption, answer, json_object, log_to_terminal, opened
+from flows.parameters import validated
+from schemas.training import ComparisonConfig, ComparisonRow, TuningConfig, TuningResult
+
+COLUMNS = ("runs", "valid", "test NDCG@20", "p vs CM3", "seconds", "parameters")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command()(compare)
+    app.command()(tune)
+
+
+def compare(
+    dataset: Dataset,
+    models: Annotated[list[str], typer.Option(help="Recommenders.")] = list(ComparisonConfig().models),  # noqa: B006, B008 - typer reads defaults
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 5,
+    ablations: Annotated[bool, typer.Option(help="Add CM3 without each of its parts and features.")] = False,
+    cm3: Annotated[Any, typer.Option(help="CM3's hyper-parameters (JSON).", parser=json_object, metavar="JSON")] = "{}",
+    overrides: Annotated[
+        Any,
+        typer.Option(help="Recommender → parameters unlike its defaults (JSON).", parser=json_object, metavar="JSON"),
+    ] = "{}",
+    store: StoreOption = "store",
+    as_json: JsonOption = False,
+) -> None:
+    """Train recommenders over several seeds on the same data, split, selection and evaluator; print and store a table.
+
+    Examples: `cm3 compare demo --seeds 3`, `cm3 compare demo --models cm3 --models lightgcn`,
+    `cm3 compare demo --models cm3 --ablations`
+    """
+    from flows import research
+
+    log_to_terminal()
+    fields = {
+        "models": tuple(models), "seeds": tuple(range(seeds)), "ablations": ablations, "cm3": cm3,
+        "overrides": overrides,
+    }  # fmt: skip
+    rows, path = research.compare(opened(store), dataset, validated(ComparisonConfig, fields))
+    answer(rows, as_json, _comparison(rows), path)
+
+
+def tune(
+    dataset: Dataset,
+    model: Annotated[str, typer.Option(help="Recommender.")] = "cm3",
+    trials: Annotated[int, typer.Option(min=1, help="Configurations tried at most, over all restarts.")] = 48,
+    base: Annotated[
+        Any, typer.Option(help="Parameters that stay the same (JSON).", parser=json_object, metavar="JSON")
+    ] = "{}",
+    space: Annotated[
+        Any,
+        typer.Option(
+            help="Parameter → values to try (JSON); default: the paper's grid.", parser=json_object, metavar="JSON"
+        ),
+    ] = "null",
+    store: StoreOption = "store",
+    as_json: JsonOption = False,
+) -> None:
+    """Search hyper-parameters on validation; test is touched once, at the end. Run again to go on after a stop.
+
+    Example: `cm3 tune demo --trials 20`
+    """
+    from flows import research
+
+    log_to_terminal()
+    fields = {"model": model, "trials": trials, "base": base, "space": space}
+    found = research.tune(opened(store), dataset, validated(TuningConfig, fields))
+    answer(found, as_json, _tuned(found))
+
+
+def _comparison(rows: list[ComparisonRow]) -> Table:
+    table = Table("model", *(Column(name, justify="right", no_wrap=True) for name in COLUMNS))
+    for row in rows:
+        p_value = "" if row.p_value is None else f"{row.p_value:.2g}"
+        table.add_row(
+            row.model, str(row.runs), f"{row.validation:.4f}", f"{row.mean:.4f} ± {row.spread:.4f}", p_value,
+            f"{row.seconds:.0f}", f"{row.parameters:,}",
+        )  # fmt: skip
+    return table
+
+
+def _tuned(found: TuningResult) -> Table:
+    table = Table(title=f"{found.model}: {found.finished} trials, {found.pruned} stopped early", title_justify="left")
+    table.add_column("chosen on validation")
+    table.add_column("value", justify="right")
+    for name, value in found.best.items():
+        table.add_row(name, str(value))
+    table.add_section()
+    table.add_row("validation", f"{found.validation:.4f}")
+    for name in (name for name in ("ndcg@20", "recall@20", "precision@20", "map@20") if name in found.test):
+        table.add_row(f"test {name.upper()}", f"{found.test[name]:.4f}")
+    return table

@@ -1,0 +1,180 @@
+"""A Prefect server and the served deployments on this machine, as child processes that end with this one.
+
+python -m flows.local up        until Ctrl-C          (make up)
+python -m flows.local demo      run the demo and end   (make demo)
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import httpx
+import psutil
+
+from schemas.errors import UserError
+
+DEFAULT_PORT = 4200
+START_SECONDS = 180
+"""How long the server, then the deployments, may take to come up on a slow machine."""
+STOP_SECONDS = 15
+
+
+def main(arguments: list[str]) -> int:
+    """Entry of `python -m flows.local`; returns the exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `kill` unwinds like Ctrl-C and stops the children
+    try:
+        if arguments == ["demo"]:
+            return demo()
+        if arguments == ["up"]:
+            return up(int(os.environ.get("PORT", DEFAULT_PORT)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(__doc__, file=sys.stderr)
+    return 2
+
+
+def demo() -> int:
+    """Run `prefect deployment run ingest-and-train/demo --watch` against a house of its own; show what it made."""
+    with house(free_port()) as environment:
+        watched = [executable("prefect"), "deployment", "run", "ingest-and-train/demo", "--watch"]
+        status = subprocess.run(watched, env=environment, check=False).returncode
+    if status == 0:
+        status = subprocess.run([executable("cm3"), "show", "demo"], check=False).returncode
+    return status
+
+
+def up(port: int) -> int:
+    """Serve until interrupted."""
+    with house(port):
+        print(
+            f"\nThe server is at http://127.0.0.1:{port} and the deployments are served. From another terminal, in "
+            "this folder:\n\n    .venv/bin/prefect deployment run ingest-and-train/demo --watch\n\n"
+            "Ctrl-C stops everything.\n",
+            flush=True,
+        )
+        while True:
+            time.sleep(3600)
+
+
+@contextlib.contextmanager
+def house(port: int) -> Iterator[dict[str, str]]:
+    """A server on `port` and the served deployments; yields the environment in which Prefect's commands find them.
+
+    Raises:
+        UserError: the port is taken, or a process did not come up.
+    """
+    if not is_free(port):
+        raise UserError(f"Port {port} is in use. Stop what listens there, or choose another: make up PORT={port + 1}.")
+    environment = prefect_environment(port)
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        say("starting Prefect's server (SQLite)")
+        server = [executable("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        with (home() / "server.log").open("ab") as log:
+            children.append(spawn(server, environment, log))
+        wait_until(f"http://127.0.0.1:{port}/api/health", children[-1], home() / "server.log")
+        say("serving the deployments")
+        children.append(spawn([sys.executable, "-m", "flows.deployments"], environment))
+        wait_until(f"http://127.0.0.1:{port}/api/deployments/name/ingest-and-train/demo", children[-1], None)
+        yield environment
+    finally:
+        say("stopping")
+        for child in reversed(children):
+            stop(child)
+
+
+def prefect_environment(port: int) -> dict[str, str]:
+    """This process's environment, pointed at the server on `port`."""
+    return os.environ | {
+        "PREFECT_HOME": str(home() / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "pipeline,trainers,flows",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def home() -> Path:
+    """Where the local server keeps its database and log: `.cm3/` in the working folder, or `$CM3_HOME`."""
+    folder = Path(os.environ.get("CM3_HOME", ".cm3")).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def spawn(command: list[str], environment: dict[str, str], log: IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
+    """Start a child in a session of its own: Ctrl-C reaches us first, and we stop it in order."""
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def wait_until(url: str, child: "subprocess.Popen[bytes]", log: Path | None) -> None:
+    """Ask `url` until it answers 200."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            break
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        time.sleep(0.3)
+    seen = f" Its log: {log}" if log else " What it printed is above."
+    raise UserError(f"{' '.join(map(str, child.args[:4]))} … did not come up.{seen}")  # type: ignore[index]
+
+
+def stop(child: "subprocess.Popen[bytes]") -> None:
+    """End a child and everything it started: politely first, then for certain."""
+    if child.poll() is not None:
+        return
+    family = [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]
+    child.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(STOP_SECONDS)
+    _, alive = psutil.wait_procs(family, timeout=3)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)
+    child.wait()
+
+
+def executable(name: str) -> str:
+    """A command of this Python environment."""
+    return str(Path(sys.executable).parent / name)
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def say(what: str) -> None:
+    """One line on the terminal."""
+    print(f"[local] {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

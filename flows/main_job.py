@@ -1,0 +1,236 @@
+"""The main job, in the order of the data: catalogue → pictures → features → similarity → CM3 → registry → report.
+
+`run` only wires. Each stage is called through `call`, so that the same body runs in-process (`plain`) or as Prefect
+tasks (`flows.ingest_and_train`).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from flows import catalogues, clusters, counts, train
+from flows.exclusive import alone
+from flows.summary import last
+from pipeline import captions, features, images, ingest, log_fields, promotion, registry, report, similarity
+from pipeline.cluster import Cluster
+from pipeline.contents import Extraction
+from pipeline.encoders import load
+from pipeline.store import Store, digest
+from schemas.errors import UserError
+from schemas.lineage import TableVersion, canonical_json, now
+from schemas.registry import Registered
+from schemas.report import ReportConfig
+from schemas.run import RunParameters, RunSummary, StageRecord
+
+logger = logging.getLogger(__name__)
+
+
+class Call(Protocol):
+    """How a stage is run: `call(name, function, **arguments)` returns what the function returns."""
+
+    def __call__(self, name: str, function: Callable[..., Any], /, **arguments: Any) -> Any: ...
+
+
+def plain(name: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
+    """Run a stage in this process, without a server."""
+    logger.info("%s …", name)
+    return function(**arguments)
+
+
+def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
+    """Bring one catalogue from raw files to a registered version and its report.
+
+    Raises:
+        UserError: anything the user can mend; what was published before stays readable, finished work is kept.
+    """
+    store = Store(parameters.store)
+    record = Recorder(store, call)
+    dataset = catalogues.dataset(parameters)
+    with (
+        log_fields.about(run=record.started, dataset=dataset),
+        alone(store, dataset),
+        catalogues.opened(parameters, store) as catalogue,
+    ):
+        tables, extracted = refresh(store, catalogue, parameters, record)
+        tables |= trained(store, tables, extracted, parameters, record)
+        return conclude(store, tables, parameters, record)
+
+
+def refresh(
+    store: Store, catalogue: catalogues.Opened, parameters: RunParameters, record: "Recorder"
+) -> tuple[dict[str, TableVersion], dict[str, TableVersion]]:
+    """Every table that follows from the catalogue and the models alone, up to the similarity graph.
+
+    Returns:
+        All tables by name; and of them the features, by the feature's name.
+    """
+    record.call("models", check_models, parameters=parameters)
+    raw = record(
+        "ingest", ingest.run, store=store, dataset=catalogue.source.dataset, source=catalogue.source,
+        config=parameters.ingest,
+    )  # fmt: skip
+    tables = {"items": raw.items, "interactions": raw.interactions, "quality": raw.quality}
+    with clusters.opened(parameters.cluster) as cluster:
+        fetched = record(
+            "images", images.fetch, store=store, items=raw.items, config=catalogue.images, cluster=cluster
+        )  # fmt: skip
+        tables |= fetched.tables
+        extracted = extract_features(store, tables, parameters, record, cluster)
+        tables["similarity"] = record(
+            "similarity", similarity.run, store=store, features=extracted, config=parameters.similarity,
+            interactions=tables["interactions"], cluster=cluster,
+        )  # fmt: skip
+    return tables, extracted
+
+
+def trained(
+    store: Store,
+    tables: dict[str, TableVersion],
+    extracted: dict[str, TableVersion],
+    parameters: RunParameters,
+    record: "Recorder",
+) -> dict[str, TableVersion]:
+    """What CM3 makes of them: embeddings, recommendations, metrics, epochs."""
+    made: dict[str, TableVersion] = record(
+        "train", train.run, store=store, interactions=tables["interactions"], features=extracted,
+        similarity=tables["similarity"], config=parameters.trainer,
+    )  # fmt: skip
+    return made
+
+
+def check_models(parameters: RunParameters) -> None:
+    """Make sure that every model is there and whole before the first item; fetches or unpacks what is not here yet.
+
+    Raises:
+        UserError: a model is missing, damaged or not reachable.
+    """
+    for name in parameters.features:
+        load.fingerprint(parameters.encoder(name))
+    if "caption" in parameters.features:
+        load.caption_fingerprint(parameters.caption_spec())
+
+
+def extract_features(
+    store: Store,
+    tables: dict[str, TableVersion],
+    parameters: RunParameters,
+    record: "Recorder",
+    cluster: Cluster | None = None,
+) -> dict[str, TableVersion]:
+    """Every feature asked for, by name; adds them, and the captions they need, to `tables`."""
+    extracted = {}
+    for name in parameters.features:
+        spec = parameters.encoder(name)
+        if name == "caption":
+            captioned = record(
+                "captions", captions.caption, store=store, images=tables["images"], spec=parameters.caption_spec(),
+                cluster=cluster,
+            )  # fmt: skip
+            tables["captions"] = captioned.version
+        source = tables["captions" if name == "caption" else "items" if spec.modality == "text" else "images"]
+        result = record(
+            f"features/{name}", features.extract, store=store, source=source, name=name, spec=spec,
+            gallery=tables.get("gallery") if source.table == "images" else None, cluster=cluster,
+        )  # fmt: skip
+        extracted[name] = tables[f"features/{name}"] = result.version
+    return extracted
+
+
+def conclude(
+    store: Store, tables: dict[str, TableVersion], parameters: RunParameters, record: "Recorder"
+) -> RunSummary:
+    """Report, register and leave the record of the run."""
+    dataset = tables["items"].dataset
+    address = report_address(tables, parameters.report)
+    if not store.fs.exists(f"{store.root}/{address}"):
+        page = record(
+            "report", report.run, store=store, tables=tables, output=store.scratch("report") / f"{dataset}.html",
+            config=parameters.report, previous=previous_tables(store, dataset),
+        )  # fmt: skip
+        store.put(address, page.read_bytes())
+    registered: Registered = record(
+        "registry", registry.run, store=store, tables=tables, config=parameters.registry,
+        artifacts={"report.html": f"{store.root}/{address}"},
+        parameters=parameters.model_dump(mode="json", exclude={"registry", "report", "cluster"}),
+    )  # fmt: skip
+    metrics = store.read(tables["metrics"])
+    shown = [k for k in parameters.trainer.evaluation.cutoffs if k in (10, 20)]
+    summary = RunSummary(
+        dataset=dataset,
+        started=record.started,
+        seconds=time.monotonic() - record.clock,
+        stages=tuple(record.stages),
+        encoded=record.encoded,
+        coverage=promotion.coverage(store, tables),
+        test={f"ndcg@{k}": registry.value(metrics, "cm3", "test", "ndcg", k) for k in shown},
+        popularity={f"ndcg@{k}": registry.value(metrics, "popularity", "test", "ndcg", k) for k in shown},
+        registered=f"{registered.number} ({registered.alias or 'no alias'})",
+        report=f"{store.uri}/{address}",
+    )
+    for name in ("latest", record.started):
+        store.put(f"{dataset}/_runs/{name}.json", summary.model_dump_json(indent=2).encode())
+    return summary
+
+
+def report_address(tables: Mapping[str, TableVersion], config: ReportConfig) -> str:
+    """Where the report of just these tables lies in the store: a run that changed nothing finds it there."""
+    content = canonical_json([config.model_dump(mode="json"), {name: v.version for name, v in tables.items()}])
+    return f"{tables['items'].dataset}/_reports/{digest(content)}.html"
+
+
+class Recorder:
+    """Calls stages and notes what each did, for the run's summary."""
+
+    def __init__(self, store: Store, call: Call) -> None:
+        self.store = store
+        self.call = call
+        self.stages: list[StageRecord] = []
+        self.encoded: dict[str, int] = {}
+        self.started = now()
+        self.clock = time.monotonic()
+
+    def __call__(self, name: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
+        begun = time.monotonic()
+        with log_fields.about(stage=name):
+            result = self.call(name, function, **arguments)
+        seconds = time.monotonic() - begun
+        counted = counts.of_stage(self.store, result)
+        for version in versions_in(result):
+            mine = counted.get(version.table, {})
+            shown = version.model_dump(include={"table", "version", "path", "rows", "reused"})
+            rate = counts.rate(mine, seconds)
+            self.stages.append(StageRecord(stage=name, seconds=seconds, counts=mine, rate=rate, **shown))
+        if isinstance(result, Extraction):
+            self.encoded[name.removeprefix("features/")] = result.counts.encoded
+        return result
+
+
+def versions_in(result: object) -> list[TableVersion]:
+    """The table versions a stage returned, in whichever of its forms."""
+    if isinstance(result, TableVersion):
+        return [result]
+    if isinstance(result, Extraction):
+        return [result.version]
+    if isinstance(result, images.Fetched):
+        return list(result.tables.values())
+    if isinstance(result, ingest.Ingested):
+        return [result.items, result.interactions, result.quality]
+    return list(result.values()) if isinstance(result, Mapping) else []
+
+
+def previous_tables(store: Store, dataset: str) -> dict[str, TableVersion] | None:
+    """The tables of the last run that trained; None where there was none, or garbage collection took one of them."""
+    try:
+        return recorded(store, dataset, last(store, dataset).stages)
+    except UserError:
+        return None
+
+
+def recorded(store: Store, dataset: str, stages: Iterable[StageRecord]) -> dict[str, TableVersion]:
+    """The tables that a run's record names.
+
+    Raises:
+        UserError: one of them is no longer there.
+    """
+    return {stage.table: store.get(dataset, stage.table, stage.version) for stage in stages}

@@ -1,0 +1,121 @@
+"""What prefect.yaml cannot say, set up on the server that PREFECT_API_URL names: `python -m flows.set_up`.
+
+- every data set's work queue runs one flow at a time, so that a training and a re-extraction never overlap;
+- a run whose heartbeat stopped (its process and its worker are both gone) becomes Crashed, and may be retried;
+- a failed or crashed run calls the `Webhook` block named `cm3-alerts`, where there is one.
+
+Again is harmless: what is there is brought to this state.
+"""
+
+from datetime import timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ActionTypes, CallWebhook, ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+
+POOL = "cm3"
+QUEUES = ("amazon", "microlens", "movielens", "catalogue", "mmrec", "demo")
+ALERTS = "cm3-alerts"
+"""Name of the `Webhook` block that alerts go to; its URL is a secret and stays in the block."""
+ALERTED = "Failed runs alert"
+"""Name of the automation that calls it."""
+SILENT_SECONDS = 90.0
+"""Three missed heartbeats of 30 s (prefect.yaml) and a run is taken for dead."""
+
+
+def main() -> None:
+    """Bring the server to the state described above."""
+    with get_client(sync_client=True) as client:
+        set_up_queues(client)
+        put_automation(client, zombies())
+        block = alert_block(client)
+        if block is None:
+            print(f"No alerts: there is no Webhook block named {ALERTS!r}; docs/operations.md shows how to make one.")
+        else:
+            put_automation(client, alerts(block))
+
+
+def set_up_queues(client: SyncPrefectClient) -> None:
+    """The work pool, and one queue a data set, each limited to one run at a time."""
+    try:
+        client.read_work_pool(POOL)
+    except ObjectNotFound:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    there = {queue.name: queue for queue in client.read_work_queues(work_pool_name=POOL)}
+    for name in QUEUES:
+        if name not in there:
+            client.create_work_queue(name=name, work_pool_name=POOL, concurrency_limit=1)
+        elif there[name].concurrency_limit != 1:
+            client.update_work_queue(there[name].id, concurrency_limit=1)
+
+
+def zombies() -> AutomationCore:
+    """Runs that have fallen silent become Crashed."""
+    ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    return automation(
+        "Silent runs have crashed",
+        EventTrigger(
+            posture=Posture.Proactive,
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat"} | ends,
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            for_each={"prefect.resource.id"},
+            threshold=1,
+            within=timedelta(seconds=SILENT_SECONDS),
+        ),
+        ChangeFlowRunState(
+            state=StateType.CRASHED,
+            name="Crashed",
+            message=f"No heartbeat for {SILENT_SECONDS:.0f} s: its process is gone. Retry it: finished work is kept.",
+            force=True,
+        ),
+    )
+
+
+def alerts(block: UUID) -> AutomationCore:
+    """Runs that failed or crashed call the webhook with the run's name and a link."""
+    payload = (
+        '{"text": "{{ flow.name }} run {{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}"}'
+    )
+    return automation(
+        ALERTED,
+        EventTrigger(
+            posture=Posture.Reactive,
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            threshold=1,
+            within=timedelta(0),
+        ),
+        CallWebhook(block_document_id=block, payload=payload),
+    )
+
+
+def automation(name: str, trigger: EventTrigger, action: ActionTypes) -> AutomationCore:
+    """One trigger, one action."""
+    return AutomationCore(name=name, enabled=True, trigger=trigger, actions=[action])
+
+
+def put_automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:
+    """Create it, or update the one of that name."""
+    known = client.read_automations_by_name(wanted.name)
+    if known:
+        client.update_automation(known[0].id, wanted)
+    else:
+        client.create_automation(wanted)
+
+
+def alert_block(client: SyncPrefectClient) -> UUID | None:
+    """Id of the block that alerts go to."""
+    try:
+        return client.read_block_document_by_name(ALERTS, "webhook").id
+    except ObjectNotFound:
+        return None
+
+
+if __name__ == "__main__":
+    main()
