@@ -1,0 +1,29 @@
+# One image for every Python process of docker-compose.yml: Prefect's server and worker, MLflow, SeaweedFS, the flows.
+FROM python:3.11.13-slim-bookworm AS build
+WORKDIR /app
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY requirements.txt .
+# The lock file pins every version; PyTorch comes with CUDA, for workers that have a GPU.
+RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps -r requirements.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY schemas schemas
+COPY pipeline pipeline
+COPY trainers trainers
+COPY flows flows
+RUN pip install --no-cache-dir --no-deps --no-build-isolation -e .
+
+FROM python:3.11.13-slim-bookworm
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PREFECT_HOME=/home/cm3/.prefect \
+    PREFECT_SERVER_ANALYTICS_ENABLED=false \
+    DO_NOT_TRACK=1
+RUN useradd --uid 10001 --create-home cm3 \
+    && install --directory --owner cm3 /data /home/cm3/.cache /home/cm3/.prefect
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+COPY prefect.yaml /app/
+WORKDIR /app
+USER 10001
+CMD ["cm3", "--help"]
