@@ -1,0 +1,112 @@
+"""`python -m benchmarks RACE [--json] [--quick]`: one race, or `all` of them into docs/benchmarks.md."""
+
+import importlib
+import json
+import logging
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+COLUMNS = ("case", "ours", "peer", "unit", "times better", "growth", "CPU s", "wall s", "peak MB")
+BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of figures -->"
+
+
+class Race(StrEnum):
+    """The races, one module each."""
+
+    DOWNLOAD = "download"
+    ENCODE = "encode"
+    SIMILARITY = "similarity"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    INGEST = "ingest"
+    END_TO_END = "end-to-end"
+
+
+def main(
+    race: Annotated[str, typer.Argument(help=f"{', '.join(Race)}, or all")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes, fewer repeats.")] = False,
+) -> None:
+    """Run a race against its peer and print how many times better ours is (above 1 is better).
+
+    Examples: `python -m benchmarks similarity --quick`, `python -m benchmarks all --quick`
+    """
+    logging.basicConfig(level=logging.WARNING)
+    if race != "all" and race not in list(Race):
+        raise typer.BadParameter(f"{race!r} is none of {', '.join(Race)}, all")
+    results = [apart(name, quick) for name in Race] if race == "all" else [run(Race(race), quick)]
+    for result in results:
+        Console().print(table(result))
+    if race == "all":
+        write(results, quick)
+    if as_json:
+        print(json.dumps(results[0] if race != "all" else results))
+
+
+def run(race: Race, quick: bool) -> dict[str, Any]:
+    """One race's result, in the form that docs/benchmarks.md explains."""
+    module = importlib.import_module(f"benchmarks.{race.replace('-', '_')}")
+    result: dict[str, Any] = module.main(quick)
+    return result
+
+
+def apart(race: Race, quick: bool) -> dict[str, Any]:
+    """One race in a process of its own, so that what it holds in memory is no burden to the next."""
+    command = [sys.executable, "-m", "benchmarks", race, "--json", *(["--quick"] if quick else [])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{race}: the race ended with status {done.returncode}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def table(result: dict[str, Any]) -> Table:
+    """For the terminal."""
+    shown = Table(title=result["race"], title_justify="left")
+    for name in COLUMNS:
+        shown.add_column(name, justify="left" if name in ("case", "unit") else "right")
+    for case in result["cases"]:
+        shown.add_row(*_row(case))
+    return shown
+
+
+def write(results: list[dict[str, Any]], quick: bool) -> None:
+    """Put the figures between the page's two marks; the words around them are a person's."""
+    head = f"| race | {' | '.join(COLUMNS)} |"
+    rule = "|---|---|--:|--:|---|--:|--:|--:|--:|--:|"
+    rows = [f"| {r['race']} | " + " | ".join(_row(case)) + " |" for r in results for case in r["cases"]]
+    machine, versions = results[0]["machine"], dict(pair for r in results for pair in sorted(r["versions"].items()))
+    said = (
+        f"Written by `python -m benchmarks all{' --quick' if quick else ''}` on {machine['cores']} cores of "
+        f"{machine['processor']}, {machine['memory_gb']} GB; {', '.join(f'{k} {v}' for k, v in versions.items())}."
+    )
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    PAGE.write_text("\n".join((before + BEGIN, said, "", head, rule, *rows, END + after)), encoding="utf-8")
+
+
+def _row(case: dict[str, Any]) -> tuple[str, ...]:
+    def number(key: str) -> str:
+        value = case.get(key)
+        return "" if value is None else f"{value:,.4g}" if isinstance(value, int | float) else str(value)
+
+    peer = f"{number('peer')} ({case['peer_name']})" if case.get("peer_name") else number("peer")
+    low, high = case.get("spread") or (None, None)
+    ratio = number("ratio") + (f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None else "")
+    exponents = [case.get(f"{what}_exponent") for what in ("time", "memory")]
+    grows = "" if None in exponents else f"time {exponents[0]:.2f}, memory {exponents[1]:.2f}"
+    figures = (number(key) for key in ("cpu_s", "wall_s", "peak_rss_mb"))
+    return (str(case["case"]), number("ours"), peer, str(case.get("unit", "")), ratio, grows, *figures)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,27 @@
+"""The ingest stage on a drawn catalogue, into an empty store.
+
+Arguments: output folder, raw folder, repository root. Last line printed: rows kept, and rows of each split, as JSON.
+"""
+
+import json
+import sys
+
+
+def main(output: str, raw: str, root: str) -> None:
+    """Ingest and count."""
+    sys.path.insert(0, root)
+    from pipeline import ingest
+    from pipeline.store import Store
+    from schemas.ingest import CatalogueSource, IngestConfig
+
+    store = Store(output)
+    found = ingest.run(store=store, dataset="drawn", source=CatalogueSource(raw=raw), config=IngestConfig())
+    counts: dict[str, int] = {}
+    for batch in store.batches(found.interactions, ["split"], rows=1 << 20):
+        for entry in batch["split"].value_counts().to_pylist():
+            counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
+    print(json.dumps({"items": found.items.rows, "rows": found.interactions.rows, **dict(sorted(counts.items()))}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,257 @@
+"""The race of encoding: `python -m benchmarks encode --json`.
+
+Text against `SentenceTransformer.encode`, pictures against a DataLoader, the pipeline against the bare model, and a
+second run against the first.
+"""
+
+import atexit
+import gc
+import io
+import random
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks import measure
+from pipeline import features, offline
+from pipeline.demo import catalogue
+from pipeline.encoders import load, settings
+from pipeline.encoders.base import ImageEncoder, TextEncoder
+from pipeline.encoders.batches import by_length
+from pipeline.encoders.compute import side_by_side
+from pipeline.store import Store
+from schemas.features import PRESETS, EncoderSpec
+from schemas.lineage import Lineage, TableVersion
+from schemas.tables import IMAGES, ITEMS
+
+SPECS = PRESETS["offline"].encoders
+WORDS = (  # noqa: SIM905 - a list of forty quoted words is no easier to read
+    "gift card box red blue striped dotted mug lamp vase soft large small kitchen birthday holiday set of two with for "
+    "the and a ceramic cotton steel handmade vintage modern perfect anyone who loves coffee tea reading garden"
+).split()
+
+
+def main(quick: bool) -> dict[str, Any]:
+    """Run every case. `quick` is a tenth of the size, with two repeats, and grows to 4,000 texts instead of 100,000."""
+    settings.use_threads()
+    repeats = 2 if quick else 3
+    texts, pictures = make_texts(200 if quick else 2000), make_pictures(48 if quick else 320)
+    cases = [
+        text_against_sentence_transformers(texts, repeats),
+        pictures_against_dataloader(pictures, repeats),
+        pipeline_over_bare_model_text(texts, repeats),
+        pipeline_over_bare_model_pictures(pictures, repeats),
+        second_run(texts),
+        growth("texts", (250, 1000, 4000) if quick else (6_250, 25_000, 100_000)),
+        growth("pictures", (40, 160, 640) if quick else (250, 1000, 4000)),
+    ]
+    done = measure.result("encode", cases, "torch", "sentence-transformers", "timm", "transformers")
+    done["machine"] |= {"threads": settings.threads(), "dtype": settings.resolve_dtype("auto")}
+    return done
+
+
+def make_texts(count: int) -> list[str]:
+    """Product texts of catalogue-like length: a median of about 25 words, the longest about 200."""
+    chance = random.Random(0)
+    lengths = [min(200, max(3, int(chance.lognormvariate(3.2, 0.9)))) for _ in range(count)]
+    return [f"{i} " + " ".join(chance.choices(WORDS, k=length)) for i, length in enumerate(lengths)]
+
+
+def make_pictures(count: int) -> list[bytes]:
+    """Drawn products as JPEG."""
+    pictures = []
+    for seed in range(count):
+        out = io.BytesIO()
+        catalogue.draw(catalogue.attributes(random.Random(seed)), seed).save(out, "JPEG")
+        pictures.append(out.getvalue())
+    return pictures
+
+
+def text_against_sentence_transformers(texts: list[str], repeats: int) -> dict[str, Any]:
+    """Texts per CPU-second, ours and `SentenceTransformer.encode(batch_size=32)`, in turns; vectors compared."""
+    from sentence_transformers import SentenceTransformer
+
+    ours = load.load(SPECS["sentence"])
+    assert isinstance(ours, TextEncoder)
+    theirs = SentenceTransformer(str(offline.unpack("minilm")), device="cpu", local_files_only=True)
+    keep: dict[str, np.ndarray] = {}
+
+    def run_ours() -> None:
+        keep["ours"] = ours.encode(texts)
+
+    def run_theirs() -> None:
+        keep["theirs"] = theirs.encode(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+
+    case = race("text", len(texts), run_ours, run_theirs, "SentenceTransformer.encode(32)", repeats)
+    cosine = float((keep["ours"] * keep["theirs"]).sum(1).min())
+    if cosine < 0.999:
+        raise AssertionError(f"our vectors are not the peer's: cosine {cosine:.4f}")
+    return case | {"min_cosine": cosine}
+
+
+def pictures_against_dataloader(pictures: list[bytes], repeats: int) -> dict[str, Any]:
+    """Pictures from JPEG to vector: the stage, and a float32 timm model fed by a DataLoader of 2 workers."""
+    import timm
+    from torch.utils.data import DataLoader
+
+    encoder = load.load(SPECS["vision"])
+    assert isinstance(encoder, ImageEncoder)
+    model = timm.create_model(
+        f"local-dir:{offline.unpack('efficientnet-lite0')}", pretrained=True, num_classes=0
+    ).eval()
+    loader = DataLoader(Decoded(pictures, encoder), batch_size=32, num_workers=2)
+
+    def peer() -> None:
+        with torch.inference_mode():
+            seen = sum(len(model(batch)) for batch in loader)
+        assert seen == len(pictures)
+
+    return race("images from JPEG", len(pictures), stage_pictures(pictures, encoder), peer, "DataLoader(2)", repeats)
+
+
+class Decoded(torch.utils.data.Dataset[torch.Tensor]):
+    """The peer's data set: the same decoding as ours, in worker processes."""
+
+    def __init__(self, pictures: Sequence[bytes], encoder: ImageEncoder) -> None:
+        self.pictures, self.encoder = pictures, encoder
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.encoder.preprocess(self.pictures[index])
+
+
+def pipeline_over_bare_model_text(texts: list[str], repeats: int) -> dict[str, Any]:
+    """The whole stage against the model's forward alone on tokenized, sorted, padded batches. Goal: ratio ≥ 0.95."""
+    encoder: Any = load.load(SPECS["sentence"])
+    lengths = encoder._lengths(texts)
+    batches = [
+        encoder._model.preprocess([texts[i] for i in batch])
+        for start in range(0, len(texts), features.TEXT_SHARD)
+        for batch in by_length(lengths[start : start + features.TEXT_SHARD], settings.tokens_at_once(None))
+        for batch in [[start + i for i in batch]]
+    ]
+
+    @torch.inference_mode()
+    def forward(batch: dict[str, Any]) -> None:
+        encoder._model(dict(batch))
+
+    def bare() -> None:
+        list(side_by_side(forward, batches))
+
+    return race("text, stage", len(texts), stage_texts(texts, encoder), bare, "bare forward", repeats)
+
+
+def pipeline_over_bare_model_pictures(pictures: list[bytes], repeats: int) -> dict[str, Any]:
+    """The whole stage, decoding left out on both sides, against the model's forward alone. Goal: ratio ≥ 0.95."""
+    encoder: Any = load.load(SPECS["vision"])
+    decoded = dict(zip(pictures, map(encoder.preprocess, pictures), strict=True))
+    stacked = [torch.stack(list(decoded.values())[i : i + 8]) for i in range(0, len(decoded), 8)]
+    encoder.preprocess = decoded.__getitem__
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for batch in stacked:
+            encoder._model(batch)
+
+    return race("images, stage", len(decoded), stage_pictures(pictures, encoder), bare, "bare forward", repeats)
+
+
+def second_run(texts: list[str]) -> dict[str, Any]:
+    """An unchanged catalogue again, as CPU time of the first run. Goal: at most 2 %, a ratio of 50."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        source = publish_texts(store, texts)
+
+        def run() -> None:
+            features.run(store=store, source=source, name="sentence", spec=SPECS["sentence"])
+
+        first, second = measure.timed(run), measure.timed(run)
+    return measure.case("second run, unchanged", [(second, first)], "first run")
+
+
+def growth(what: str, sizes: tuple[int, ...]) -> dict[str, Any]:
+    """The stage at 1 x, 4 x and 16 x, each in a process of its own."""
+    return measure.growth(what, sizes, [measure.contestant("encode", what, size) for size in sizes])
+
+
+def stage_texts(texts: list[str], encoder: TextEncoder) -> Callable[[], None]:
+    """The stage over a published `items` table; its cache is forgotten before every run."""
+    return stage(lambda store: publish_texts(store, texts), SPECS["sentence"], encoder, len(texts))
+
+
+def stage_pictures(pictures: list[bytes], encoder: ImageEncoder) -> Callable[[], None]:
+    """As `stage_texts`, over an `images` table."""
+    rows = [{"item_id": str(i), "status": "ok", "image": picture} for i, picture in enumerate(pictures)]
+    table = pa.Table.from_pylist(rows, schema=IMAGES)
+    return stage(lambda store: publish(store, "images", table), SPECS["vision"], encoder, len(pictures))
+
+
+def stage(
+    source_in: Callable[[Store], TableVersion], spec: EncoderSpec, encoder: TextEncoder | ImageEncoder, count: int
+) -> Callable[[], None]:
+    """A run of the features stage that finds nothing done before."""
+    folder = tempfile.mkdtemp(prefix="cm3-encode-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    store = Store(folder)
+    source = source_in(store)
+
+    def run() -> None:
+        shutil.rmtree(f"{folder}/_cache", ignore_errors=True)
+        shutil.rmtree(f"{folder}/bench/features", ignore_errors=True)
+        done = features.extract(store=store, source=source, name="raced", spec=spec, encoder=encoder)
+        assert done.counts.encoded + done.counts.reused == count
+
+    return run
+
+
+def publish_texts(store: Store, texts: list[str]) -> TableVersion:
+    """An `items` table."""
+    rows = [{"item_id": str(i), "categories": [], "text": text} for i, text in enumerate(texts)]
+    return publish(store, "items", pa.Table.from_pylist(rows, schema=ITEMS))
+
+
+def publish(store: Store, name: str, table: pa.Table) -> TableVersion:
+    """The table as a stage before would leave it."""
+    lineage = Lineage(dataset="bench", table=name, stage="bench", stage_version=1, config={})
+    with store.writer(table.schema, lineage) as writer:
+        writer.write(table)
+    assert writer.version is not None
+    return writer.version
+
+
+def race(
+    name: str, count: int, ours: Callable[[], None], peer: Callable[[], None], peer_name: str, repeats: int
+) -> dict[str, Any]:
+    """Both in turns after one warm-up each; items per CPU-second, children included."""
+    ours()
+    peer()
+    turns = [(measured(ours), measured(peer)) for _ in range(repeats)]
+    return measure.case(name, turns, peer_name, count, "items per CPU-second")
+
+
+def measured(function: Callable[[], None]) -> measure.Cost:
+    """The cost of this process and of the children that it waits for (the DataLoader's)."""
+    gc.collect()
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cost = measure.timed(function)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    waited = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
+    return measure.Cost(cost.cpu + waited, cost.wall, cost.rss)
+
+
+if __name__ == "__main__":
+    settings.use_threads()
+    kind, number = sys.argv[1], int(sys.argv[2])
+    encoder: Any = load.load(SPECS["sentence" if kind == "texts" else "vision"])
+    make: Any = {"texts": (make_texts, stage_texts), "pictures": (make_pictures, stage_pictures)}[kind]
+    grown = measured(make[1](make[0](number), encoder))
+    measure.tell(grown.cpu, grown.wall)

@@ -1,0 +1,198 @@
+"""Race: every item's ten nearest by cosine, by CPU-second, against faiss's exact search.
+
+Ours is the whole stage: it reads the published features, searches, scores and publishes the graph. The peer is
+`faiss.knn` alone, on a matrix that is already in memory. Each runs in a process of its own on the same vectors
+(seeded, of 32 latent dimensions, in topics, with noise), and counts only if its neighbours are as near as the other's.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import measure
+
+K = 10
+DIM = 384
+CHUNK = 16384
+PEER = "faiss.knn"
+TOLERANCE = 2e-6
+"""float32 rounding between the two; a neighbour this much farther counts as equal."""
+
+
+def main(quick: bool) -> dict[str, Any]:
+    """Run the race; `quick` leaves out 63,001 items, the million and the larger growth."""
+    sizes = [18_357] if quick else [18_357, 63_001]
+    with tempfile.TemporaryDirectory(prefix="cm3-similarity-") as scratch:
+        folder = Path(scratch)
+        cases = [race(folder, n, repeats=3) for n in sizes]
+        cases.append(update(folder, 18_357))
+        cases.append(growth(folder, (2_000, 8_000, 32_000) if quick else (5_000, 20_000, 80_000)))
+        if not quick:
+            cases.append(approximate(folder, 1_000_000))
+    return measure.result("similarity", cases, "torch", "numpy", "pyarrow", "faiss-cpu")
+
+
+def race(folder: Path, n: int, repeats: int) -> dict[str, Any]:
+    """Ours and the peer in turn. Fails where one found farther neighbours."""
+    with prepared(folder, n) as data:
+        turns = [(contestant("ours", data), contestant("faiss", data)) for _ in range(repeats)]
+        recall = as_near(data)
+    if recall < 1:
+        raise RuntimeError(f"{n:,} items: recall {recall} where 1 is expected")
+    return measure.case(f"{n:,} x {DIM}, exact", turns, PEER) | {"recall": recall}
+
+
+def update(folder: Path, n: int) -> dict[str, Any]:
+    """One item in a hundred changes: the update against the rebuild, and both graphs equal."""
+    with prepared(folder, n) as data:
+        contestant("ours", data)
+        updated = contestant("update", data)
+    told = updated.told
+    rebuilt = measure.Cost(told["rebuild_cpu"], told["rebuild_wall"], updated.rss)
+    return measure.case(f"{n:,} x {DIM}, 1 % changed", [(updated, rebuilt)], "rebuild") | {"searched": told["searched"]}
+
+
+def growth(folder: Path, sizes: tuple[int, ...]) -> dict[str, Any]:
+    """Exact search at 1 x, 4 x and 16 x."""
+    costs = []
+    for n in sizes:
+        with prepared(folder, n) as data:
+            costs.append(contestant("ours", data))
+    return measure.growth("items", sizes, costs)
+
+
+def approximate(folder: Path, n: int) -> dict[str, Any]:
+    """A million items: clusters prune the search. No peer: exact search would take hours."""
+    with prepared(folder, n) as data:
+        cost = contestant("ours", data)
+    return {
+        "case": f"{n:,} x {DIM}, approximate", "unit": "CPU-seconds", "ours": cost.cpu, "cpu_s": cost.cpu,
+        "wall_s": cost.wall, "peak_rss_mb": cost.rss, "measured": cost.told["measured"],
+    }  # fmt: skip
+
+
+def vectors(n: int) -> Iterator[np.ndarray]:
+    """(n, DIM) float32 rows of length 1 in chunks: topics of 200 items in 32 latent dimensions, with noise."""
+    rng = np.random.default_rng(0)
+    topics = rng.standard_normal((max(n // 200, 1), 32), dtype=np.float32)
+    projection = rng.standard_normal((32, DIM), dtype=np.float32)
+    for start in range(0, n, CHUNK):
+        count = min(CHUNK, n - start)
+        latent = topics[rng.integers(0, len(topics), count)] + 0.5 * rng.standard_normal((count, 32), dtype=np.float32)
+        rows = latent @ projection + rng.standard_normal((count, DIM), dtype=np.float32)
+        yield rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@contextmanager
+def prepared(folder: Path, n: int) -> Iterator[Path]:
+    """A folder with `vectors.npy` and a store that holds them as features; emptied afterwards."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        subprocess.run([sys.executable, "-m", "benchmarks.similarity", "prepare", scratch, str(n)], check=True)
+        yield Path(scratch)
+
+
+def contestant(name: str, data: Path) -> measure.Cost:
+    """One contestant in a process of its own."""
+    return measure.contestant("similarity", name, data)
+
+
+def as_near(data: Path) -> float:
+    """Share of our neighbours that are at least as near as faiss's k-th."""
+    import polars
+
+    from pipeline.store import Store
+
+    store = Store(data / "store")
+    graph = polars.DataFrame(store.read(store.latest("bench", "similarity"), ["item_id", "similarity"]))
+    best = graph.sort("item_id", "similarity", descending=[False, True])["similarity"].to_numpy().reshape(-1, K)
+    return float((best >= np.load(data / "faiss.npy")[:, K - 1 :] - TOLERANCE).mean())
+
+
+def prepare(data: Path, n: int, changed: int = 0) -> None:
+    """Write the vectors for faiss and publish them as `features/text`; the first `changed` ones are drawn anew."""
+    import pyarrow as pa
+
+    from pipeline.store import Store
+    from schemas import tables
+    from schemas.lineage import Lineage
+
+    lineage = Lineage(
+        dataset="bench", table="features/text", stage="draw", stage_version=1, config={"changed": changed}
+    )
+    schema = tables.features(DIM)
+    matrix = np.lib.format.open_memmap(data / "vectors.npy", mode="w+", dtype=np.float32, shape=(n, DIM))
+    fresh = np.random.default_rng(1).standard_normal((changed, DIM), dtype=np.float32)
+    with Store(data / "store").writer(schema, lineage) as writer:
+        start = 0
+        for rows in vectors(n):
+            if start == 0:
+                rows[:changed] = fresh / np.linalg.norm(fresh, axis=1, keepdims=True)
+            matrix[start : start + len(rows)] = rows
+            ids = pa.array([f"item-{i:08d}" for i in range(start, start + len(rows))])
+            embedding = pa.FixedSizeListArray.from_arrays(rows.reshape(-1), type=schema.field("embedding").type)
+            writer.write(pa.table([ids, ids, embedding, pa.nulls(len(rows), pa.string())], schema.names))
+            start += len(rows)
+
+
+def build(data: Path, anew: bool = True) -> tuple[dict[str, Any], Any]:
+    """Our stage on the latest features: what it cost and measured, and the rows; `anew` forgets earlier graphs."""
+    import pandas  # noqa: F401  # pyarrow imports it on first use; imports are not timed, the peer's neither
+
+    from pipeline import similarity
+    from pipeline.store import Store
+    from schemas.similarity import SimilarityConfig
+
+    store = Store(data / "store")
+    if anew:
+        shutil.rmtree(data / "store/bench/similarity", ignore_errors=True)
+    features = {"text": store.latest("bench", "features/text")}
+    cpu, wall = time.process_time(), time.monotonic()
+    graph = similarity.run(store=store, features=features, config=SimilarityConfig(k=K))
+    cost = {"cpu": time.process_time() - cpu, "wall": time.monotonic() - wall}
+    return cost | {"measured": json.loads(graph.lineage["cm3.measured"])}, (store, graph)
+
+
+def faiss_knn(data: Path) -> dict[str, Any]:
+    """The peer: exact inner product over the matrix in memory, the item itself dropped."""
+    import faiss
+
+    matrix = np.load(data / "vectors.npy")
+    cpu, wall = time.process_time(), time.monotonic()
+    similarity, _ = faiss.knn(matrix, matrix, K + 1, metric=faiss.METRIC_INNER_PRODUCT)
+    cost = {"cpu": time.process_time() - cpu, "wall": time.monotonic() - wall}
+    np.save(data / "faiss.npy", similarity[:, 1:])
+    return cost
+
+
+def rebuild_and_update(data: Path) -> dict[str, Any]:
+    """Change one item in a hundred, update the graph that is there, then build it anew and compare."""
+    n = len(np.load(data / "vectors.npy", mmap_mode="r"))
+    prepare(data, n, changed=n // 100)
+    cost, (store, graph) = build(data, anew=False)
+    updated = store.read(graph)
+    again, (store, graph) = build(data)
+    if not updated.equals(store.read(graph)):
+        raise RuntimeError("the updated graph differs from the rebuilt one")
+    rebuilt = {"rebuild_cpu": again["cpu"], "rebuild_wall": again["wall"]}
+    return cost | rebuilt | {"searched": cost["measured"]["searched"]}
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["prepare", data, n]:
+            prepare(Path(data), int(n))
+        case ["ours", data]:
+            measure.tell(**build(Path(data))[0])
+        case ["update", data]:
+            measure.tell(**rebuild_and_update(Path(data)))
+        case ["faiss", data]:
+            measure.tell(**faiss_knn(Path(data)))

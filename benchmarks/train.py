@@ -1,0 +1,162 @@
+"""Race: one epoch of CM3 at the published shape (batch 2048, 3 blocks of 64, L = 3), by CPU-second a step.
+
+Peers: a plain autograd version over a Gram matrix (the yardstick), and one over the list of a batch's pairs. Drawn data
+of MovieLens-100K's and Baby's size; each contestant in a process of its own, in turns; a turn counts only if its loss
+fell. The pair list takes 7 GB.
+"""
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks import measure
+
+SIZES = {
+    "MovieLens-100K": (943, 1_343, 99_108, {"image": 1280, "text": 384}),
+    "Baby": (19_445, 7_050, 160_792, {"image": 512, "text": 384}),
+}
+BATCH, DIM, LAYERS, GAMMA = 2048, 64, 3, 0.9
+PEERS = {"gram": "plain autograd Gram matrix", "pairs": "pair list"}
+
+
+def main(quick: bool) -> dict[str, Any]:
+    """Run the race; `quick` takes a few steps, and MovieLens-100K's size for the pair list alone."""
+    cases = []
+    for size in SIZES:
+        for peer in PEERS:
+            if quick and peer == "pairs" and size == "Baby":
+                continue
+            steps = {"gram": 10 if quick else 39, "pairs": 1 if quick else 3}[peer]
+            cases.append(race(size, peer, steps, turns=1 if peer == "pairs" else 3))
+    cases.append(growth(5 if quick else 20))
+    return measure.result("train", cases, "torch", "numpy", "scipy")
+
+
+def race(size: str, peer: str, steps: int, turns: int) -> dict[str, Any]:
+    """Ours and the peer in turns, by CPU-second a step."""
+    pairs = [(contestant("ours", size, steps), contestant(peer, size, steps)) for _ in range(turns)]
+    epoch = -(-int(SIZES[size][2] * 0.8) // BATCH)
+    measured = measure.case(f"{size}, a step", pairs, PEERS[peer])
+    return measured | {"floor_cpu_s": floor(size), "epoch_steps": epoch}
+
+
+def growth(steps: int) -> dict[str, Any]:
+    """A step at 1 x, 4 x and 16 x users, items and interactions."""
+    factors = (1, 4, 16)
+    costs = [contestant("ours", f"grown-{factor}", steps) for factor in factors]
+    return measure.growth("interactions, a step", [SIZES["MovieLens-100K"][2] * factor for factor in factors], costs)
+
+
+def floor(size: str) -> float:
+    """Seconds of one core for a step's matrix work and the sparse products' bytes, at rates measured here.
+
+    Matrix work: encoders forward and weight gradients, and the distinct rows' Gram matrices (half the pairs, forward
+    and two products back), in bfloat16. Sparse products: every edge reads a row, L layers forward and back, as fast as
+    the table of rows is read from end to end.
+    """
+    import torch
+
+    users, items, pairs, _ = SIZES[size]
+    rank, width = 256, 3 * DIM
+    encoders = 2 * 2 * 2 * items * rank * 5 * DIM
+    distinct = [n * (1 - (1 - 1 / n) ** BATCH) for n in (users, items)]
+    grams = sum(3 * n * n * width for n in distinct) + 2 * distinct[1] ** 2 * DIM
+    torch.set_num_threads(1)
+    a = torch.randn(2048, 2048).bfloat16()
+    rate = 2 * 2048**3 / _fastest(lambda: a @ a)
+    table = torch.randn(users + items, width)
+    bandwidth = table.numel() * 4 / _fastest(table.sum)
+    edges = 2 * int(pairs * 0.8)
+    return (encoders + grams) / rate + 2 * LAYERS * edges * width * 4 / bandwidth
+
+
+def _fastest(action: Any, times: int = 20) -> float:
+    seconds = []
+    for _ in range(times):
+        begun = time.process_time()
+        action()
+        seconds.append(time.process_time() - begun)
+    return min(seconds)
+
+
+def contestant(name: str, size: str, steps: int) -> measure.Cost:
+    """One contestant in a process of its own, on one thread; the cost is that of one step."""
+    cost = measure.contestant("train", name, size, steps, threads=1)
+    return measure.Cost(cost.cpu / steps, cost.wall / steps, cost.rss, cost.told)
+
+
+def draw(size: str):
+    """Seeded interactions with a popularity slope and normal features and neighbours, as a `Dataset`."""
+    from trainers.data import Dataset, Feature, Neighbors
+
+    factor = int(size.removeprefix("grown-")) if size.startswith("grown-") else 1
+    users, items, count, widths = SIZES[size] if factor == 1 and size in SIZES else SIZES["MovieLens-100K"]
+    users, items, count = users * factor, items * factor, count * factor
+    rng = np.random.default_rng(0)
+    weight = 1 / np.arange(1, items + 1) ** 0.7
+    keys = rng.integers(0, users, int(count * 1.5)) * items + rng.choice(
+        items, int(count * 1.5), p=weight / weight.sum()
+    )
+    keys = np.sort(rng.permutation(np.unique(keys))[:count])
+    pairs = np.stack([keys // items, keys % items], axis=1)
+    part = rng.random(len(pairs))
+    split = pairs[part < 0.8], pairs[(part >= 0.8) & (part < 0.9)], pairs[part >= 0.9]
+    features = {
+        name: Feature(name, rng.standard_normal((items, width), dtype=np.float32), np.ones(items, bool))
+        for name, width in widths.items()
+    }
+    names = [f"u{n:07d}" for n in range(users)], [f"i{n:07d}" for n in range(items)]
+    item = np.repeat(np.arange(items), 9)
+    neighbor = (item + rng.integers(1, items, len(item))) % items
+    cosine = {name: rng.random(len(item), dtype=np.float32) for name in widths}
+    return Dataset(*names, *split, features, Neighbors(item, neighbor, cosine))
+
+
+def contest(name: str, size: str, steps: int) -> dict[str, Any]:
+    """Train for some steps after two that warm up. Raises: RuntimeError: the loss did not fall."""
+    import torch
+
+    from schemas.training import CM3Config
+    from trainers.cm3.train import build
+    from trainers.fit import Batch, NegativeSampler, batches
+
+    dataset = draw(size)
+    rng = np.random.default_rng(0)
+    if name == "ours":
+        model = build(dataset, CM3Config(dim=DIM, layers=LAYERS, gamma=GAMMA, batch_size=BATCH))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    else:
+        from benchmarks.contestants.train_peers import Plain
+
+        model = Plain(dataset, DIM, LAYERS, GAMMA, pair_list=name == "pairs")
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def step(rows: list[torch.Tensor]) -> float:
+        if name == "ours":
+            loss = model.loss(Batch(*rows), rng)["loss"]
+        else:
+            loss = model.loss(*rows, torch.from_numpy(rng.beta(0.5, 0.5, (len(dataset.items), 1)).astype(np.float32)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    stream = [
+        [torch.from_numpy(part) for part in rows]
+        for _ in range(-(-(steps + 2) * BATCH // len(dataset.train)) + 1)
+        for rows in batches(dataset, NegativeSampler(dataset), BATCH, rng)
+        if len(rows[0]) == BATCH
+    ]
+    losses = [step(rows) for rows in stream[:2]]
+    cpu, wall = time.process_time(), time.perf_counter()
+    losses += [step(rows) for rows in stream[2 : 2 + steps]]
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    if not losses[-1] < losses[0]:
+        raise RuntimeError(f"{name} at {size}: the loss went from {losses[0]:.4f} to {losses[-1]:.4f}")
+    return {"cpu": cpu, "wall": wall, "losses": [losses[0], losses[-1]]}
+
+
+if __name__ == "__main__":
+    measure.tell(**contest(sys.argv[1], sys.argv[2], int(sys.argv[3])))
