@@ -1,0 +1,187 @@
+"""docker-compose.yml and Dockerfile: valid, safe by construction, and the commands in them really make a service."""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import httpx
+import pandas as pd
+import polars as pl
+import psycopg2
+import pyarrow.dataset as ds
+import pyarrow.fs
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+import yaml
+
+from schemas import tables
+from tests.flows.compose import COMPOSE, PORTS, ROOT, SECRETS, FlowRun, Stack, interpolated
+
+BIN = Path(sys.executable).parent
+FILE = yaml.safe_load(interpolated(COMPOSE.read_text(), SECRETS))
+SERVICES = FILE["services"]
+ONE_SHOTS = {"migrate", "mlflow-database", "bucket", "deploy"}
+
+
+def test_the_compose_file_follows_the_compose_specification() -> None:
+    check = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    done = subprocess.run([BIN / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_image_is_pinned_and_none_of_ours_runs_as_root() -> None:
+    bases = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.M)
+    images = [service["image"] for service in SERVICES.values()]
+    assert all(re.search(r":\d+\.\d+", image) for image in bases + images)
+    assert re.search(r"^USER \d+$", (ROOT / "Dockerfile").read_text(), re.M)
+    ours = [service for service in SERVICES.values() if "build" in service]
+    assert ours
+    assert all(service["user"] != "0" for service in ours)
+
+
+def test_services_come_back_and_one_shots_are_tried_again() -> None:
+    for name, service in SERVICES.items():
+        assert service["restart"] == ("on-failure" if name in ONE_SHOTS else "unless-stopped"), name
+        assert name in ONE_SHOTS | {"services"} or "healthcheck" in service, name
+
+
+def test_what_must_outlive_a_container_lies_in_a_named_volume() -> None:
+    used = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())}
+    assert set(FILE["volumes"]) == used - {"./raw"}
+    for name in ("postgres", "redis", "s3"):
+        assert SERVICES[name]["volumes"]
+
+
+def test_ports_are_published_on_loopback_only() -> None:
+    published = [port for service in SERVICES.values() for port in service.get("ports", ())]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_no_secret_is_in_the_file_and_a_missing_one_stops_it() -> None:
+    text = COMPOSE.read_text()
+    example = re.findall(r"^(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.M)
+    assert {name for name, _ in example} == set(SECRETS)
+    assert all(value == "" for _, value in example)
+    for name in SECRETS:
+        with pytest.raises(ValueError, match=f"{name}: set it in .env"):
+            interpolated(text, {k: v for k, v in SECRETS.items() if k != name})
+    for line in re.findall(r".*(?:PASSWORD|SECRET|ACCESS_KEY).*", text):
+        assert re.search(r"\$\{\w+:\?", line), line
+    assert "/.env" in (ROOT / ".gitignore").read_text().split()
+
+
+@pytest.fixture(scope="module")
+def bucket(stack: Stack, trained: FlowRun) -> s3fs.S3FileSystem:
+    """The store's bucket as a consumer with keys sees it, after one run."""
+    return stack.bucket()
+
+
+def path_of(bucket: s3fs.S3FileSystem, table: str) -> str:
+    version = bucket.cat_file(f"cm3/features/demo/{table}/latest").decode()
+    return f"cm3/features/demo/{table}/{version}.parquet"
+
+
+def test_the_demo_runs_through_the_worker_and_publishes_every_table_to_s3(
+    bucket: s3fs.S3FileSystem, trained: FlowRun
+) -> None:
+    assert trained["state_type"] == "COMPLETED"
+    assert trained["deployment_id"]
+    summary = json.loads(bucket.cat_file("cm3/features/demo/_runs/latest.json"))
+    expected = {"items", "interactions", "images", "features/sentence", "features/vision", "similarity", "metrics"}
+    assert expected <= {stage["table"] for stage in summary["stages"]}
+    assert all(stage["path"].startswith("s3://cm3/features/demo/") for stage in summary["stages"])
+    assert bucket.exists(summary["report"])
+
+
+@pytest.mark.parametrize("table", ["items", "features/vision", "similarity", "embeddings/items"])
+def test_every_reader_reads_the_same_rows_and_types_over_s3(
+    stack: Stack, bucket: s3fs.S3FileSystem, table: str
+) -> None:
+    path, options = path_of(bucket, table), stack.storage_options()
+    polars = pl.read_parquet(
+        f"s3://{path}/*.parquet",
+        storage_options={
+            "aws_access_key_id": options["key"], "aws_secret_access_key": options["secret"],
+            "aws_endpoint_url": options["endpoint"], "aws_region": "us-east-1", "aws_allow_http": "true",
+        },
+    )  # fmt: skip
+    arrow = pyarrow.fs.S3FileSystem(
+        access_key=options["key"],
+        secret_key=options["secret"],
+        endpoint_override=options["endpoint"].removeprefix("http://"),
+        scheme="http",
+    )
+    dataset = ds.dataset(path, filesystem=arrow, format="parquet")
+    panda = pd.read_parquet(
+        f"s3://{path}",
+        storage_options={"key": options["key"], "secret": options["secret"], "endpoint_url": options["endpoint"]},
+    )
+    with duckdb.connect() as duck:
+        duck.register_filesystem(bucket)
+        query = f"select item_id, count(*) over () from read_parquet('s3://{path}/*.parquet')"
+        rows = duck.sql(query).fetchall()
+    ids = polars["item_id"].to_list()
+    assert len(ids) > 0
+    assert ids == dataset.to_table()["item_id"].to_pylist() == panda["item_id"].to_list()
+    assert sorted(ids) == sorted(row[0] for row in rows)
+    assert polars.columns == dataset.schema.names == list(panda.columns)
+    if table == "items":
+        assert dataset.schema.remove_metadata().equals(tables.ITEMS)
+    if "embedding" in polars.columns:
+        assert isinstance(polars.schema["embedding"], pl.Array)
+        assert dataset.to_table()["embedding"].null_count == polars["embedding"].null_count()
+        assert table != "features/vision" or polars["embedding"].null_count() > 0
+
+
+def test_each_file_says_what_it_is(bucket: s3fs.S3FileSystem) -> None:
+    with bucket.open(f"{path_of(bucket, 'features/vision')}/part-00000.parquet") as file:
+        metadata = pq.read_metadata(file).metadata
+    assert metadata[b"cm3.schema"] == b"features/vision"
+    assert metadata[b"cm3.encoder"]
+    assert json.loads(metadata[b"cm3.inputs"]).keys() == {"images"}
+
+
+def ask(stack: Stack, database: str, query: str) -> list[tuple[object, ...]]:
+    """Rows of a query to the PostgreSQL server of the stack."""
+    settings = {"host": "127.0.0.1", "port": stack.ports["5432"], "user": "cm3", "dbname": database}
+    with contextlib.closing(psycopg2.connect(**settings, password=SECRETS["POSTGRES_PASSWORD"])) as connection:
+        cursor = connection.cursor()
+        cursor.execute(query)
+        return list(cursor.fetchall())
+
+
+def test_registry_and_runs_are_in_postgresql(stack: Stack, trained: FlowRun) -> None:
+    assert ask(stack, "mlflow", "select name, alias from registered_model_aliases") == [("demo", "champion")]
+    assert ask(stack, "prefect", f"select state_type::text from flow_run where id = '{trained['id']}'") == [
+        ("COMPLETED",)
+    ]
+
+
+def test_mlflow_answers_to_its_name_in_the_compose_network_and_to_no_strange_one(stack: Stack) -> None:
+    allowed = SERVICES["mlflow"]["command"][SERVICES["mlflow"]["command"].index("--allowed-hosts") + 1]
+    assert "mlflow:5000" in allowed.split(",")
+    url = f"http://127.0.0.1:{stack.ports[PORTS[3]]}/api/2.0/mlflow/experiments/search?max_results=1"
+    assert httpx.get(url).status_code == 200
+    assert httpx.get(url, headers={"Host": "elsewhere.example"}).status_code == 403
+
+
+def test_no_secret_is_in_a_log_a_table_or_a_record(stack: Stack, bucket: s3fs.S3FileSystem, trained: FlowRun) -> None:
+    told = {path.name: path.read_bytes() for path in stack.folder.glob("*.log")}
+    told["Prefect's log"] = json.dumps(stack.api("/logs/filter", {"limit": 200})).encode()
+    told |= {path: bucket.cat_file(path) for path in bucket.find("cm3/features/demo")}
+    assert len(told) > 30
+    del told["s3.log"]  # SeaweedFS says whose access key it knows; the key's name is no secret, and no process of ours
+    found = {name for name, data in told.items() for secret in SECRETS.values() if secret.encode() in data}
+    assert not found
+    assert SECRETS["S3_SECRET_KEY"] not in stack.log("s3")

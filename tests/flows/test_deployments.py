@@ -1,0 +1,132 @@
+"""`prefect deployment run` against a real server with the served deployments: what `make up` gives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import httpx
+import psutil
+import pytest
+
+from flows import local
+from pipeline import registry
+from pipeline.demo.server import serve
+from pipeline.store import Store
+from tests.flows.conftest import QUICK, SMALL
+
+SECONDS = 580
+PROGRESS = {"any_": ["progress"]}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which Prefect's commands find a server that serves our deployments."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CM3_HOME", str(tmp_path_factory.mktemp("home")))
+        with local.house(local.free_port()) as found:
+            yield found
+
+
+def run(environment: dict[str, str], deployment: str, **parameters: object) -> "subprocess.CompletedProcess[str]":
+    command = [local.executable("prefect"), "deployment", "run", f"ingest-and-train/{deployment}", "--watch"]
+    for name, value in parameters.items():
+        command += ["--param", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def test_the_demo_deployment_completes_and_registers(environment: dict[str, str], tmp_path: Path) -> None:
+    done = run(
+        environment, "demo", store=str(tmp_path), demo=SMALL.model_dump(), trainer=QUICK.model_dump(mode="json"),
+        features=["sentence", "clip"],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Completed" in done.stdout
+    shown = httpx.post(f"{environment['PREFECT_API_URL']}/artifacts/filter", json={"artifacts": {"type": PROGRESS}})
+    progress = {artifact["description"].split(":")[0]: artifact for artifact in shown.json()}
+    assert set(progress) >= {"features/sentence", "features/clip", "images", "training, at most"}
+    assert all(artifact["data"] == 100.0 and artifact["task_run_id"] for artifact in progress.values())
+    path = registry.resolve(Store(tmp_path), "demo/embeddings/items@champion").path
+    assert duckdb.sql(f"select count(*) from '{path}'").fetchall()[0][0] > 0
+
+
+def test_gift_cards_from_their_own_files_over_http(
+    environment: dict[str, str], tmp_path: Path, shared_data: Path
+) -> None:
+    with serve(shared_data / "amazon-2018") as base:
+        done = run(
+            environment, "amazon", category="Gift_Cards", release=2018, raw=base, models="offline",
+            image_url=base + "/images/{item_id}.jpg", store=str(tmp_path), trainer=QUICK.model_dump(mode="json"),
+            ingest={"require": ["title", "image"]}, features=["sentence", "clip"],
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = Store(tmp_path)
+    dataset = "amazon-gift-cards"
+    assert set(store.tables(dataset)) >= {"items", "interactions", "images", "similarity", "embeddings/users"}
+    found = registry.resolve(store, f"{dataset}/images@champion").path
+    ((downloaded,),) = duckdb.sql(f"select count(*) from '{found}' where status = 'ok'").fetchall()
+    assert downloaded > 50
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"category": "Gift_Cards", "models": "best"}, "'best' is not one of ['default', 'offline']"),
+        ({"category": "Gift_Cards", "colour": 1}, "colour"),
+        ({}, "category"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_a_run_starts(
+    environment: dict[str, str], parameters: dict[str, object], said: str
+) -> None:
+    done = run(environment, "amazon", **parameters)
+    assert done.returncode != 0
+    assert said in " ".join((done.stdout + done.stderr).split())
+
+
+def test_a_missing_file_fails_the_run_with_its_message_and_no_trace(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    run(environment, "amazon", category="Gift_Cards", raw=str(tmp_path), store=str(tmp_path / "store"))
+    api = environment["PREFECT_API_URL"]
+    failed = httpx.post(
+        f"{api}/flow_runs/filter",
+        json={"sort": "START_TIME_DESC", "limit": 1, "flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}},
+    ).json()[0]
+    assert "meta_Gift_Cards.json.gz" in failed["state"]["message"]
+    logs = httpx.post(f"{api}/logs/filter", json={"logs": {"flow_run_id": {"any_": [failed["id"]]}}}).json()
+    assert not any("Traceback" in line["message"] for line in logs)
+
+
+def test_make_up_ends_at_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
+    port = str(local.free_port())
+    command = [sys.executable, "-m", "flows.local", "up"]
+    up = subprocess.Popen(
+        command, env=os.environ | {"PORT": port, "CM3_HOME": str(tmp_path)}, stdout=subprocess.PIPE, text=True
+    )
+    assert up.stdout is not None
+    for line in up.stdout:
+        if "Ctrl-C stops everything" in line:
+            break
+    family = psutil.Process(up.pid).children(recursive=True)
+    assert len(family) >= 2
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=120)
+    assert up.returncode == 130
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == []
+
+
+def test_a_taken_port_is_named_with_a_way_out(environment: dict[str, str]) -> None:
+    port = environment["PREFECT_API_URL"].split(":")[2].split("/")[0]
+    command = [sys.executable, "-m", "flows.local", "up"]
+    done = subprocess.run(
+        command, env=os.environ | {"PORT": port}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert f"Port {port} is in use" in done.stderr
+    assert "Traceback" not in done.stderr

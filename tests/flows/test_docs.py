@@ -1,0 +1,249 @@
+"""README and docs: what they show is run, and the site builds without a network.
+
+Every fenced block is of a kind that is run here: a page's `console` and `sh` blocks by bash, as shown and in order, in
+a folder like a reader's, where `tests.flows.stand_in` stands before the programs; `python` on the demo's tables; `yaml`
+as what it is for. What a block leaves to a Docker engine or to this checkout is listed in `stand_in.INSTEAD`.
+"""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+import typer
+import yaml
+
+from flows import catalogues, cli, local, main_job, re_extract
+from pipeline import registry
+from pipeline.store import Store
+from schemas.run import RunSummary
+from tests.conftest import ROOT
+from tests.flows import stand_in
+from tests.flows.compose import Stack
+from tests.flows.conftest import SMALL, small_demo
+from tests.pipeline.encoders.test_caption_endpoint import Moody
+
+Finished = tuple[Store, RunSummary]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHELL = ("console", "sh")
+KINDS = (*SHELL, "python", "yaml")
+PROGRAMS = ("cm3", "prefect", "python", "make", "docker")
+
+
+def fenced(page: Path) -> Iterator[tuple[str, str]]:
+    """(language, text) of every fenced block of a page."""
+    yield from re.findall(r"^ *```(\S*)\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.M)
+
+
+def blocks(*languages: str) -> list[tuple[str, str]]:
+    """(page, text) of every block in these languages."""
+    return [(str(page.relative_to(ROOT)), text) for page in PAGES for kind, text in fenced(page) if kind in languages]
+
+
+def script(text: str) -> str:
+    """What a reader would type: after `$ ` where a block has prompts, as its other lines are output."""
+    typed = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+    return "\n".join(typed) if typed else text
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store whose small demo has three registered versions, each of which has been champion."""
+    folder = tmp_path_factory.mktemp("registered")
+    for seed in range(3):
+        small = small_demo(folder, features=("sentence",))
+        main_job.run(parameters=small.model_copy(update={"trainer": small.trainer.model_copy(update={"seed": seed})}))
+        registry.promote(Store(folder), "demo", str(seed + 1))
+    return Store(folder)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server with nothing on it; its host and port."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CM3_HOME", str(tmp_path_factory.mktemp("home")))
+        port = local.free_port()
+        command = [local.executable("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        with (local.home() / "server.log").open("ab") as log:
+            child = local.spawn(command, local.prefect_environment(port), log)
+        try:
+            local.wait_until(f"http://127.0.0.1:{port}/api/health", child, local.home() / "server.log")
+            yield f"127.0.0.1:{port}"
+        finally:
+            local.stop(child)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the pages take it: a checkout's files, catalogues to read, and the programs in .venv/bin."""
+    folder = tmp_path_factory.mktemp("desk")
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in PROGRAMS:
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {stand_in.__name__} {name} "$@"\n')
+        (programs / name).chmod(0o755)
+    (programs / "dask").symlink_to(local.executable("dask"))  # itself: the shell must be able to end it
+    for name in ("flows", "prefect.yaml", ".env.example"):
+        (folder / name).symlink_to(ROOT / name)
+    draw_shop(folder)
+    return folder
+
+
+def draw_shop(desk: Path) -> None:
+    """The shop of the pages, under README's names, under our own, and under those of docs/catalogue.example.yaml."""
+    drawn, shop = catalogues.draw(SMALL, Store(desk / "drawn")), desk / "shop"
+    (shop / "images").mkdir(parents=True)
+    for picture in drawn.glob("images/*"):
+        (shop / "images" / picture.name).write_bytes(picture.read_bytes())
+    items = [json.loads(line) for line in (drawn / "items.jsonl").open()]
+    rows = [r | {"item_id": r["id"], "image_url": r["image"], "price": 4.5, "categories": "mugs; new"} for r in items]
+    example = (ROOT / "docs" / "catalogue.example.yaml").read_text()
+    columns = {"item_id": "sku", "title": "name", "description": "description", "image_url": "photo"}
+    for file, names in (("items.csv", columns), ("products.csv", yaml.safe_load(example)["item_columns"])):
+        with (shop / file).open("w", newline="") as out:
+            writer = csv.writer(out)
+            writer.writerow(names.values())
+            writer.writerows([row.get(ours, "") for ours in names] for row in rows)
+    (shop / "items.jsonl").write_text("\n".join(json.dumps({ours: row.get(ours) for ours in columns}) for row in rows))
+    (shop / "interactions.csv").write_bytes((drawn / "interactions.csv").read_bytes())
+    orders = pl.read_csv(drawn / "interactions.csv").rename({"user_id": "customer", "item_id": "sku"})
+    orders.select("customer", "sku").write_csv(shop / "orders.csv")
+    rated = orders.select("customer", "sku", stars=pl.lit(5), ordered_at=pl.lit("2026-05-01T10:00:00"))
+    rated.write_parquet(shop / "orders.parquet")
+    quick = {"models": "offline", "features": ["sentence"], "trainer": stand_in.QUICK}
+    (desk / "shop.yaml").write_text(f"{example}\n{yaml.safe_dump(quick)}")
+
+
+def bring_shared(desk: Path, shared_data: Path) -> None:
+    """Amazon's files as they are, and a small part of MovieLens."""
+    if (desk / "amazon-2018").exists():
+        return
+    (desk / "amazon-2018").symlink_to(shared_data / "amazon-2018")
+    films, source = desk / "movielens-100k", shared_data / "movielens-100k"
+    films.mkdir()
+    (films / "images").symlink_to(source / "images")
+    choices = pl.read_csv(source / "inter.csv").filter((pl.col("item") <= 60) & (pl.col("user") <= 200))
+    choices.write_csv(films / "inter.csv")
+    pl.read_csv(source / "items.csv").filter(pl.col("item_id") <= 60).write_csv(films / "items.csv")
+
+
+@pytest.fixture
+def answers(request: pytest.FixtureRequest, desk: Path) -> dict[str, str]:
+    """What a block's addresses are here: what it names is brought, and what it asks is up."""
+    text = request.node.callspec.params["text"]
+    if "amazon" in text or "movielens" in text:
+        bring_shared(desk, request.getfixturevalue("shared_data"))
+    found = {}
+    if "docker compose up" in text or "make up" in text:
+        stack: Stack = request.getfixturevalue("stack")
+        found["127.0.0.1:4200"] = f"127.0.0.1:{stack.ports['4200']}"
+    elif "prefect" in text:
+        found["127.0.0.1:4200"] = request.getfixturevalue("server")
+    if "127.0.0.1:8000" in text:
+        found["127.0.0.1:8000"] = f"127.0.0.1:{Moody().server_port}"
+    return found
+
+
+@pytest.mark.parametrize(("page", "text"), blocks(*SHELL), ids=[page for page, _ in blocks(*SHELL)])
+def test_every_command_block_runs_as_shown(
+    page: str, text: str, desk: Path, registered: Store, answers: dict[str, str]
+) -> None:
+    for shown, here in answers.items():
+        text = text.replace(shown, here)
+    environment = os.environ | {
+        "PATH": f"{desk / '.venv' / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "NO_COLOR": "1",
+        "CM3_STORE": registered.uri, "PREFECT_HOME": str(desk / ".prefect"), "DO_NOT_TRACK": "1",
+        "PREFECT_API_URL": f"http://{answers.get('127.0.0.1:4200', '127.0.0.1:9')}/api",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script(text)], cwd=desk, env=environment, capture_output=True, text=True,
+        input="http://127.0.0.1:9/alerts\n", timeout=580, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{page}:\n{text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def test_every_fenced_block_is_of_a_kind_that_is_run() -> None:
+    for page in PAGES:
+        found = list(fenced(page))
+        assert len(re.findall(r"^ *```", page.read_text(), re.M)) == 2 * len(found), f"{page}: a fence is left open"
+        assert {language for language, _ in found} <= set(KINDS), f"{page.relative_to(ROOT)}"
+
+
+def test_what_is_not_run_here_is_listed_with_a_reason_and_shown_somewhere() -> None:
+    shown = {line.split("#")[0].strip() for _, text in blocks(*SHELL) for line in script(text).splitlines()}
+    assert set(stand_in.INSTEAD) <= shown, "a line that no page shows any longer"
+    run = subprocess.run(
+        [sys.executable, "-m", stand_in.__name__, "docker", "compose", "down"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    assert run.returncode == 64, "a Docker line that nothing stands in for fails its block"
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("yaml"), ids=[page for page, _ in blocks("yaml")])
+def test_yaml_in_the_docs_is_a_deployment_with_good_parameters(page: str, text: str) -> None:
+    for deployment in yaml.safe_load(text):
+        file, name = deployment["entrypoint"].split(":")
+        assert (ROOT / file).is_file()
+        values = {k: v for k, v in deployment["parameters"].items() if not str(v).startswith("{{")}
+        flow = getattr(re_extract, name)
+        assert flow.validate_parameters(values)["name"] == "shop"
+
+
+@pytest.mark.parametrize(("page", "code"), blocks("python"), ids=[page for page, _ in blocks("python")])
+def test_python_in_the_docs_runs_on_the_demos_tables(finished: Finished, page: str, code: str) -> None:
+    store, summary = finished
+    paths = {f"path_of_{stage.table.replace('embeddings/items', 'embeddings')}": stage.path for stage in summary.stages}
+    exec(compile(code, page, "exec"), paths | {"resolve": lambda name: registry.resolve(store, name).path})
+
+
+def test_commands_within_sentences_exist_with_their_options() -> None:
+    known = typer.main.get_command(cli.app)
+    for page in PAGES:
+        for words in re.findall(r"`cm3 ([^`<…]+)`", page.read_text(encoding="utf-8")):
+            command = known
+            for word in words.split():
+                if isinstance(command, typer.core.TyperGroup):
+                    assert word in command.commands, f"{page.relative_to(ROOT)}: cm3 {words}"
+                    command = command.commands[word]
+                elif word.startswith("--"):
+                    options = {name for parameter in command.params for name in parameter.opts}
+                    assert word in options, f"{page.relative_to(ROOT)}: cm3 {words}"
+
+
+def test_the_figures_are_drawn_by_their_script(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "docs" / "figures.py"), str(tmp_path)]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=500)
+    for drawn in tmp_path.iterdir():
+        here, committed = (path.read_text() for path in (drawn, ROOT / "docs" / "images" / drawn.name))
+        assert form(here) == form(committed), f"{drawn.name}: python docs/figures.py docs/images"
+        assert "prefers-color-scheme:dark" in committed
+        assert len(committed) < 70_000
+        assert re.search(rf"!\[[^\]]{{80,}}\]\(images/{drawn.name}\)", (ROOT / "docs" / "cm3.md").read_text())
+
+
+def form(svg: str) -> tuple[list[str], int]:
+    """A figure's words, without figures, and how many shapes it has."""
+    words = [re.sub(r"[\d.−-]+", "0", word) for word in re.findall(r"<text[^>]*>([^<]*)", svg)]
+    return words, len(re.findall(r"<(?:path|use)\b", svg))
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "content_hash" in (tmp_path / "site" / "reference" / "tables" / "index.html").read_text()

@@ -1,0 +1,59 @@
+"""Logs for machines: one JSON object a line, with what it is about."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows import logs
+from pipeline import log_fields
+from schemas.errors import UserError
+from tests.flows.conftest import QUICK, SMALL
+
+RUN = """
+import sys
+from flows import logs, main_job
+from flows.cli.options import log_to_terminal
+from pipeline import progress
+from schemas.run import DemoParameters
+progress.LOG_EVERY = 0.0
+log_to_terminal()
+main_job.run(parameters=DemoParameters.model_validate_json(sys.argv[1]))
+"""
+
+
+def test_every_line_of_a_run_is_json_with_run_data_set_stage_and_shard(tmp_path: Path) -> None:
+    parameters = {"store": str(tmp_path), "demo": SMALL.model_dump(), "trainer": QUICK.model_dump(mode="json")}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(parameters | {"features": ["sentence"]})],
+        env=os.environ | {"CM3_LOGS": "json"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    staged = [line for line in lines if "stage" in line]
+    assert {line["stage"] for line in staged} >= {"ingest", "images", "features/sentence", "similarity", "train"}
+    assert {(line["dataset"], line["run"]) for line in staged} == {
+        ("demo", json.loads((tmp_path / "demo/_runs/latest.json").read_text())["started"])
+    }
+    assert [line["shard"] for line in staged if line["message"].startswith("features/sentence: 60 of 60")] == [1]
+    assert max(line["epoch"] for line in staged if "epoch" in line) >= QUICK.max_epochs
+
+
+def test_a_line_is_one_object_with_its_message_and_what_it_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CM3_LOGS", "json")
+    logs.show_stages()
+    with log_fields.about(run="r", shard=3):
+        record = logging.getLogger("pipeline").makeRecord("pipeline", logging.WARNING, "f", 1, "%d left", (2,), None)
+    said = json.loads(logs.json_lines().format(record))
+    assert (
+        said.items() >= {"level": "WARNING", "logger": "pipeline", "message": "2 left", "run": "r", "shard": 3}.items()
+    )
+
+
+def test_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CM3_LOGS", "xml")
+    with pytest.raises(UserError, match="CM3_LOGS=xml: expected text or json"):
+        logs.structured()

@@ -1,0 +1,69 @@
+"""One model is a flow's parameters and a command's options; what is wrong is refused by name."""
+
+import inspect
+from typing import Literal
+
+import pytest
+from prefect.utilities.callables import parameter_schema
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows.parameters import flat
+from schemas.errors import UserError
+from schemas.run import AmazonParameters, DemoParameters
+
+
+class Parameters(BaseModel):
+    """A small model of parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    category: str = Field(description="Which category.")
+    models: Literal["default", "offline"] = Field("default", description="Which models.")
+
+
+@flat(Parameters)
+def flow_body(parameters: Parameters) -> Parameters:
+    """Return what it was given."""
+    return parameters
+
+
+def test_fields_become_keyword_arguments_with_defaults() -> None:
+    assert str(inspect.signature(flow_body)).startswith("(*, category:")
+    assert flow_body(category="Baby") == Parameters(category="Baby", models="default")
+
+
+def test_prefect_sees_allowed_values_and_descriptions() -> None:
+    schema = parameter_schema(flow_body).model_dump()
+    assert schema["required"] == ["category"]
+    assert schema["properties"]["models"]["enum"] == ["default", "offline"]
+    assert schema["properties"]["category"]["description"] == "Which category."
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"category": "Baby", "models": "best"}, r"models: Input should be 'default' or 'offline' \(given: 'best'\)"),
+        ({"category": "Baby", "colour": 1}, "colour: there is no such parameter"),
+        ({}, "category: must be given"),
+    ],
+)
+def test_wrong_unknown_and_missing_fields_are_named(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        flow_body(**fields)
+
+
+def test_every_wrong_field_is_reported_at_once() -> None:
+    with pytest.raises(UserError) as refused:
+        flow_body(models="best", colour=1)
+    assert str(refused.value).count("\n") == 3
+
+
+def test_a_feature_without_an_encoder_is_refused_with_the_ones_there_are() -> None:
+    with pytest.raises(ValueError, match="no encoder for smell; allowed: sentence, clip, vision, caption"):
+        DemoParameters(features=("sentence", "smell"))
+
+
+def test_the_release_is_a_number_on_the_command_line() -> None:
+    assert AmazonParameters(category="Gift_Cards", release=2018).dataset == "amazon-gift-cards"
+    properties = parameter_schema(flat(AmazonParameters)(lambda parameters: None)).model_dump()["properties"]
+    assert properties["release"]["enum"] == [2014, 2018, 2023]

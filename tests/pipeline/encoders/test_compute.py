@@ -1,0 +1,76 @@
+"""Batches side by side: the same vectors whatever the number of threads, which is afterwards what it was."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.encoders import compute, load
+from pipeline.encoders.base import TextEncoder
+from schemas.features import PRESETS
+
+TEXTS = [f"a {'very ' * (n % 40)}red mug, number {n}" for n in range(90)]
+
+
+@pytest.fixture
+def encoder() -> TextEncoder:
+    found = load.load(PRESETS["offline"].encoders["sentence"])
+    assert isinstance(found, TextEncoder)
+    return found
+
+
+def test_the_number_of_threads_decides_no_vector(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for count in (1, 2, 5):
+        monkeypatch.setattr(compute, "threads", lambda count=count: count)
+        found.append(encoder.encode(TEXTS))
+    np.testing.assert_array_equal(found[1], found[2])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+def test_several_batches_run_at_once_and_come_back_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "threads", lambda: 3)
+    together = threading.Barrier(3)
+
+    def forward(batch: int) -> tuple[int, int]:
+        together.wait(timeout=60)
+        return batch, torch.get_num_threads()
+
+    assert list(compute.side_by_side(forward, range(6))) == [(batch, 1) for batch in range(6)]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_torch_has_as_many_threads_as_before_also_after_a_failure(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    monkeypatch.setattr(compute, "threads", lambda: 3)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+
+    def forward(batch: int) -> float:
+        return 1 / batch
+
+    try:
+        if fails:
+            with pytest.raises(ZeroDivisionError):
+                list(compute.side_by_side(forward, [2, 0, 1]))
+        else:
+            list(compute.side_by_side(forward, [2, 1]))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 7, 512])
+def test_a_packed_product_is_the_plain_one_to_the_bit(bias: bool, rows: int) -> None:
+    linear = torch.nn.Linear(48, 80, bias=bias)
+    ours = compute.Bfloat16Linear(linear)
+    x = torch.randn(2, rows, 48)
+    plain = linear.bfloat16()(x.bfloat16()).float()
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(x), plain, rtol=0, atol=0)
+
+
+def test_one_thread_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "threads", lambda: 1)
+    assert set(compute.side_by_side(lambda _: threading.current_thread(), range(3))) == {threading.current_thread()}

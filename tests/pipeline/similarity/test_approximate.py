@@ -1,0 +1,68 @@
+"""Above the threshold clusters prune the search; recall is measured and recorded, and meets what was wanted."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipeline import similarity
+from pipeline.similarity.search import Search
+from pipeline.store import Store
+from schemas.similarity import SimilarityConfig
+from tests.pipeline.similarity.conftest import Publish, as_edges, brute_force, random_vectors
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.similarity.search.BLOCK", 64)
+    monkeypatch.setattr("pipeline.similarity.approximate.ITEMS_PER_CLUSTER", 25)
+
+
+def clustered(seed: int, groups: int = 40, size: int = 30) -> dict[str, np.ndarray | None]:
+    """Items around centres; ids say nothing about the group."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(9).standard_normal((groups, 8))
+    ids = np.random.default_rng(8).permutation(groups * size)
+    return {
+        f"i{ids[n]:05d}": (centres[n % groups] + 0.15 * rng.standard_normal(8)).astype(np.float32)
+        for n in range(groups * size)
+    }
+
+
+def test_recall_meets_the_target_with_a_fraction_of_the_comparisons(
+    store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[int, int]] = []
+    plain = Search._compare
+    monkeypatch.setattr(Search, "_compare", lambda self, a, b: (compared.append((a, b)), plain(self, a, b))[1])
+    image, text = clustered(0), clustered(1)
+    for name in list(image)[::7]:
+        image[name] = None
+    features = {"image": publish("image", image), "text": publish("text", text)}
+    config = SimilarityConfig(k=5, approximate_above=100, recall_target=0.95, recall_sample=200)
+    version = similarity.run(store=store, features=features, config=config)
+    pruned = len(compared)
+    measured = json.loads(version.lineage["cm3.measured"])
+    assert not measured["exact"]
+    exact = similarity.run(
+        store=store, features=features, config=config.model_copy(update={"approximate_above": 10**6})
+    )
+    assert pruned < len(compared)  # more, smaller blocks than the exact run, yet fewer pairs of items
+    truth, found = as_edges(store.read(exact)), as_edges(store.read(version))
+    hit = len(set(truth) & set(found)) / len(truth)
+    assert hit > 0.93
+    assert set(measured["recall"]) == {"image", "text", "fused"}
+    assert min(measured["recall"].values()) > 0.92
+    assert measured["compared"] < 0.5 * measured["clusters"]
+    same = set(truth) & set(found)
+    assert all(truth[edge][1] == found[edge][1] for edge in same)
+
+
+def test_data_without_clusters_is_searched_whole(store: Store, publish: Publish) -> None:
+    vectors = random_vectors(0, 300)
+    config = SimilarityConfig(k=5, approximate_above=100, recall_target=1.0)
+    version = similarity.run(store=store, features={"text": publish("text", vectors)}, config=config)
+    measured = json.loads(version.lineage["cm3.measured"])
+    assert measured["exact"]
+    assert measured["recall"] == {"text": 1.0}
+    assert as_edges(store.read(version)) == brute_force({"text": vectors}, {"text": 1.0}, 5)

@@ -1,0 +1,204 @@
+"""MovieLens, MicroLens, MMRec folders and own catalogues in each of their formats."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from pipeline.sources import open_source
+from pipeline.sources.base import Quality
+from pipeline.sources.mmrec import MMRec
+from schemas.errors import UserError
+from schemas.ingest import (
+    CatalogueSource,
+    InteractionColumns,
+    ItemColumns,
+    MicroLensSource,
+    MMRecSource,
+    MovieLensSource,
+    SourceConfig,
+)
+
+
+def read(config: SourceConfig, cache: Path) -> tuple[list[Any], pl.DataFrame]:
+    source = open_source(config, cache)
+    source.check()
+    files, quality = source.fetch(), Quality()
+    return list(source.items(files, quality, 0.01)), pl.concat(source.interactions(files, quality, 0.01))
+
+
+def write(folder: Path, files: dict[str, str]) -> str:
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return str(folder)
+
+
+# MovieLens
+
+
+def test_movielens_with_plots_and_posters_in_one_file(tmp_path) -> None:
+    raw = write(tmp_path, {
+        "items.csv": 'item_id,title,genres,plot,image\n1,Toy Story (1995),"Animation, Comedy",A doll.,images/1.jpg\n',
+        "inter.csv": "user,item,rating,timestamp\n196,1,3,881250949\n",
+    })  # fmt: skip
+    (item,), rows = read(MovieLensSource(raw=raw), tmp_path / "cache")
+    assert (item.title, item.description, item.image_url) == ("Toy Story (1995)", "A doll.", "images/1.jpg")
+    assert [category.strip() for category in item.categories] == ["Animation", "Comedy"]
+    assert rows.rows() == [("196", "1", 3.0, 881250949)]
+
+
+def test_movielens_of_grouplens_with_joined_plots_and_posters(tmp_path) -> None:
+    raw = write(tmp_path, {
+        "movies.csv": "movieId,title,genres\n1,Toy Story (1995),Animation|Comedy\n2,Jumanji (1995),Adventure\n",
+        "ratings.csv": "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n",
+        "more.csv": "item_id,plot,image\n1,A cowboy doll.,https://host/1.jpg\n",
+    })  # fmt: skip
+    items, rows = read(MovieLensSource(raw=raw, joined="more.csv"), tmp_path / "cache")
+    assert [(item.description, item.image_url) for item in items] == [
+        ("A cowboy doll.", "https://host/1.jpg"),
+        ("", ""),
+    ]
+    assert items[0].categories == ["Animation", "Comedy"]
+    assert rows.rows() == [("1", "1", 4.0, 964982703)]
+
+
+def test_joined_file_without_its_columns_is_refused(tmp_path) -> None:
+    raw = write(tmp_path, {
+        "movies.csv": "movieId,title,genres\n1,A,B\n", "ratings.csv": "userId,movieId,rating,timestamp\n1,1,4,9\n",
+        "more.csv": "id,story\n1,x\n",
+    })  # fmt: skip
+    with pytest.raises(UserError, match=r"more\.csv: expected item_id with plot, image or both; found id, story"):
+        read(MovieLensSource(raw=raw, joined="more.csv"), tmp_path / "cache")
+
+
+# MicroLens
+
+
+@pytest.mark.parametrize(
+    ("pairs", "titles"),
+    [
+        ("user,item,timestamp\n7,11,1583378629552\n", "item,title\n11,Piano at night\n"),
+        ("userID,videoID,timestamp\n7,11,1583378629552\n", "videoID,title\n11,Piano at night\n"),
+        ("7,11,1583378629552\n", "11,Piano at night\n"),
+    ],
+)
+def test_microlens_with_each_header_seen(tmp_path, pairs, titles) -> None:
+    raw = write(tmp_path, {"MicroLens-100k_pairs.csv": pairs, "MicroLens-100k_title_en.csv": titles})
+    (item,), rows = read(MicroLensSource(raw=raw, prefix="MicroLens-100k"), tmp_path / "cache")
+    assert (item.item_id, item.title, item.image_url) == ("11", "Piano at night", "MicroLens-100k_covers/11.jpg")
+    assert rows.rows() == [("7", "11", None, 1583378629552)]
+
+
+def test_microlens_with_other_columns_is_refused(tmp_path) -> None:
+    raw = write(tmp_path, {"MicroLens-50k_pairs.csv": "a,b\nx,y\n", "MicroLens-50k_titles.csv": "item,title\n1,x\n"})
+    with pytest.raises(UserError, match=r"MicroLens-50k_pairs\.csv: no column user or userID.*found a, b"):
+        read(MicroLensSource(raw=raw), tmp_path / "cache")
+
+
+# MMRec
+
+INTER = "userID\titemID\tx_label\n0\t0\t0\n0\t2\t1\n1\t1\t2\n"
+
+
+def test_mmrec_numbers_are_ids_where_no_mapping_is(tmp_path) -> None:
+    items, rows = read(MMRecSource(raw=write(tmp_path, {"toy.inter": INTER}), name="toy"), tmp_path / "cache")
+    assert [item.item_id for item in items] == ["0", "1", "2"]
+    assert rows.select("user_id", "item_id", "split").rows() == [
+        ("0", "0", "train"), ("0", "2", "valid"), ("1", "1", "test"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("separator", ["\t", ","])
+def test_mmrec_mappings_give_original_ids_in_the_order_of_feature_rows(tmp_path, separator) -> None:
+    raw = write(tmp_path, {
+        "toy.inter": INTER,
+        "i_id_mapping.csv": "asin\titemID\nB2\t2\nB0\t0\nB1\t1\n".replace("\t", separator),
+        "u_id_mapping.csv": "user_id\tuserID\nA0\t0\nA1\t1\n".replace("\t", separator),
+    })  # fmt: skip
+    config = MMRecSource(raw=raw, name="toy")
+    items, rows = read(config, tmp_path / "cache")
+    assert [item.item_id for item in items] == ["B0", "B1", "B2"]
+    assert rows.select("user_id", "item_id").rows() == [("A0", "B0"), ("A0", "B2"), ("A1", "B1")]
+    source = MMRec(config, tmp_path / "cache")
+    assert source.item_ids(source.fetch()) == ["B0", "B1", "B2"]
+
+
+def test_mmrec_mapping_of_another_data_set_is_refused(tmp_path) -> None:
+    raw = write(tmp_path, {"toy.inter": INTER, "i_id_mapping.csv": "asin\titemID\nB0\t0\nB1\t1\n"})
+    with pytest.raises(UserError, match=r"i_id_mapping\.csv has no original id for number 2"):
+        read(MMRecSource(raw=raw, name="toy"), tmp_path / "cache")
+
+
+def test_mmrec_unknown_label_is_counted(tmp_path) -> None:
+    source = MMRec(MMRecSource(raw=write(tmp_path, {"toy.inter": INTER + "1\t2\t9\n"}), name="toy"), tmp_path / "cache")
+    quality = Quality()
+    assert sum(len(batch) for batch in source.interactions(source.fetch(), quality, 0.01)) == 3
+    assert quality.table().to_pylist()[0]["rule"] == "split_unknown"
+
+
+# Own catalogues
+
+ROWS = [
+    {"sku": "007", "name": "Red mug", "tags": ["Home", "Mugs"], "cost": 9.5, "photo": "a.jpg"},
+    {"sku": "008", "name": None, "tags": [], "cost": None, "photo": None},
+]
+EVENTS = [{"who": "u1", "sku": "007", "stars": 4.0, "at": 1_400_000_000}, {"who": "u2", "sku": "008", "stars": None, "at": None}]  # fmt: skip # noqa: E501
+COLUMNS = {
+    "item_columns": ItemColumns(item_id="sku", title="name", categories="tags", price="cost", image_url="photo"),
+    "interaction_columns": InteractionColumns(user_id="who", item_id="sku", rating="stars", timestamp="at"),
+}
+
+
+def write_as(folder: Path, stem: str, suffix: str, rows: list[dict[str, Any]]) -> str:
+    path = folder / f"{stem}{suffix}"
+    flat = [{k: "|".join(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
+    plain = suffix.removesuffix(".gz")
+    if plain == ".parquet":
+        pl.DataFrame(rows).write_parquet(path)
+        return path.name
+    if plain in (".csv", ".tsv"):
+        data = pl.DataFrame(flat).write_csv(separator="," if plain == ".csv" else "\t").encode()
+    else:
+        data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
+    return path.name
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".tsv", ".jsonl", ".jsonl.gz", ".ndjson", ".json", ".parquet"])
+def test_every_format_reads_the_same(tmp_path, suffix) -> None:
+    names = {
+        "items": write_as(tmp_path, "goods", suffix, ROWS),
+        "interactions": write_as(tmp_path, "sold", suffix, EVENTS),
+    }
+    items, rows = read(CatalogueSource(raw=str(tmp_path), **names, **COLUMNS), tmp_path / "cache")
+    assert [(i.item_id, i.title, i.categories, i.image_url) for i in items] == [
+        ("007", "Red mug", ["Home", "Mugs"], "a.jpg"), ("008", "", [], ""),
+    ]  # fmt: skip
+    assert float(items[0].price) == 9.5
+    assert rows.rows() == [("u1", "007", 4.0, 1_400_000_000), ("u2", "008", None, None)]
+
+
+def test_optional_columns_may_be_absent(tmp_path) -> None:
+    raw = write(tmp_path, {"items.jsonl": '{"item_id": 7}\n', "interactions.csv": "user_id,item_id\nu,7\n"})
+    (item,), rows = read(CatalogueSource(raw=raw), tmp_path / "cache")
+    assert (item.item_id, item.title) == ("7", "")
+    assert rows.rows() == [("u", "7", None, None)]
+
+
+def test_damaged_parquet_is_a_user_error(tmp_path) -> None:
+    raw = write(tmp_path, {"items.parquet": "PAR1 not really", "interactions.csv": "user_id,item_id\nu,7\n"})
+    with pytest.raises(UserError, match=r"items\.parquet is not a Parquet file"):
+        read(CatalogueSource(raw=raw, items="items.parquet"), tmp_path / "cache")
+
+
+def test_parquet_times_and_numbers_as_ids(tmp_path) -> None:
+    frame = pl.DataFrame(
+        {"user_id": [1, 2], "item_id": [7, 7], "timestamp": ["2020-01-01T00:00:00", "2020-01-02T00:00:00"]}
+    )
+    frame.with_columns(pl.col("timestamp").str.to_datetime()).write_parquet(tmp_path / "i.parquet")
+    raw = write(tmp_path, {"items.jsonl": '{"item_id": 7}\n'})
+    _, rows = read(CatalogueSource(raw=raw, interactions="i.parquet"), tmp_path / "cache")
+    assert rows.rows() == [("1", "7", None, 1577836800_000_000), ("2", "7", None, 1577923200_000_000)]

@@ -1,0 +1,69 @@
+"""Text columns become typed interactions; what cannot be read is counted, never guessed."""
+
+import contextlib
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.sources.base import RAW_INTERACTIONS, Quality
+from pipeline.sources.interactions import Columns, raw_interactions
+from schemas.errors import UserError
+
+reuse_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+COLUMNS = Columns("user", "item", "rating", "time")
+
+
+def typed(raw_file, rows, quality=None) -> pl.DataFrame:
+    batch = pl.DataFrame(rows, schema=dict.fromkeys(COLUMNS.present().values(), pl.String), orient="row")
+    return pl.concat(raw_interactions([batch], COLUMNS, raw_file(b"", "x.csv"), quality or Quality()))
+
+
+def test_mixed_formats_of_time_are_each_read(raw_file) -> None:
+    times = [
+        "1714979289",
+        "1714979289.7",
+        "2024-05-06T07:08:09Z",
+        "2024-05-06",
+        "2024-05-06 09:08:09+02:00",
+        "soon",
+        None,
+    ]
+    quality = Quality()
+    found = typed(raw_file, [("u", "i", None, time) for time in times], quality)
+    micro, day = 1714979289_000_000, 1714953600_000_000
+    assert found["timestamp"].to_list() == [1714979289, 1714979289, micro, day, micro, None, None]
+    assert quality.table().to_pylist() == [
+        {"source": "x.csv", "rule": "timestamp_unreadable", "action": "repaired", "count": 1, "examples": ["soon"]}
+    ]
+
+
+def test_ids_are_trimmed_and_rows_without_them_dropped(raw_file) -> None:
+    quality = Quality()
+    rows = [(" u ", "i", "5", "1"), ("u2", "  ", "5", "1"), (None, "i2", "5", "1"), ("u3", "i3", "five", "1")]
+    found = typed(raw_file, rows, quality)
+    assert found.rows() == [("u", "i", 5.0, 1), ("u3", "i3", None, 1)]
+    assert {(row["rule"], tuple(row["examples"])) for row in quality.table().to_pylist()} == {
+        ("interaction_without_user", ("i2",)),
+        ("interaction_without_item", ("u2",)),
+        ("rating_unreadable", ("five",)),
+    }
+
+
+def test_file_without_any_ids_is_refused(raw_file) -> None:
+    with pytest.raises(UserError, match=r"x\.csv: none of 1 rows has both a user \(user\) and an item \(item\)"):
+        typed(raw_file, [("u", None, "5", "1")])
+
+
+cells = st.none() | st.text(max_size=12) | st.from_regex(r"-?[0-9]{1,25}(\.[0-9]+)?(e[0-9]{1,3})?", fullmatch=True)
+
+
+@given(st.lists(st.tuples(cells, cells, cells, cells), max_size=6))
+@reuse_file
+def test_any_text_gives_typed_rows_or_a_user_error(raw_file, rows) -> None:
+    clean = [tuple(c and c.encode(errors="replace").decode() for c in row) for row in rows]
+    with contextlib.suppress(UserError):
+        found = typed(raw_file, clean)
+        assert dict(found.schema) == RAW_INTERACTIONS
+        assert found["user_id"].null_count() == found["item_id"].null_count() == 0

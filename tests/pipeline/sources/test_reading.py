@@ -1,0 +1,92 @@
+"""Blocks hold whole lines whatever the compression and the block size, and damaged files are refused by name."""
+
+import contextlib
+import gzip
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.sources import reading
+from pipeline.sources.base import Quality
+from pipeline.sources.reading import LineGuard, blocks
+from schemas.errors import UserError
+
+reuse_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+
+
+@given(lines=st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line)), size=st.integers(1, 64), packed=st.booleans())  # fmt: skip # noqa: E501
+@reuse_file
+def test_blocks_join_to_the_file_and_end_at_line_ends(raw_file, lines, size, packed) -> None:
+    data = b"\n".join(lines)
+    found = list(blocks(raw_file(data, packed=packed or data[:2] == b"\x1f\x8b"), size=size))
+    assert b"".join(block.data for block in found) == data.removeprefix(b"\xef\xbb\xbf")
+    assert all(block.data.endswith(b"\n") for block in found[:-1])
+    number = 1
+    for block in found:
+        assert block.first_line == number
+        number += block.data.count(b"\n")
+
+
+def test_line_break_in_quotes_does_not_end_a_block(raw_file) -> None:
+    file = raw_file(b'a,"one\ntwo"\nb,"three\nfour"\n')
+    assert [block.data for block in blocks(file, quoted=True, size=7)] == [b'a,"one\ntwo"\n', b'b,"three\nfour"\n']
+
+
+def test_stray_quote_does_not_swallow_the_file(raw_file, monkeypatch) -> None:
+    monkeypatch.setattr(reading, "MAX_LINE", 100)
+    data = b'a,5" screen\n' + b"b,c\n" * 1000
+    assert b"".join(block.data for block in blocks(raw_file(data), quoted=True, size=64)) == data
+
+
+def test_unclosed_quote_costs_linear_time(raw_file) -> None:
+    data = b'"' + b"b,c\n" * 500_000
+    assert sum(block.lines for block in blocks(raw_file(data), quoted=True)) == 500_000
+
+
+def test_truncated_gzip_is_refused_with_its_name_and_what_to_do(raw_file) -> None:
+    whole = gzip.compress(b'{"a": 1}\n' * 10_000)
+    file = raw_file(whole[: len(whole) // 2], "meta_X.json.gz")
+    with pytest.raises(UserError, match=r"meta_X\.json\.gz is a damaged or truncated gzip file.*Download it again"):
+        list(blocks(file))
+
+
+@given(damage=st.integers(2, 200), value=st.integers(0, 255))
+@reuse_file
+def test_damaged_gzip_gives_its_lines_or_a_user_error(raw_file, damage, value) -> None:
+    whole = bytearray(gzip.compress(b"".join(b'{"a": %d}\n' % n for n in range(100)), mtime=0))
+    whole[damage % len(whole)] = value
+    with contextlib.suppress(UserError):
+        list(blocks(raw_file(bytes(whole))))
+
+
+def test_endless_line_is_refused(raw_file, monkeypatch) -> None:
+    monkeypatch.setattr(reading, "MAX_LINE", 100)
+    with pytest.raises(UserError, match="line 2 is longer than"):
+        list(blocks(raw_file(b"ok\n" + b"x" * 500), size=50))
+
+
+def test_few_bad_lines_are_counted_with_examples(raw_file) -> None:
+    quality = Quality()
+    guard = LineGuard(raw_file(b""), quality, 0.01, "records")
+    for line in (17, 20, 21, 22):
+        guard.bad(line, "not JSON")
+    guard.seen(1000)
+    guard.finish()
+    (row,) = quality.table().to_pylist()
+    assert row == {"source": "x.json", "rule": "not_a_record", "action": "dropped", "count": 4,
+                   "examples": ["line 17", "line 20", "line 21"]}  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "lines", "share"), [(11, 100, 0.01), (21, 2000, 0.01), (3, 3, 0.5)])
+def test_too_many_bad_lines_refuse_the_file(raw_file, bad, lines, share) -> None:
+    guard = LineGuard(raw_file(b""), Quality(), share, "one JSON object a line")
+    for line in range(bad):
+        guard.bad(line + 1, "not JSON")
+    with pytest.raises(UserError, match=rf"{bad} of the first .* line 1 \(not JSON\); expected one JSON object"):
+        guard.seen(lines) or guard.finish()
+
+
+def test_empty_file_is_refused(raw_file) -> None:
+    with pytest.raises(UserError, match=r"x\.json is empty"):
+        LineGuard(raw_file(b""), Quality(), 0.01, "records").finish()

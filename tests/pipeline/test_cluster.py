@@ -1,0 +1,236 @@
+"""Shards on two worker processes, one killed in mid-run: the published bytes are those of one machine."""
+
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import cluster as clusters
+from pipeline import features, images, similarity
+from pipeline.cluster import Cluster
+from pipeline.download import spread as downloads
+from pipeline.encoders import load, shards
+from pipeline.similarity import spread
+from pipeline.store import Store
+from schemas.errors import ClusterError, UserError
+from schemas.features import PRESETS, EncoderSpec
+from schemas.images import ImagesConfig
+from schemas.lineage import TableVersion
+from schemas.similarity import SimilarityConfig
+from tests.chaos_server import ChaosServer
+from tests.pipeline.dask_cluster import DaskCluster, running
+from tests.pipeline.published import jpeg, publish_images, publish_items
+from tests.pipeline.similarity.conftest import publish_feature, random_vectors
+from tests.pipeline.test_images import config as images_config
+from tests.pipeline.test_images import publish_items as publish_addresses
+
+Published = Callable[..., TableVersion]
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    with running(tmp_path_factory.mktemp("dask")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def two(dask: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> DaskCluster:
+    """Two workers, whatever the test before did to them; and files that say nothing of the time."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    dask.fill()
+    return dask
+
+
+class Killer:
+    """Kills one worker in the middle of the first shards given out: it has some, and others have finished theirs.
+
+    All are frozen before anything is given out, so that this depends on no one's speed. When the run waits for them,
+    one that has shards stays frozen and the others go on; when the run waits for that one alone, it is killed.
+
+    Attributes:
+        dead: the killed worker's address, or None.
+    """
+
+    def __init__(self, dask: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.dead: str | None = None
+        self._dask = dask
+        self._victim: str | None = None
+        self._map = Cluster.map
+        monkeypatch.setattr(Cluster, "map", lambda *arguments, **how: self._watched(*arguments, **how))
+
+    def _watched(self, cluster: Cluster, *arguments: Any, **how: Any) -> Iterator[Any]:
+        if self.dead:
+            return self._map(cluster, *arguments, **how)
+        self._dask.freeze(self._dask.workers())
+        idle = how.pop("idle", lambda: None)
+
+        def waiting() -> None:
+            idle()
+            busy = self._dask.busy()
+            if self._victim is None and busy:
+                self._victim = busy[0]
+                self._dask.thaw(worker for worker in self._dask.workers() if worker != self._victim)
+            elif self.dead is None and busy == [self._victim]:
+                self._dask.kill(busy)
+                self.dead = self._victim
+
+        return self._map(cluster, *arguments, idle=waiting, **how)
+
+
+def both_ways(tmp_path: Path, publish: Callable[[Store], Published], two: DaskCluster) -> tuple[TableVersion, ...]:
+    """What a stage publishes here, then on the cluster, each into a store of its own."""
+    stage = [publish(Store(tmp_path / name)) for name in ("here", "there")]
+    return stage[0](cluster=None), stage[1](cluster=Cluster(two.client))
+
+
+TEXTS = [(f"i{n}", f"red shoe number {n % 90} " * (1 + n % 7) if n % 11 else None) for n in range(72)]
+PICTURES = [
+    (f"i{n}", b"no picture" if n == 7 else jpeg((n * 7 % 256, n * 13 % 256, 90), side=20 + n) if n % 9 else None)
+    for n in range(40)
+]
+
+
+@pytest.mark.parametrize("feature", ["sentence", "vision"])
+def test_features_are_the_bytes_of_one_machine_though_a_worker_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two: DaskCluster, feature: str
+) -> None:
+    monkeypatch.setattr(features, "TEXT_SHARD", 8)
+    monkeypatch.setattr(features, "IMAGE_SHARD", 5)
+    spec = PRESETS["offline"].encoders[feature]
+
+    def publish(store: Store) -> Published:
+        source = publish_items(store, TEXTS) if spec.modality == "text" else publish_images(store, PICTURES)
+        return lambda **cluster: (
+            features.extract(store=store, source=source, name=feature, spec=spec, **cluster).version
+        )
+
+    killer = Killer(two, monkeypatch)
+    here, there = both_ways(tmp_path, publish, two)
+    assert killer.dead, "a worker was killed at work"
+    assert there.files == here.files, "SHA-256 of every file, by name"
+
+
+def test_pictures_are_the_bytes_of_one_machine_though_a_worker_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two: DaskCluster
+) -> None:
+    with ChaosServer() as server:
+        urls = [server.url("/404" if n % 10 == 3 else f"/good/{n % 50}") for n in range(60)]
+        config = images_config(shard_rows=5, per_host=4)
+
+        def publish(store: Store) -> Published:
+            items = publish_addresses(store, [*urls, None])
+            return lambda **cluster: images.run(store=store, items=items, config=config, **cluster)
+
+        killer = Killer(two, monkeypatch)
+        here, there = both_ways(tmp_path, publish, two)
+        assert killer.dead
+        assert there.files == here.files
+
+
+@pytest.mark.parametrize("approximate_above", [10**6, 1000], ids=["every pair", "near clusters"])
+def test_the_graph_is_the_bytes_of_one_machine_though_a_worker_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two: DaskCluster, approximate_above: int
+) -> None:
+    config = SimilarityConfig(k=5, approximate_above=approximate_above)
+    given = [random_vectors(seed, 4000, dim=24, absent=0.1, repeated=0.05) for seed in (1, 2)]
+
+    def publish(store: Store) -> Published:
+        tables = {name: publish_feature(store, name, vectors, 24) for name, vectors in zip("ab", given, strict=True)}
+        return lambda **cluster: similarity.run(store=store, features=tables, config=config, **cluster)
+
+    killer = Killer(two, monkeypatch)
+    here, there = both_ways(tmp_path, publish, two)
+    assert killer.dead
+    assert there.files == here.files
+    assert there.rows > 4000
+
+
+def test_results_come_in_order_and_tasks_are_taken_as_they_are_needed(two: DaskCluster) -> None:
+    taken: list[int] = []
+
+    def tasks() -> Iterator[tuple[int, tuple[int, int] | None]]:
+        for n in range(40):
+            taken.append(n)
+            yield n, None if n % 3 == 0 else (n, 2)
+
+    results = Cluster(two.client).map(operator.mul, tasks())
+    assert next(results) == (0, None)
+    assert len(taken) <= 1 + clusters.AHEAD * 2
+    assert list(results) == [(n, None if n % 3 == 0 else 2 * n) for n in range(1, 40)]
+
+
+def test_a_worker_with_another_model_is_refused(two: DaskCluster) -> None:
+    spec = EncoderSpec(kind="sentence", model="offline:minilm")
+    other = load.fingerprint(spec).model_copy(update={"weights": "0" * 64})
+    fresh = iter([shards._Fresh({"hash": "text"})])
+    work = shards.elsewhere(Cluster(two.client), shards.encode, spec, other, fresh, shards.Encoded)
+    with pytest.raises(UserError, match="has another 'offline:minilm' than the process that publishes"):
+        list(work)
+
+
+def test_a_worker_that_does_not_reach_the_store_says_what_it_misses(tmp_path: Path, two: DaskCluster) -> None:
+    version = publish_feature(Store(tmp_path), "a", random_vectors(1, 20))
+    away = version.model_copy(update={"path": "/nowhere/a.parquet"})
+    layout = spread.Layout(str(tmp_path), {"a": away}, {"a": 1.0}, None, 3)
+    with pytest.raises(UserError, match=r"finds no /nowhere/a.parquet.*use a store that all machines reach"):
+        list(Cluster(two.client).map(spread.search_part, [(None, (layout, []))]))
+
+
+def test_a_run_that_lost_every_worker_ends_and_says_so(two: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "PATIENCE", 0.1)
+    results = Cluster(two.client).map(operator.mul, ((n, (n, 2)) for n in range(100)))
+    next(results)
+    two.kill(two.client.nthreads())
+    with pytest.raises(ClusterError, match=r"No worker at tcp://127\.0\.0\.1"):
+        list(results)
+    with pytest.raises(ClusterError, match=r"No worker at tcp://127\.0\.0\.1"):
+        Cluster(two.client).check()
+
+
+def test_a_run_that_lost_the_scheduler_ends_and_says_so(tmp_path: Path) -> None:
+    with running(tmp_path) as own:
+        own.fill()
+        results = Cluster(own.client).map(operator.mul, ((n, (n, 2)) for n in range(100)))
+        next(results)
+        own.kill_scheduler()
+        with pytest.raises(ClusterError, match=r"The scheduler at .* was lost"):
+            list(results)
+
+
+class Recorder:
+    """Takes a cluster's place and does nothing: what would be at work at the same time?"""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = lambda: slots
+        self.shares: list[ImagesConfig] = []
+
+    def map(self, _: object, tasks: Iterable[tuple[None, tuple[Any, ...]]], **how: Any) -> Iterator[Any]:
+        self.at_once = how["at_once"]
+        self.shares = [arguments[1] for _, arguments in tasks]
+        return iter(())
+
+
+@pytest.mark.parametrize("slots", [1, 3, 50])
+def test_workers_together_are_no_less_polite_than_one_machine(slots: int) -> None:
+    config = ImagesConfig(concurrency=64, per_host=10, per_host_rate=30.0, shard_rows=4)
+    recorder = Recorder(slots)
+    urls = dict.fromkeys(f"http://host/{n}" for n in range(100))
+    list(downloads.spread(urls, config=config, has_picture=bool, cluster=recorder, idle=bool))  # type: ignore[arg-type]
+    assert len(recorder.shares) == 25
+    for share in recorder.shares:
+        assert 0 < recorder.at_once * share.per_host <= 10
+        assert 0 < recorder.at_once * share.concurrency <= 64
+        assert recorder.at_once * share.per_host_rate == pytest.approx(30.0)
+
+
+def test_parts_of_a_schedule_are_all_of_it_once_and_about_equal() -> None:
+    schedule = [(block, np.arange(block, 40)) for block in range(40)]
+    parts = spread.split(schedule, 4)
+    assert [entry[0] for part in parts for entry in part] == list(range(40))
+    sizes = [sum(len(others) for _, others in part) for part in parts]
+    assert len(parts) == 4
+    assert max(sizes) < 1.3 * min(sizes)
+    assert spread.split([], 4) == []

@@ -1,0 +1,78 @@
+"""Progress: how fast in words, and what a loop says where there is no terminal; tests/flows/test_cli.py has one."""
+
+import logging
+
+import pytest
+
+from pipeline import log_fields
+from pipeline.progress import amount, rate, track, watched
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "unit", "said"),
+    [
+        (5000, 2.0, "items", "2,500 items/s"),
+        (3, 2.0, "epochs", "1.5 epochs/s"),
+        (2, 17.0, "epochs", "8.5 s/epoch"),
+        (3_000_000, 2.0, "B", "1.5 MB/s"),
+        (0, 1.0, "items", "0.0 items/s"),
+    ],
+)
+def test_a_rate_is_told_in_the_larger_of_its_two_forms(done: int, seconds: float, unit: str, said: str) -> None:
+    assert rate(done, seconds, unit) == said
+
+
+def test_counts_have_separators_and_bytes_have_units() -> None:
+    assert (amount(1234567, "items"), amount(1234567, "B")) == ("1,234,567", "1.2 MB")
+
+
+@pytest.mark.parametrize("total", [3, 0])
+def test_without_a_terminal_a_loop_logs_its_end(
+    total: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.progress.LOG_EVERY", 0.0)
+    with caplog.at_level(logging.INFO, "pipeline.progress"), track("reading", total=total, unit="items") as advance:
+        advance(1)
+        advance(2, note="good")
+    first, _, last = caplog.messages
+    assert first.startswith("reading: 1 of 3 items (" if total else "reading: 1 items (")
+    assert last.startswith("reading: 3 items in ")
+
+
+def test_a_watcher_hears_of_the_start_of_what_is_due_and_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.progress.LOG_EVERY", 0.0)
+    heard: list[tuple[int, bool]] = []
+    with watched(lambda steps: heard.append((steps.done, steps.ended))):
+        with track("training, at most", total=100, unit="epochs") as advance:
+            advance(30)
+        with track("of unknown length", total=0) as advance:
+            advance(1)
+    assert heard == [(0, False), (30, False), (30, True)]
+
+
+def test_a_watcher_is_not_told_the_end_of_what_failed() -> None:
+    heard: list[bool] = []
+    with (
+        watched(lambda steps: heard.append(steps.ended)),
+        pytest.raises(ValueError, match="bad"),
+        track("reading", total=2),
+    ):
+        raise ValueError("bad")
+    assert heard == [False]
+
+
+def test_lines_say_which_part_they_are_about_until_the_loop_ends() -> None:
+    seen = []
+    with log_fields.about(stage="captions"):
+        with track("captions", total=3, part="shard") as advance:
+            seen.append(dict(log_fields.current()))
+            advance(1)
+            seen.append(dict(log_fields.current()))
+        seen.append(dict(log_fields.current()))
+    assert seen == [{"stage": "captions", "shard": 1}, {"stage": "captions", "shard": 2}, {"stage": "captions"}]
+    assert log_fields.current() == {}
+
+
+def test_a_block_that_fails_passes_its_error_on() -> None:
+    with pytest.raises(ValueError, match="bad"), track("reading", total=1):
+        raise ValueError("bad")

@@ -1,0 +1,218 @@
+"""CM3 from tables to tables: it learns, it is deterministic, and no item or user is too poor for it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from schemas.errors import UserError
+from schemas.tables import EPOCHS, METRICS, RECOMMENDATIONS, conform, item_embeddings, user_embeddings
+from schemas.training import CM3Config, TrainingResult
+from tests.trainers.world import World, draw_world
+from trainers import cm3
+from trainers.cm3.graphs import Graph, exact_neighbors
+from trainers.cm3.train import build
+from trainers.data import load
+from trainers.fit import Batch
+
+CONFIG = CM3Config(dim=8, max_epochs=30, batch_size=256, patience=30, learning_rate=5e-3, neighbors=5)
+
+
+def train(world: World, output: Path, **changes: Any) -> TrainingResult:
+    return cm3.run(**world.inputs(), output=output, config=CONFIG.model_copy(update=changes))
+
+
+def test_a_run_leaves_every_table_as_promised_and_beats_popularity(world: World, tmp_path: Path) -> None:
+    result = train(world, tmp_path / "out")
+    assert result.dim == 3 * CONFIG.dim + 1 + 39  # three blocks, the popularity prior, the graph filter of 40 items
+    schemas = {
+        "items": item_embeddings(result.dim),
+        "users": user_embeddings(result.dim),
+        "recommendations": RECOMMENDATIONS,
+        "metrics": METRICS,
+        "epochs": EPOCHS,
+    }
+    tables = {name: pq.read_table(path) for name, path in result.files.items()}
+    assert {name: conform(table, schemas[name]).num_rows for name, table in tables.items()}.keys() == schemas.keys()
+    assert (tables["items"].num_rows, tables["users"].num_rows) == (result.items, result.users) == (40, 60)
+    metrics = {(r["model"], r["split"], r["metric"], r["k"]): r["value"] for r in tables["metrics"].to_pylist()}
+    for split in ("valid", "test"):
+        assert metrics["cm3", split, "ndcg", 20] > metrics["popularity", split, "ndcg", 20]
+    assert metrics["cm3", "test", "ndcg", 20] == result.test["ndcg@20"]
+    assert metrics["cm3", "valid", "ndcg", 20] == result.validation
+    curve = [row["value"] for row in tables["epochs"].to_pylist() if row["metric"] == "loss"]
+    assert len(curve) == result.epochs
+    assert curve[-1] < curve[0]
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_recommendations_are_the_published_vectors_dot_products(world: World, tmp_path: Path) -> None:
+    for score, prior, part in (("dot", 0.0, 0.0), ("cosine", 0.0, 0.0), ("cosine", 0.2, 0.0), ("cosine", 0.2, 3.0)):
+        changes = {"score": score, "popularity_prior": prior, "filter_weight": part}
+        files = train(world, tmp_path / f"{score}-{prior}-{part}", max_epochs=2, **changes).files
+        users = dict(pl.read_parquet(files["users"]).iter_rows())
+        items = dict(pl.read_parquet(files["items"]).iter_rows())
+        for user, item, _, value in pl.read_parquet(files["recommendations"]).head(200).iter_rows():
+            assert np.dot(users[user], items[item]) == pytest.approx(value, abs=1e-5)
+
+
+def test_one_seed_gives_the_same_bytes_and_another_seed_other_ones(world: World, tmp_path: Path) -> None:
+    runs = [train(world, tmp_path / str(n), max_epochs=3, seed=seed).files for n, seed in enumerate((4, 4, 5))]
+    content = [Path(files["items"]).read_bytes() for files in runs]
+    assert content[0] == content[1]
+    assert content[0] != content[2]
+
+
+def test_the_order_of_the_rows_does_not_change_a_byte(world: World, tmp_path: Path) -> None:
+    shuffled = draw_world()
+    np.random.default_rng(1).shuffle(shuffled.events)
+    shuffled.vectors = {name: dict(reversed(v.items())) for name, v in shuffled.vectors.items()}
+    shuffled.write(tmp_path / "shuffled")
+    files = [train(w, tmp_path / str(n), max_epochs=2).files for n, w in enumerate((world, shuffled))]
+    for name in files[0]:
+        assert Path(files[0][name]).read_bytes() == Path(files[1][name]).read_bytes()
+
+
+def test_renaming_items_in_another_order_permutes_the_output(tmp_path: Path) -> None:
+    worlds = [draw_world(), draw_world()]
+    rename = {f"i{n:03d}": f"j{(7 * n) % 40:03d}" for n in range(40)}
+    worlds[1].events = [(u, rename[i], s) for u, i, s in worlds[1].events]
+    worlds[1].vectors = {name: {rename[i]: v for i, v in vs.items()} for name, vs in worlds[1].vectors.items()}
+    loaded = [load(**w.write(tmp_path / str(n)).inputs()) for n, w in enumerate(worlds)]
+    vectors = [build(data, CONFIG).embeddings() for data in loaded]
+    order = [loaded[1].items.index(rename[item]) for item in loaded[0].items]
+    torch.testing.assert_close(vectors[1].items[order], vectors[0].items, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(vectors[1].users, vectors[0].users, rtol=1e-4, atol=1e-5)
+
+
+def test_embeddings_do_not_depend_on_what_a_batch_left_behind(world: World) -> None:
+    dataset = load(**world.inputs())
+    model = build(dataset, CONFIG)
+    before = model.embeddings()
+    rows = torch.arange(8)
+    model.loss(Batch(rows, rows, rows), np.random.default_rng(0))["loss"].backward()  # type: ignore[no-untyped-call]
+    after = model.embeddings()
+    assert torch.equal(before.items, after.items)
+    assert torch.equal(before.users, after.users)
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_no_gradient_flows_through_the_similarity_unless_published(world: World, published: bool) -> None:
+    dataset = load(**world.inputs())
+    model = build(dataset, CONFIG.model_copy(update={"published": published, "fusion": False}))
+    rows = torch.arange(20)
+    model.loss(Batch(rows, rows, rows), np.random.default_rng(0))["loss"].backward()  # type: ignore[no-untyped-call]
+    # Without the fused block the fusion layers' only way into the loss is the similarity.
+    gradients = [encoder.fusion.weight.grad for encoder in model.encoders]
+    moved = any(g is not None and bool(g.any()) for g in gradients)
+    assert moved == published
+
+
+def test_published_similarity_climbs_while_ours_is_only_obeyed(world: World) -> None:
+    dataset = load(**world.inputs())
+    means = {}
+    for published in (False, True):
+        model = build(dataset, CONFIG.model_copy(update={"published": published, "fusion": False, "min_sim": -1.0}))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        rng = np.random.default_rng(0)
+        rows = torch.arange(40)
+        for _ in range(30):
+            optimizer.zero_grad()
+            model.loss(Batch(rows, rows, rows), rng)["loss"].backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        content = model()[2]
+        means[published] = (content @ content.T).mean().item()
+    assert means[True] > means[False] + 0.3
+
+
+@pytest.mark.parametrize("modalities", [1, 3, 5])
+def test_any_number_of_modalities_trains(small_world: Callable[..., World], tmp_path: Path, modalities: int) -> None:
+    result = train(small_world(modalities=modalities), tmp_path / "out", max_epochs=2)
+    assert result.dim == (modalities + 1) * CONFIG.dim + 1 + 39
+
+
+def test_items_without_any_modality_train_like_the_others(world: World, tmp_path: Path) -> None:
+    files = train(world, tmp_path / "out", max_epochs=3).files
+    vectors = dict(pl.read_parquet(files["items"]).iter_rows())
+    assert np.isfinite(list(vectors.values())).all()
+    assert any(vectors["i017"])  # lacks both image and text
+
+
+def test_the_similarity_table_gives_the_same_as_neighbours_computed_here(tmp_path: Path) -> None:
+    world = draw_world()
+    bare = load(**world.write(tmp_path / "bare").inputs())
+    found = exact_neighbors(bare.features, k=8)
+    cosine = {name: [None if np.isnan(c) else float(c) for c in values] for name, values in found.cosine.items()}
+    world.neighbors = [
+        (bare.items[a], bare.items[b], 0.0, {name: cosine[name][n] for name in cosine})
+        for n, (a, b) in enumerate(zip(found.item, found.neighbor, strict=True))
+    ]
+    ours, theirs = (
+        cm3.train.build(load(**w.inputs()), CONFIG) for w in (world.write(tmp_path / "with"), bare_world(tmp_path))
+    )
+    x = torch.randn(40, 3)
+    torch.testing.assert_close(ours.item_item.product(x), theirs.item_item.product(x))
+    assert isinstance(ours.item_item, Graph)
+
+
+def bare_world(folder: Path) -> World:
+    return draw_world().write(folder / "again")
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 39])
+def test_short_last_batches_train(small_world: Callable[..., World], tmp_path: Path, batch_size: int) -> None:
+    # 40 training pairs: a last batch of 5 with 7, of 1 with 39; batches of one throughout with 1.
+    result = train(small_world(users=10, each=6), tmp_path / "out", max_epochs=1, batch_size=batch_size)
+    assert np.isfinite(list(result.test.values())).all()
+
+
+def test_two_users_and_two_items_train(tmp_path: Path) -> None:
+    world = draw_world()
+    world.events = [("a", "i000", "train"), ("b", "i001", "train"), ("a", "i001", "valid"), ("b", "i000", "test")]
+    world.vectors = {"text": {"i000": np.ones(3, np.float32), "i001": None}}
+    result = train(world.write(tmp_path / "w"), tmp_path / "out", max_epochs=2)
+    assert (result.users, result.items) == (2, 2)
+
+
+def test_users_and_items_that_only_test_knows_are_ranked(tmp_path: Path) -> None:
+    world = draw_world()
+    world.events += [("new", "i001", "test"), ("u000", "fresh", "test"), ("u001", "unseen", "valid")]
+    files = train(world.write(tmp_path / "w"), tmp_path / "out", max_epochs=2).files
+    recommended = pl.read_parquet(files["recommendations"])
+    assert recommended.filter(pl.col("user_id") == "new").height > 0
+    assert "fresh" in pl.read_parquet(files["items"])["item_id"].to_list()
+
+
+def test_training_without_features_is_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least 1 feature"):
+        cm3.run(interactions=world.interactions, features={}, similarity=None, output=tmp_path, config=CONFIG)
+
+
+def test_a_device_that_is_not_here_is_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="device"):
+        train(world, tmp_path / "out", device="cuda:7")
+
+
+def test_frozen_calibration_reads_the_weighted_cosines_of_the_raw_features(world: World) -> None:
+    dataset = load(**world.inputs())
+    config = CM3Config(dim=4, calibration="frozen", min_sim=-1, modality_weights={"image": 0.25, "text": 0.75})
+    model = build(dataset, config)
+    both = np.flatnonzero(dataset.features["image"].present & dataset.features["text"].present)[:6]
+    raw = {name: f.matrix / np.maximum(np.linalg.norm(f.matrix, axis=1, keepdims=True), 1e-12)
+           for name, f in dataset.features.items()}  # fmt: skip
+    expected = 0.25 * raw["image"][both] @ raw["image"][both].T + 0.75 * raw["text"][both] @ raw["text"][both].T
+    content = torch.zeros(len(dataset.items), 4)  # the fused content must not be asked
+    found = model._similarity(content, torch.from_numpy(both))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("calibration", ["fused", "frozen", "none"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_ablations_and_precisions_train(world: World, tmp_path: Path, calibration: str, precision: str) -> None:
+    result = train(world, tmp_path / "out", max_epochs=3, calibration=calibration, precision=precision)
+    assert result.test["ndcg@20"] > 0

@@ -1,0 +1,24 @@
+"""A small catalogue with planted tastes, as Parquet."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.trainers.world import World, draw_world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """60 users, 40 items, image and text features, some items without one or both."""
+    return draw_world().write(tmp_path / "world")
+
+
+@pytest.fixture
+def small_world(tmp_path: Path) -> Callable[..., World]:
+    """The same, with the sizes or tables that a test asks for."""
+
+    def write(name: str = "world", **changes: object) -> World:
+        return draw_world(**changes).write(tmp_path / name)  # type: ignore[arg-type]
+
+    return write

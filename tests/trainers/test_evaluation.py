@@ -1,0 +1,157 @@
+"""The metrics are those of an independent implementation, and of their definitions by hand."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.training import EvaluationConfig
+from tests.trainers.world import World
+from trainers.data import Dataset, load
+from trainers.evaluation import Rows, Scorer, evaluate, recommend
+from trainers.popularity import popularity
+
+
+def random_scorer(dataset: Dataset, seed: int = 0) -> Scorer:
+    scores = np.random.default_rng(seed).random((len(dataset.users), len(dataset.items))).astype(np.float32)
+    return lambda users: torch.from_numpy(scores[users])
+
+
+def listing(dataset: Dataset, scorer: Scorer, masked: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """What ranx calls a run: user → item → score, seen items left out."""
+    scores = scorer(np.arange(len(dataset.users))).numpy()
+    for split in masked:
+        pairs = dataset.pairs(split)
+        scores[pairs[:, 0], pairs[:, 1]] = -np.inf
+    return {str(u): {str(i): float(s) for i, s in enumerate(row) if np.isfinite(s)} for u, row in enumerate(scores)}
+
+
+def tiny(pairs: dict[str, list[tuple[int, int]]], users: int, items: int) -> Dataset:
+    arrays = {s: np.array(sorted(pairs.get(s, [])), np.int64).reshape(-1, 2) for s in ("train", "valid", "test")}
+    names = [f"u{n}" for n in range(users)], [f"i{n}" for n in range(items)]
+    return Dataset(*names, arrays["train"], arrays["valid"], arrays["test"], {}, None)
+
+
+RANX = """
+import json, sys
+from ranx import Qrels, Run, evaluate
+task = json.load(sys.stdin)
+metrics = [f"{m}@{k}" for m in ("recall", "precision", "map", "ndcg", "mrr", "hit_rate") for k in task["cutoffs"]]
+print(json.dumps([evaluate(Qrels(task["relevant"]), Run(run), metrics, make_comparable=True) for run in task["runs"]]))
+"""
+
+
+def by_ranx(relevant: dict[str, dict[str, int]], runs: list[dict[str, dict[str, float]]]) -> list[dict[str, float]]:
+    """ranx in a process of its own, without numba's compiler, which would take minutes for milliseconds of work."""
+    task = json.dumps({"relevant": relevant, "runs": runs, "cutoffs": EvaluationConfig().cutoffs})
+    done = subprocess.run(
+        [sys.executable, "-c", RANX],
+        input=task,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+    )
+    answer: list[dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def test_metrics_equal_ranx(world: World) -> None:
+    dataset = load(**world.inputs())
+    scorer = random_scorer(dataset)
+    relevant: dict[str, dict[str, int]] = {}
+    for user, item in dataset.test.tolist():
+        relevant.setdefault(str(user), {})[str(item)] = 1
+    masks = {False: ("train",), True: ("train", "valid")}
+    runs = [{u: line for u, line in listing(dataset, scorer, m).items() if u in relevant} for m in masks.values()]
+    for mask_validation, theirs in zip(masks, by_ranx(relevant, runs), strict=True):
+        for block in (7, 1024):
+            config = EvaluationConfig(mask_validation=mask_validation, block=block)
+            ours = evaluate(scorer, dataset, "test", config)
+            for name, value in theirs.items():
+                metric, k = name.replace("hit_rate", "hr").split("@")
+                assert ours.values[metric, int(k)] == pytest.approx(value, abs=1e-9), name
+                assert ours.counts[metric, int(k)] == len(relevant)
+
+
+def test_ndcg_of_two_hits_in_three_by_hand() -> None:
+    dataset = tiny({"train": [(0, 4)], "test": [(0, 0), (0, 2), (0, 3)]}, users=1, items=5)
+    scores = torch.tensor([[5.0, 4.0, 3.0, 0.0, 9.0]])  # item 4 was chosen in training: it may not stand first
+    result = evaluate(
+        lambda users: scores[users].clone(), dataset, "test", EvaluationConfig(cutoffs=(3,), selection_k=3)
+    )
+    gain, ideal = 1 + 1 / np.log2(4), 1 + 1 / np.log2(3) + 1 / np.log2(4)
+    assert result.values["ndcg", 3] == pytest.approx(gain / ideal)
+    assert result.values["map", 3] == pytest.approx((1 + 2 / 3) / 3)
+    assert result.values["mrr", 3] == 1
+    assert result.values["recall", 3] == pytest.approx(2 / 3)
+
+
+def test_cold_item_groups_count_only_their_own_relevant_items() -> None:
+    train = [(u, 0) for u in range(6)] + [(0, 1), (1, 1)]
+    dataset = tiny({"train": train, "test": [(2, 1), (2, 2), (3, 2), (4, 3)]}, users=6, items=4)
+    config = EvaluationConfig(cutoffs=(1,), selection_k=1)
+    scores = torch.tensor([[0.0, 0.5, 1.0, 0.1]]).repeat(6, 1)  # item 2, that nobody chose in training, stands first
+    result = evaluate(lambda users: scores[users].clone(), dataset, "test", config)
+    assert (result.values["recall_train_0", 1], result.counts["recall_train_0", 1]) == (pytest.approx(2 / 3), 3)
+    assert (result.values["recall_train_1_4", 1], result.counts["recall_train_1_4", 1]) == (0, 1)
+    assert result.counts["recall_train_5_19", 1] == 0
+
+
+def test_coverage_and_novelty_by_hand() -> None:
+    dataset = tiny({"train": [(0, 0), (1, 0), (2, 1)], "test": [(0, 2), (1, 2), (2, 2)]}, users=3, items=4)
+    scores = torch.tensor([[0.0, 0.0, 2.0, 1.0]]).repeat(3, 1)
+    config = EvaluationConfig(cutoffs=(2,), selection_k=2)
+    result = evaluate(lambda users: scores[users].clone(), dataset, "test", config)
+    assert result.values["coverage", 2] == 2 / 4
+    assert result.values["novelty", 2] == pytest.approx(-np.log2(1 / 4))
+
+
+def test_cut_offs_above_the_number_of_items_are_handled() -> None:
+    dataset = tiny({"train": [(0, 0)], "test": [(0, 1)]}, users=1, items=2)
+    scores = torch.tensor([[0.0, 1.0]])
+    result = evaluate(lambda users: scores[users].clone(), dataset, "test", EvaluationConfig())
+    assert result.values["recall", 50] == 1
+    assert result.values["precision", 50] == 1 / 50
+
+
+def test_a_split_without_interactions_gives_zeros_over_no_users(world: World) -> None:
+    dataset = tiny({"train": [(0, 0), (1, 1)]}, users=2, items=3)
+    result = evaluate(popularity(dataset), dataset, "test", EvaluationConfig())
+    assert result.values["ndcg", 20] == 0
+    assert result.counts["ndcg", 20] == 0
+
+
+def test_the_scorer_is_asked_for_a_block_of_users_at_a_time(world: World) -> None:
+    dataset = load(**world.inputs())
+    inner, sizes = random_scorer(dataset), []
+
+    def scorer(users: Rows) -> torch.Tensor:
+        sizes.append(len(users))
+        return inner(users)
+
+    evaluate(scorer, dataset, "test", EvaluationConfig(block=16))
+    assert max(sizes) == 16
+
+
+def test_recommendations_leave_out_training_items_and_are_in_order(world: World) -> None:
+    dataset = load(**world.inputs())
+    table = recommend(random_scorer(dataset), dataset, k=100, block=13)
+    chosen = {(dataset.users[u], dataset.items[i]) for u, i in dataset.train}
+    rows = table.to_pylist()
+    assert not chosen & {(r["user_id"], r["item_id"]) for r in rows}
+    assert len(rows) == len(dataset.users) * len(dataset.items) - len(dataset.train)
+    for before, after in itertools.pairwise(rows):
+        if before["user_id"] == after["user_id"]:
+            assert after["rank"] == before["rank"] + 1
+            assert after["score"] <= before["score"]
+
+
+def test_popularity_ranks_by_training_interactions() -> None:
+    dataset = tiny({"train": [(0, 2), (1, 2), (2, 1)]}, users=3, items=3)
+    assert popularity(dataset)(np.array([0]))[0].argsort(descending=True).tolist() == [2, 1, 0]
