@@ -15,6 +15,8 @@ from rich.table import Table
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 COLUMNS = ("case", "ours", "peer", "unit", "times better", "growth", "CPU s", "wall s", "peak MB")
+WIDE = 160
+"""Columns of a table that goes to a file."""
 BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of figures -->"
 
 
@@ -43,8 +45,9 @@ def main(
     if race != "all" and race not in list(Race):
         raise typer.BadParameter(f"{race!r} is none of {', '.join(Race)}, all")
     results = [apart(name, quick) for name in Race] if race == "all" else [run(Race(race), quick)]
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     for result in results:
-        Console().print(table(result))
+        console.print(table(result))
     if race == "all":
         write(results, quick)
     if as_json:

@@ -1,8 +1,9 @@
-"""Large catalogues: only blocks of near clusters are compared.
+"""Large catalogues: each item is compared with the items of the clusters nearest to it.
 
 Items are laid out by cluster (spherical k-means on all features together). For some items the true neighbours are
-found exactly; from where those lie follows how many near clusters must be compared to reach the wanted recall, by
-every feature. Other items then measure the recall that was reached. Data without clusters need nearly all comparisons.
+found exactly; from where those lie follows with how many clusters each item must be compared to reach the wanted
+recall, by every feature. Other items then measure the recall that was reached. Data without clusters are compared
+whole.
 """
 
 import logging
@@ -13,8 +14,9 @@ import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 
-from pipeline.similarity.search import Neighbours, Schedule, Search
+from pipeline.similarity.search import Neighbours, Probe, Schedule, Search, exact_schedule
 from pipeline.similarity.vectors import Catalogue, Feature, Floats, Ints
 from schemas.similarity import FUSED, SimilarityConfig
 
@@ -22,24 +24,31 @@ logger = logging.getLogger(__name__)
 ITEMS_PER_CLUSTER = 1000
 TRAINING_PER_CLUSTER = 64
 ROWS_AT_ONCE = 32768
-NEARLY_ALL = 0.7
-"""Where more than this share of clusters is near, all are compared: the search is exact and costs little more."""
+NEARLY_ALL = 0.4
+"""Where items need more than this share of the clusters, all are compared, which serves both items of a pair at once:
+the search is exact and costs little more."""
 SEED = 0
 
 
-def clusters(catalogue: Catalogue) -> Ints:
-    """(n,) cluster of each position; the items of a cluster have similar vectors in all features together."""
+def centroids(catalogue: Catalogue) -> Floats:
+    """(clusters, sum of dims) unit centres of items with similar vectors in all features together."""
     count = max(len(catalogue) // ITEMS_PER_CLUSTER, 1)
     rng = np.random.default_rng(SEED)
     training = rng.choice(len(catalogue), min(len(catalogue), count * TRAINING_PER_CLUSTER), replace=False)
     sample = joint(catalogue, np.sort(training))
     kmeans = faiss.Kmeans(sample.shape[1], count, niter=8, seed=SEED, spherical=True, min_points_per_centroid=1)
     kmeans.train(sample)
-    centroids = torch.from_numpy(kmeans.centroids)
-    found = np.empty(len(catalogue), np.int64)
-    for start in range(0, len(catalogue), ROWS_AT_ONCE):
-        part = np.arange(start, min(start + ROWS_AT_ONCE, len(catalogue)))
-        found[part] = (torch.from_numpy(joint(catalogue, part)) @ centroids.T).argmax(dim=1).numpy()
+    return np.asarray(kmeans.centroids, np.float32)
+
+
+def nearest_clusters(catalogue: Catalogue, centres: Floats, positions: Ints, count: int) -> NDArray[np.int32]:
+    """(len, count) clusters whose centres are nearest to each item, nearest first."""
+    found = np.empty((len(positions), count), np.int32)
+    across = torch.from_numpy(centres).T
+    for start in range(0, len(positions), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        similarity = torch.from_numpy(joint(catalogue, positions[part])) @ across
+        found[part] = similarity.topk(count, dim=1).indices.numpy()
     return found
 
 
@@ -62,34 +71,43 @@ def unit(feature: Feature, positions: Ints) -> Floats:
 
 
 class Reach:
-    """Which clusters to compare, and what recall that brings.
+    """With how many clusters each item is compared, and what recall that brings.
 
     Args:
-        catalogue: laid out by cluster: `catalogue.group` is the cluster.
+        catalogue: laid out by cluster: `catalogue.group` is the one whose centre is nearest.
+        centres: see `centroids`.
     """
 
-    def __init__(self, catalogue: Catalogue, config: SimilarityConfig, k: int) -> None:
-        self.catalogue, self.k = catalogue, k
+    def __init__(self, catalogue: Catalogue, centres: Floats, config: SimilarityConfig, k: int) -> None:
+        self.catalogue, self.centres, self.k = catalogue, centres, k
         rng = np.random.default_rng(SEED)
-        known = np.flatnonzero(catalogue.pattern > 0)
-        self.sample = np.sort(rng.choice(known, min(len(known), 2 * config.recall_sample), replace=False))
+        self.known = np.flatnonzero(catalogue.pattern > 0)
+        self.sample = np.sort(rng.choice(self.known, min(len(self.known), 2 * config.recall_sample), replace=False))
         self.truth = [sample_neighbours(catalogue, c, self.sample, k) for c in range(_channels(catalogue))]
-        self.nearness = nearness(catalogue)
         choosing = np.arange(len(self.sample)) % 2 == 0
         self.checking = ~choosing
         self.target = config.recall_target
-        self.near = max(self._needed(truth, choosing) for truth in self.truth)
-        if self.near > NEARLY_ALL * len(self.nearness):
-            self.near = len(self.nearness)
+        by_nearness = nearest_clusters(catalogue, centres, self.sample, len(centres))
+        places = np.argsort(by_nearness, axis=1)
+        self.near = max(self._needed(truth, places, choosing) for truth in self.truth)
+        self.exact = self.near > NEARLY_ALL * len(centres)
 
     def schedule(self, search: Search) -> Schedule:
-        """Each pair of blocks whose clusters are near."""
-        cluster = self.catalogue.group[search.bounds[:-1]]
-        plan = []
-        for block in range(len(cluster)):
-            later = self.nearness[cluster[block], cluster[block:]] < self.near
-            plan.append((block, block + np.flatnonzero(later)))
-        return plan
+        """Each item with the clusters nearest to it: its own first, so that its cut is high when the others come."""
+        if self.exact:
+            return exact_schedule(search, whole=True)
+        clusters = nearest_clusters(self.catalogue, self.centres, self.known, self.near)
+        shape = (len(self.known), len(self.centres))
+        ends = np.arange(len(self.known) + 1, dtype=np.int64) * self.near
+        flags = np.ones(clusters.size, bool)
+        by_cluster = sparse.csr_array((flags, clusters.reshape(-1), ends), shape=shape).tocsc()
+        own, others = [], []
+        for block, cluster in enumerate(self.catalogue.group[search.bounds[:-1]].tolist()):
+            near = self.known[by_cluster.indices[by_cluster.indptr[cluster] : by_cluster.indptr[cluster + 1]]]
+            home = self.catalogue.group[near] == cluster
+            own.append(Probe(block, near[home]))
+            others.append(Probe(block, near[~home]))
+        return own + others
 
     def report(self, edges: Sequence[Neighbours]) -> dict[str, Any]:
         """What goes into the table's metadata."""
@@ -98,8 +116,8 @@ class Reach:
         for name, share in recall.items():
             if share < self.target:
                 logger.warning("similarity: recall by %s is %.3f where %.3f was wanted", name, share, self.target)
-        exact = self.near == len(self.nearness)
-        return {"exact": exact, "recall": recall, "clusters": len(self.nearness), "compared": self.near}
+        compared = len(self.centres) if self.exact else self.near
+        return {"exact": self.exact, "recall": recall, "clusters": len(self.centres), "compared": compared}
 
     def recall(self, edges: Sequence[Neighbours]) -> list[float]:
         """By channel, the share of true neighbours that were found, on items that did not choose the reach.
@@ -118,29 +136,17 @@ class Reach:
             shares.append(float(np.minimum(good, wanted).sum() / max(wanted.sum(), 1)))
         return shares
 
-    def _needed(self, truth: tuple[Ints, Floats], choosing: NDArray[np.bool_]) -> int:
-        """The fewest near clusters that hold the wanted share of the true neighbours."""
+    def _needed(self, truth: tuple[Ints, Floats], places: Ints, choosing: NDArray[np.bool_]) -> int:
+        """The fewest nearest clusters that hold the wanted share of the true neighbours.
+
+        Args:
+            places: (sample, clusters) place of each cluster among the item's nearest.
+        """
         positions, values = truth
         real = np.isfinite(values) & choosing[:, None]
-        own = np.broadcast_to(self.catalogue.group[self.sample][:, None], positions.shape)[real]
-        ranks = np.sort(self.nearness[own, self.catalogue.group[positions[real]]])
+        item = np.broadcast_to(np.arange(len(positions))[:, None], positions.shape)[real]
+        ranks = np.sort(places[item, self.catalogue.group[positions[real]]])
         return int(ranks[min(int(np.ceil(self.target * len(ranks))), len(ranks) - 1)]) + 1 if len(ranks) else 1
-
-
-def nearness(catalogue: Catalogue) -> Ints:
-    """(clusters, clusters) place of one among the other's nearest, the better of both ways; 0 for itself."""
-    count = int(catalogue.group.max(initial=0)) + 1
-    dim = sum(feature.matrix.shape[1] for feature in catalogue.features)
-    sums = np.zeros((count, dim), np.float32)
-    bounds = np.searchsorted(catalogue.group, np.arange(count + 1))
-    for cluster in range(count):
-        if bounds[cluster] < bounds[cluster + 1]:
-            sums[cluster] = joint(catalogue, np.arange(bounds[cluster], bounds[cluster + 1])).sum(axis=0)
-    means = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), np.float32(1e-12))
-    similarity = means @ means.T
-    np.fill_diagonal(similarity, 2)
-    places = np.argsort(np.argsort(-similarity, axis=1, kind="stable"), axis=1)
-    return np.minimum(places, places.T)
 
 
 def sample_neighbours(catalogue: Catalogue, channel: int, sample: Ints, k: int) -> tuple[Ints, Floats]:

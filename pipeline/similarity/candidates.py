@@ -46,10 +46,9 @@ class Candidates:
         if self._size[block] > self._limit[block]:
             self._compact(block)
 
-    def raise_cut(self, start: int, kth: Floats) -> None:
-        """Items from `start` on have met k others of approximate similarity at least `kth`."""
-        part = self.cut[start : start + len(kth)]
-        np.maximum(part, kth - np.float32(2 * self.error), out=part)
+    def raise_cut(self, items: slice | Ints, kth: Floats) -> None:
+        """Items at these positions have met k others of approximate similarity at least `kth`."""
+        self.cut[items] = np.maximum(self.cut[items], kth - np.float32(2 * self.error))
 
     def finish(self, block: int) -> tuple[Ints, Ints, Floats]:
         """The block's exact top k, by row, then similarity (descending), then order; the block's memory is freed."""

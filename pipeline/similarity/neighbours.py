@@ -60,11 +60,12 @@ def _approximate(
     raw: Mapping[str, Raw], weights: Mapping[str, float], config: SimilarityConfig, elsewhere: Elsewhere | None
 ) -> Found:
     plain = assemble(raw, weights)
-    cluster = approximate.clusters(plain)[plain.position]
+    centres = approximate.centroids(plain)
+    cluster = approximate.nearest_clusters(plain, centres, plain.position, 1)[:, 0].astype(np.int64)
     del plain
     catalogue = assemble(raw, weights, cluster)
     k = config.k - config.include_self
-    reach = approximate.Reach(catalogue, config, k)
+    reach = approximate.Reach(catalogue, centres, config, k)
     search = Search(catalogue, k)
     schedule = reach.schedule(search)
     found = elsewhere.run(search, schedule, cluster) if elsewhere else search.run(schedule)

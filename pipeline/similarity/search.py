@@ -5,9 +5,10 @@ multiplies bfloat16, blocks are computed in it; a rigorous bound on the rounding
 among the k nearest, and those are scored again in float64. The result is the same bits on every machine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +24,26 @@ MASKED = -4.0
 OUT_OF_REACH = 8.0
 """The cut of an item that does not search; above every similarity."""
 
-Schedule = Sequence[tuple[int, Ints]]
-"""(block, blocks to compare it with, none of them before it), blocks ascending."""
+
+class Pairs(NamedTuple):
+    """Compare a block with others, none of them before it: each item may become a neighbour of each other one.
+
+    A schedule's blocks ascend, so that after this no later entry touches the block.
+    """
+
+    block: int
+    others: Ints
+
+
+class Probe(NamedTuple):
+    """Compare some items, at ascending positions, with a block, whose items may become their neighbours."""
+
+    block: int
+    rows: Ints
+
+
+Schedule = Sequence[Pairs | Probe]
+"""No pair of items is compared twice."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +79,12 @@ class Operand:
         if dtype == torch.bfloat16:
             self.error += 2.0**-8
 
-    def block(self, start: int, stop: int) -> torch.Tensor:
-        """Rows of the items at positions `start` to `stop`, all of which have the feature."""
-        first = int(self.row[start])
-        return self.rows[first : first + stop - start]
+    def at(self, positions: slice | Ints) -> torch.Tensor:
+        """Rows of the items at these positions, all of which have the feature."""
+        if isinstance(positions, slice):
+            first = int(self.row[positions.start])
+            return self.rows[first : first + positions.stop - positions.start]
+        return self.rows.index_select(0, torch.from_numpy(self.row[positions]).to(self.rows.device))
 
 
 class Search:
@@ -74,38 +95,42 @@ class Search:
     """
 
     def __init__(self, catalogue: Catalogue, k: int) -> None:
-        block = BLOCK
         self.catalogue, self.k = catalogue, k
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = torch.bfloat16 if self.device.type == "cpu" and has_bfloat16() else torch.float32
         self.operands = [Operand(feature, self.device, self.dtype) for feature in catalogue.features]
-        self.bounds = block_bounds(catalogue, block)
+        self.bounds = block_bounds(catalogue, BLOCK)
         self.patterns = catalogue.pattern[self.bounds[:-1]]
         # Made once: large arrays made and freed between small ones that stay would leave holes in memory.
-        self.mask = np.empty(block * block, bool)
-        self.wide = torch.empty(block * block, dtype=torch.float32, device=self.device)
-        self._buffers = [torch.empty(block * block, dtype=d, device=self.device) for d in (self.dtype, torch.float32)]
+        self.mask = np.empty(BLOCK * BLOCK, bool)
+        self.wide = torch.empty(BLOCK * BLOCK, dtype=torch.float32, device=self.device)
+        self._buffers = [torch.empty(BLOCK * BLOCK, dtype=d, device=self.device) for d in (self.dtype, torch.float32)]
         self.twins = [feature.twin for feature in catalogue.features]
         if len(catalogue.features) > 1:
             self.twins.append(catalogue.fused_twin)
         self.channels = self._channels()
 
     def run(self, schedule: Schedule) -> list[Neighbours]:
-        """Compare the scheduled blocks; the k nearest of each item that is the first of its twins, by channel."""
+        """Compare as scheduled; the k nearest of each item that is the first of its twins, by channel."""
         found: list[list[tuple[Ints, Ints, Floats]]] = [[] for _ in self.channels]
         open_blocks = set(range(len(self.bounds) - 1))
-        total = sum(len(others) for _, others in schedule)
-        with track("similarity", total=total, unit="blocks", part="block") as advance:
-            for block, others in schedule:
-                for other in others:
-                    self._compare(block, int(other))
-                open_blocks.discard(block)
-                for channel, parts in zip(self.channels, found, strict=True):
-                    parts.append(channel.finish(block))
-                advance(len(others))
-        for block in sorted(open_blocks):
+
+        def finish(block: int) -> None:
+            open_blocks.discard(block)
             for channel, parts in zip(self.channels, found, strict=True):
                 parts.append(channel.finish(block))
+
+        with track("similarity", total=sum(map(work, schedule)), unit="blocks", part="block") as advance:
+            for step in schedule:
+                if isinstance(step, Probe):
+                    self._probe(step)
+                else:
+                    for other in step.others:
+                        self._compare(step.block, int(other))
+                    finish(step.block)
+                advance(work(step))
+        for block in sorted(open_blocks):
+            finish(block)
         return [gather(parts) for parts in found]
 
     def _channels(self) -> list["Channel"]:
@@ -115,19 +140,40 @@ class Search:
         return [Channel(self, *channel) for channel in zip(self.twins, errors, scores, strict=False)]
 
     def _compare(self, block: int, other: int) -> None:
+        """Each block's items with the other's."""
         shared = int(self.patterns[block] & self.patterns[other])
+        for channel, similarity in self._similarities(self._span(block), self._span(other), shared):
+            channel.consider(similarity, block, other)
+
+    def _probe(self, probe: Probe) -> None:
+        """A probe's items with its block's, one way, in parts that fit the buffers."""
+        pattern = self.catalogue.pattern[probe.rows]
+        for one in np.unique(pattern):
+            rows = probe.rows[pattern == one]
+            for start in range(0, len(rows), BLOCK):
+                part = rows[start : start + BLOCK]
+                shared = int(one & self.patterns[probe.block])
+                for channel, similarity in self._similarities(part, self._span(probe.block), shared):
+                    channel.consider_rows(similarity, part, probe.block)
+
+    def _similarities(self, left: slice | Ints, right: slice, shared: int) -> Iterator[tuple["Channel", torch.Tensor]]:
+        """Each channel, with the similarities of items that share these features; they may be changed."""
         members = [m for m in range(len(self.operands)) if shared >> m & 1]
         total = sum(self.catalogue.features[m].weight for m in members)
-        shape = (int(self.bounds[block + 1] - self.bounds[block]), int(self.bounds[other + 1] - self.bounds[other]))
-        mean = self._buffers[1][: shape[0] * shape[1]].view(shape).zero_() if len(self.operands) > 1 else None
+        height = left.stop - left.start if isinstance(left, slice) else len(left)
+        shape = (height, right.stop - right.start)
+        buffers = [buffer[: shape[0] * shape[1]].view(shape) for buffer in self._buffers]
+        mean = buffers[1].zero_() if len(self.operands) > 1 and total > 0 else None
         for m in members:
-            left, right = (self.operands[m].block(*self.bounds[b : b + 2]) for b in (block, other))
-            product = torch.mm(left, right.T, out=self._buffers[0][: shape[0] * shape[1]].view(shape))
-            if mean is not None and total > 0:
+            product = torch.mm(self.operands[m].at(left), self.operands[m].at(right).T, out=buffers[0])
+            if mean is not None:
                 mean.add_(product, alpha=self.catalogue.features[m].weight / total)
-            self.channels[m].consider(product, block, other)
-        if mean is not None and total > 0:
-            self.channels[-1].consider(mean, block, other)
+            yield self.channels[m], product
+        if mean is not None:
+            yield self.channels[-1], mean
+
+    def _span(self, block: int) -> slice:
+        return slice(int(self.bounds[block]), int(self.bounds[block + 1]))
 
 
 class Channel(Candidates):
@@ -154,29 +200,46 @@ class Channel(Candidates):
         """Offer what is above the cuts of the rows, and of the columns. Changes `similarity`."""
         rows, columns = self._span(block), self._span(other)
         for axis, span in enumerate((rows, columns)):
-            first, last = np.searchsorted(self.copies, span)
-            if first < last:
-                copies = torch.from_numpy(self.copies[first:last] - span[0])
-                similarity.index_fill_(axis, copies.to(similarity.device), MASKED)
+            self._mask_copies(similarity, axis, span)
         if block == other:
             similarity.fill_diagonal_(MASKED)
-        self._first_cut(similarity, rows[0])
+        self._first_cut(similarity, slice(*rows))
         i, j, values = self._above(similarity, self.cut[slice(*rows), None])
         self.offer(block, i + rows[0], j + columns[0], values)
         if block != other:
-            self._first_cut(similarity.T, columns[0])
+            self._first_cut(similarity.T, slice(*columns))
             i, j, values = self._above(similarity, self.cut[None, slice(*columns)])
             self.offer(other, j + columns[0], i + rows[0], values)
+
+    def consider_rows(self, similarity: torch.Tensor, rows: Ints, block: int) -> None:
+        """Offer the items at positions `rows` what is above their cuts. Changes `similarity`."""
+        first, last = self._span(block)
+        self._mask_copies(similarity, 1, (first, last))
+        own = np.flatnonzero((rows >= first) & (rows < last))
+        if len(own):
+            similarity[torch.from_numpy(own), torch.from_numpy(rows[own] - first)] = MASKED
+        self._first_cut(similarity, rows)
+        i, j, values = self._above(similarity, self.cut[rows][:, None])
+        at = rows[i]
+        home = np.searchsorted(self.bounds, at, side="right") - 1
+        for one, start, stop in runs(home):
+            self.offer(one, at[start:stop], j[start:stop] + first, values[start:stop])
 
     def _span(self, block: int) -> tuple[int, int]:
         return int(self.bounds[block]), int(self.bounds[block + 1])
 
-    def _first_cut(self, similarity: torch.Tensor, start: int) -> None:
-        """Where a row has no cut yet, this block's k-th value is one."""
-        if similarity.shape[1] >= self.k and (self.cut[start : start + len(similarity)] == UNKNOWN).any():
+    def _mask_copies(self, similarity: torch.Tensor, axis: int, span: tuple[int, int]) -> None:
+        first, last = np.searchsorted(self.copies, span)
+        if first < last:
+            copies = torch.from_numpy(self.copies[first:last] - span[0])
+            similarity.index_fill_(axis, copies.to(similarity.device), MASKED)
+
+    def _first_cut(self, similarity: torch.Tensor, rows: slice | Ints) -> None:
+        """Where one of these items has no cut yet, this block's k-th value is one."""
+        if similarity.shape[1] >= self.k and (self.cut[rows] == UNKNOWN).any():
             wide = self._wide[: similarity.numel()].view(similarity.shape).copy_(similarity)
             kth = wide.topk(self.k, dim=1, sorted=True).values[:, -1]
-            self.raise_cut(start, kth.cpu().numpy())
+            self.raise_cut(rows, kth.cpu().numpy())
 
     def _above(self, similarity: torch.Tensor, cut: Floats) -> tuple[Ints, Ints, Floats]:
         """Row, column and value of the entries at or above `cut`, which broadcasts."""
@@ -197,11 +260,23 @@ class Channel(Candidates):
         return i, j, similarity.reshape(-1)[torch.from_numpy(flat)].float().numpy()
 
 
-def exact_schedule(search: Search) -> Schedule:
-    """Each pair of blocks once that touches group 0, which is all of them where there is no other group."""
+def exact_schedule(search: Search, whole: bool = False) -> Sequence[Pairs]:
+    """Each pair of blocks once that touches group 0, or, where `whole`, each pair."""
     blocks = len(search.bounds) - 1
-    last = int(np.searchsorted(search.bounds, search.catalogue.front))
-    return [(block, np.arange(block, blocks)) for block in range(last)]
+    last = blocks if whole else int(np.searchsorted(search.bounds, search.catalogue.front))
+    return [Pairs(block, np.arange(block, blocks)) for block in range(last)]
+
+
+def work(step: Pairs | Probe) -> int:
+    """How many comparisons of a block with a block it is worth."""
+    return -(-len(step.rows) // BLOCK) if isinstance(step, Probe) else len(step.others)
+
+
+def runs(values: Ints) -> Iterator[tuple[int, int, int]]:
+    """(value, start, stop) of each run of equal, adjacent values."""
+    if len(values):
+        starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
+        yield from zip(values[starts].tolist(), starts.tolist(), [*starts[1:].tolist(), len(values)], strict=True)
 
 
 def block_bounds(catalogue: Catalogue, block: int) -> Ints:

@@ -17,7 +17,7 @@ from pipeline.cluster import Cluster
 from pipeline.encoders.settings import use_threads
 from pipeline.progress import track
 from pipeline.similarity.candidates import top_k
-from pipeline.similarity.search import Neighbours, Schedule, Search
+from pipeline.similarity.search import Neighbours, Schedule, Search, work
 from pipeline.similarity.vectors import Ints, assemble, read
 from pipeline.store import Store
 from schemas.errors import UserError
@@ -82,7 +82,7 @@ class Elsewhere:
 
 def split(schedule: Schedule, parts: int) -> list[Schedule]:
     """Runs of the schedule, about equal in comparisons, at most so many."""
-    ends = np.cumsum([len(others) for _, others in schedule])
+    ends = np.cumsum([work(step) for step in schedule])
     places = (ends - 1) * parts // max(int(ends[-1]) if len(ends) else 1, 1)
     return [[entry for entry, at in zip(schedule, places, strict=True) if at == place] for place in np.unique(places)]
 

@@ -152,6 +152,13 @@ def test_each_file_says_what_it_is(bucket: s3fs.S3FileSystem) -> None:
     assert json.loads(metadata[b"cm3.inputs"]).keys() == {"images"}
 
 
+def test_the_workers_log_is_json_that_says_which_run_and_stage(stack: Stack, trained: FlowRun) -> None:
+    lines = [line for line in (stack.folder / "worker.log").read_text().splitlines() if line.startswith("{")]
+    staged = [said for said in map(json.loads, lines) if "stage" in said and said["flow_run"] == trained["name"]]
+    assert {"ingest", "images", "features/sentence", "train"} <= {said["stage"] for said in staged}
+    assert {said["dataset"] for said in staged} == {"demo"}
+
+
 def ask(stack: Stack, database: str, query: str) -> list[tuple[object, ...]]:
     """Rows of a query to the PostgreSQL server of the stack."""
     settings = {"host": "127.0.0.1", "port": stack.ports["5432"], "user": "cm3", "dbname": database}

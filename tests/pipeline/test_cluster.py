@@ -14,6 +14,7 @@ from pipeline.cluster import Cluster
 from pipeline.download import spread as downloads
 from pipeline.encoders import load, shards
 from pipeline.similarity import spread
+from pipeline.similarity.search import Pairs, Probe, work
 from pipeline.store import Store
 from schemas.errors import ClusterError, UserError
 from schemas.features import PRESETS, EncoderSpec
@@ -227,10 +228,12 @@ def test_workers_together_are_no_less_polite_than_one_machine(slots: int) -> Non
 
 
 def test_parts_of_a_schedule_are_all_of_it_once_and_about_equal() -> None:
-    schedule = [(block, np.arange(block, 40)) for block in range(40)]
-    parts = spread.split(schedule, 4)
-    assert [entry[0] for part in parts for entry in part] == list(range(40))
-    sizes = [sum(len(others) for _, others in part) for part in parts]
-    assert len(parts) == 4
-    assert max(sizes) < 1.3 * min(sizes)
+    pairs = [Pairs(block, np.arange(block, 40)) for block in range(40)]
+    probes = [Probe(block, np.arange(5000 + 100 * block)) for block in range(40)]
+    for schedule in (pairs, probes):
+        parts = spread.split(schedule, 4)
+        assert [step.block for part in parts for step in part] == list(range(40))
+        sizes = [sum(map(work, part)) for part in parts]
+        assert len(parts) == 4
+        assert max(sizes) < 1.3 * min(sizes)
     assert spread.split([], 4) == []
