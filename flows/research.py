@@ -4,6 +4,7 @@ import shutil
 from contextlib import ExitStack
 
 from flows import summary, train
+from pipeline.encoders.settings import use_threads
 from pipeline.progress import Advance, track
 from pipeline.store import Store, digest
 from schemas.lineage import Lineage, TableVersion
@@ -31,6 +32,7 @@ def compare(store: Store, dataset: str, config: ComparisonConfig) -> tuple[list[
         config=config.model_dump(mode="json"),
         inputs={v.table: v.version for v in (interactions, *features.values(), similarity)},
     )
+    use_threads()
     output = store.scratch(f"comparison/{digest(lineage.key())}")
     with _Bar("comparison", "trainings") as bar:
         rows = comparison.run(
@@ -51,6 +53,7 @@ def compare(store: Store, dataset: str, config: ComparisonConfig) -> tuple[list[
 def tune(store: Store, dataset: str, config: TuningConfig) -> TuningResult:
     """Search, going on with the study that lies in the store's scratch folder."""
     interactions, features, similarity = _inputs(store, dataset)
+    use_threads()
     with _Bar("tuning", "trials") as bar:
         return tuning.run(
             interactions=interactions.path,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.encoders.settings import use_threads
 from pipeline.progress import Advance, track
 from pipeline.store import Store, digest
 from schemas.lineage import Lineage, TableVersion
@@ -55,6 +56,7 @@ def run(
     found = {table: version for table in OUTPUTS if (version := store.find(lineages[table]))}
     if len(found) == len(OUTPUTS):
         return found
+    use_threads()  # the last bits of a product follow from them: the same, whether this process has encoded or not
     work = store.scratch(f"training/{digest(lineages['epochs'].key())}")
     with track("training, at most", total=config.max_epochs, unit="epochs", part="epoch") as advance:
         result = cm3.run(

@@ -1,5 +1,8 @@
 """The main job from drawn catalogue to registered embeddings, in one process, with real models."""
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from schemas import tables
 from schemas.errors import UserError
 from schemas.ingest import IngestConfig
 from schemas.run import DemoParameters, RunSummary
-from tests.flows.conftest import small_demo
+from tests.flows.conftest import QUICK, small_demo
 
 Finished = tuple[Store, RunSummary]
 TABLES = {
@@ -93,6 +96,24 @@ def test_planted_defects_end_as_rows_with_a_reason(finished: Finished) -> None:
     quality = store.read(store.latest("demo", "quality")).to_pylist()
     assert {"items.jsonl", "interactions.csv"} <= {row["source"] for row in quality}
     assert summary.coverage["sentence"] > summary.coverage["clip"] > 0.5
+
+
+AGAIN = """
+import sys, torch
+from flows import main_job
+from schemas.run import DemoParameters
+summary = main_job.run(parameters=DemoParameters.model_validate_json(sys.argv[1]))
+print(sum(summary.encoded.values()), torch.get_num_threads())
+"""
+
+
+def test_cm3_threads_holds_for_training_too_where_nothing_is_left_to_encode(tmp_path: Path) -> None:
+    parameters = small_demo(tmp_path, features=("sentence",))
+    main_job.run(parameters=parameters)
+    other = parameters.model_copy(update={"trainer": QUICK.model_copy(update={"seed": 1})})
+    command = [sys.executable, "-c", AGAIN, other.model_dump_json()]
+    done = subprocess.run(command, env=os.environ | {"CM3_THREADS": "1"}, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 1"
 
 
 def test_a_second_run_encodes_nothing_and_finds_everything(finished: Finished) -> None:
