@@ -17,7 +17,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 COLUMNS = ("case", "ours", "peer", "unit", "times better", "growth", "CPU s", "wall s", "peak MB")
 WIDE = 160
 """Columns of a table that goes to a file."""
-BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of figures -->"
+BEGIN, END = "<!-- {} figures: written by the line below -->", "<!-- end of {} figures -->"
 
 
 class Race(StrEnum):
@@ -82,7 +82,9 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def write(results: list[dict[str, Any]], quick: bool) -> None:
-    """Put the figures between the page's two marks; the words around them are a person's."""
+    """Put the figures between the page's marks for this form; the words around them are a person's."""
+    form = "quick" if quick else "full"
+    begin, end = BEGIN.format(form), END.format(form)
     head = f"| race | {' | '.join(COLUMNS)} |"
     rule = "|---|---|--:|--:|---|--:|--:|--:|--:|--:|"
     rows = [f"| {r['race']} | " + " | ".join(_row(case)) + " |" for r in results for case in r["cases"]]
@@ -92,9 +94,9 @@ def write(results: list[dict[str, Any]], quick: bool) -> None:
         f"{machine['processor']}, {machine['memory_gb']} GB; {', '.join(f'{k} {v}' for k, v in versions.items())}."
     )
     text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text("\n".join((before + BEGIN, said, "", head, rule, *rows, END + after)), encoding="utf-8")
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    PAGE.write_text("\n".join((before + begin, said, "", head, rule, *rows, end + after)), encoding="utf-8")
 
 
 def _row(case: dict[str, Any]) -> tuple[str, ...]:
@@ -108,7 +110,8 @@ def _row(case: dict[str, Any]) -> tuple[str, ...]:
     exponents = [case.get(f"{what}_exponent") for what in ("time", "memory")]
     grows = "" if None in exponents else f"time {exponents[0]:.2f}, memory {exponents[1]:.2f}"
     figures = (number(key) for key in ("cpu_s", "wall_s", "peak_rss_mb"))
-    return (str(case["case"]), number("ours"), peer, str(case.get("unit", "")), ratio, grows, *figures)
+    name = f"{case['case']}, recall {case['recall']:.3f}" if "recall" in case else str(case["case"])
+    return (name, number("ours"), peer, str(case.get("unit", "")), ratio, grows, *figures)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,7 @@ def _context(
         "quality": sections.quality(store, tables),
         "images": sections.images(store, tables),
         "coverage": sections.coverage(store, tables),
+        "graph": sections.graph(store, tables),
         "lineage": sections.lineage(tables),
         "selection": selection,
         "spaces": found,

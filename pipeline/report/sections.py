@@ -5,8 +5,10 @@ from collections import Counter, defaultdict
 from typing import Any
 from urllib.parse import urlsplit
 
+import polars
 import pyarrow.compute as pc
 
+from pipeline import similarity
 from pipeline.report.selection import Tables
 from pipeline.report.wording import shown
 from pipeline.store import Store
@@ -16,6 +18,7 @@ from schemas.tables import ImageStatus
 TABLES = ("items", "interactions", "quality", "images", "gallery", "captions", "similarity", "embeddings/items",
           "embeddings/users", "recommendations", "metrics", "epochs")  # fmt: skip
 MAX_HOSTS = 12
+MAX_EXAMPLES = 3
 
 
 def overview(store: Store, tables: Tables) -> dict[str, Any]:
@@ -108,6 +111,30 @@ def coverage(store: Store, tables: Tables) -> list[dict[str, Any]]:
     if "embeddings/items" in tables and "items" in tables:
         rows.append(_share("trained embedding", tables["embeddings/items"].rows, tables["items"].rows, "embeddings"))
     return rows
+
+
+def graph(store: Store, tables: Tables) -> dict[str, Any] | None:
+    """The similarity graph's measures by feature, and how exact it is; None where it or its features are absent."""
+    version = tables.get("similarity")
+    inputs = json.loads(version.lineage.get("cm3.inputs", "{}")) if version else {}
+    names = [name for name in inputs if name.startswith("features/") and name in tables]
+    features = {name.removeprefix("features/"): tables[name] for name in names}
+    if version is None or not features:
+        return None
+    found = similarity.assess(store=store, graph=version, features=features, interactions=tables.get("interactions"))
+    rows: dict[str, dict[str, float]] = defaultdict(dict)
+    agreement = []
+    for row in found.to_pylist():
+        if row["other"] is None:
+            rows[row["feature"]][row["measure"]] = row["value"]
+        else:
+            agreement.append((row["feature"], row["other"], row["value"]))
+    twice = polars.DataFrame(similarity.duplicates(store=store, graph=version, features=features))
+    groups = twice.group_by("feature", "kind", maintain_order=True).agg(
+        polars.len().alias("count"), polars.struct("item_id", "duplicate_id").head(MAX_EXAMPLES).alias("examples")
+    )
+    measured = json.loads(version.lineage.get("cm3.measured", "{}"))
+    return {"rows": rows, "agreement": agreement, "duplicates": groups.to_dicts(), "measured": measured}
 
 
 def lineage(tables: Tables) -> list[dict[str, Any]]:
