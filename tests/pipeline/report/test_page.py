@@ -76,8 +76,8 @@ def data(page: Page) -> dict[str, Any]:
 
 def test_every_section_is_there_under_its_heading(page: Page) -> None:
     sections = [a["id"] for tag, a in page.tags if tag == "section"]
-    assert sections == ["summary", "quality", "coverage", "graph", "items", "captions", "map", "metrics", "cold", "users",
-                        "training", "lineage"]  # fmt: skip
+    assert sections == ["summary", "quality", "coverage", "graph", "items", "captions", "map", "metrics", "cold",
+                        "users", "training", "lineage"]  # fmt: skip
     assert [a.get("href") for tag, a in page.tags if tag == "a"][1:13] == [f"#{name}" for name in sections]
     labels = {a["aria-labelledby"] for tag, a in page.tags if tag == "section"}
     assert labels <= {a.get("id") for _, a in page.tags}
