@@ -69,8 +69,11 @@ def run(folder: Path, items: int) -> measure.Turn:
     write(folder / "raw", items)
     with served(folder / "raw") as base:
         first, second = (measure.contestant("end_to_end", "run", base, folder / "store") for _ in range(2))
-    if second.told["encoded"] or first.told["encoded"] < 2 * items:
-        raise RuntimeError(f"encoded {first.told['encoded']} of {2 * items} contents, then {second.told['encoded']}")
+    kept, vectors = first.told["kept"], first.told["vectors"]
+    if second.told["encoded"] or vectors != 2 * kept or kept < 0.99 * items:
+        raise RuntimeError(
+            f"{kept} of {items} items, {vectors} vectors by two features; then {second.told['encoded']} encoded anew"
+        )
     return first, second
 
 
@@ -180,9 +183,12 @@ def contest(base: str, store: str) -> dict[str, Any]:
         trainer=CM3Config(batch_size=8192, max_epochs=EPOCHS),
     )  # fmt: skip
     cost = measure.timed(lambda: main_job.run(parameters=parameters, call=model.call))
+    counted = [stage.counts for stage in cost.told.stages]
     return {
         "cpu": cost.cpu, "wall": cost.wall, "stages": model.stages, "model": dict(model.seconds),
         "encoded": sum(cost.told.encoded.values()),
+        "kept": next(stage.rows for stage in cost.told.stages if stage.table == "items"),
+        "vectors": sum(each["encoded"] + each["reused"] for each in counted if "reused" in each),
     }  # fmt: skip
 
 

@@ -220,6 +220,7 @@ class _Run:
         return writer.version
 
     def _publish_interactions(self, frame: pl.DataFrame, labels: NDArray[np.uint8]) -> TableVersion:
+        names = pl.Series("split", splits.SPLITS)
         with self.store.writer(INTERACTIONS, self.lineages["interactions"]) as writer:
             for start in range(0, len(frame), INTERACTION_ROWS):
                 part = frame.slice(start, INTERACTION_ROWS)
@@ -227,7 +228,7 @@ class _Run:
                     pl.col("user_id", "item_id").cast(pl.String),
                     "rating",
                     pl.col("timestamp").cast(pl.Datetime("ms", "UTC")),
-                    pl.Series("split", np.array(splits.SPLITS)[labels[start : start + len(part)]]),
+                    names.gather(labels[start : start + len(part)]),
                 ).to_arrow()
                 writer.write(table.cast(INTERACTIONS))
         return writer.version
