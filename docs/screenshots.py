@@ -21,7 +21,7 @@ def main(report: Path, folder: Path) -> None:
         _section(page, "items", folder / "report-gallery.webp")
         _point_at_the_map(page)
         _shoot(page, folder / "report-map.webp")
-        for name in ("captions", "metrics", "users", "quality", "training"):
+        for name in ("captions", "graph", "metrics", "users", "quality", "training"):
             _section(page, name, folder / f"report-{name}.webp")
         _section(_open(browser, report, 1280, 860, "dark"), "items", folder / "report-gallery-dark.webp")
         _section(_open(browser, report, 360, 740, "light"), "items", folder / "report-phone.webp")
