@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -129,10 +130,11 @@ def served(folder: Path) -> Iterator[str]:
 
 
 class ModelTime:
-    """Wall seconds by stage of what the models and matrices themselves take: outermost calls only."""
+    """Wall seconds by stage during which a model or matrix product is at work, in whichever threads."""
 
     def __init__(self) -> None:
-        self.stage, self.depth = "", 0
+        self.stage, self.at_work, self.since = "", 0, 0.0
+        self.lock = threading.Lock()
         self.seconds: dict[str, float] = defaultdict(float)
         self.stages: dict[str, float] = {}
 
@@ -141,14 +143,17 @@ class ModelTime:
         function = getattr(owner, name)
 
         def timed(*arguments: Any, **named: Any) -> Any:
-            self.depth += 1
-            begun = time.perf_counter()
+            with self.lock:
+                if not self.at_work:
+                    self.since = time.perf_counter()
+                self.at_work += 1
             try:
                 return function(*arguments, **named)
             finally:
-                self.depth -= 1
-                if not self.depth:
-                    self.seconds[self.stage] += time.perf_counter() - begun
+                with self.lock:
+                    self.at_work -= 1
+                    if not self.at_work:
+                        self.seconds[self.stage] += time.perf_counter() - self.since
 
         setattr(owner, name, timed)
 

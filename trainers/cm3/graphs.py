@@ -1,6 +1,5 @@
 """The two frozen graphs and the propagation over them."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,11 @@ from torch.nn import functional
 
 from schemas.errors import UserError
 from trainers.data import Feature, Neighbors
+
+SOLVED = 1e-8
+"""Residual, as a share of the right side's length, at which a system of `smooth_items` counts as solved."""
+MOST_STEPS = 200
+"""Of conjugate gradients; 66 reach `SOLVED` for noise 0.02, whatever the graph."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,15 @@ class Graph:
             include_last_offset=True,
         )
 
+    def halves(self, first: int) -> tuple["Graph", "Graph"]:
+        """The two blocks of a bipartite adjacency, in float64: the rows of the `first` nodes, and of the rest."""
+        edges = int(self.offsets[first])
+        weights = self.weights.double()
+        return (
+            Graph(self.columns[:edges] - first, self.offsets[: first + 1], weights[:edges], None),
+            Graph(self.columns[edges:], self.offsets[first:] - edges, weights[edges:], None),
+        )
+
     def sum_of_powers(self, x: Float[Tensor, "n dim"], layers: int) -> Float[Tensor, "n dim"]:
         """(1 + A + … + A^layers) x by Horner's rule, without gradients."""
         total = x
@@ -89,35 +102,33 @@ def propagate(x: Float[Tensor, "n dim"], graph: Graph, layers: int) -> Float[Ten
 
 
 def smooth_items(
-    items: Float[Tensor, "items dim"], graph: Graph, users: int, noise: float, steps: int = 100
+    items: Float[Tensor, "items dim"], graph: Graph, users: int, noise: float
 ) -> Float[Tensor, "items dim"]:
     """M (M + noise)^-1 · items with M = NᵀN, N the normalised interactions: a Wiener filter on the graph.
 
     Each eigenvector of M is kept by λ / (λ + noise): what many interactions support passes, what none does is dropped.
     An item without interactions, of which M says nothing, keeps its vector. Solved by conjugate gradients, one system a
-    column, in float64; `steps` leave an error below float32's for noise ≥ 0.005.
+    column, in float64, until every residual is below float32's rounding.
 
     Args:
         graph: the user-item adjacency, users first.
         noise: c > 0, in units of M's eigenvalues, which lie in [0, 1].
     Source: graph filtering as in GF-CF (arXiv 2108.07567), with Tikhonov's filter in place of the ideal one.
     """
-    exact = dataclasses.replace(graph, weights=graph.weights.double())
-    known = exact.offsets.diff()[users:] > 0
-
-    def shifted(x: Tensor) -> Tensor:
-        padded = torch.cat([x.new_zeros(users, x.shape[1]), x])
-        return exact.product(exact.product(padded))[users:].add_(x, alpha=noise)
-
+    to_users, to_items = graph.halves(users)
+    known = to_items.offsets.diff() > 0
     solution, residual = torch.zeros_like(items, dtype=torch.float64), items.double()
     direction, energy = residual.clone(), residual.square().sum(0)
-    for _ in range(steps):
-        image = shifted(direction)
+    enough = energy * SOLVED**2
+    for _ in range(MOST_STEPS):
+        image = to_items.product(to_users.product(direction)).add_(direction, alpha=noise)
         length = energy / (direction * image).sum(0).clamp_min(1e-300)
-        solution += length * direction
-        residual = residual - length * image
+        solution.addcmul_(length, direction)
+        residual.addcmul_(length, image, value=-1)
         left = residual.square().sum(0)
-        direction = residual + left / energy.clamp_min(1e-300) * direction
+        if bool((left <= enough).all()):
+            break
+        direction = torch.addcmul(residual, left / energy.clamp_min(1e-300), direction)
         energy = left
     return torch.where(known[:, None], items - noise * solution.to(items.dtype), items)
 
