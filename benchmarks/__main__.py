@@ -102,7 +102,9 @@ def write(results: list[dict[str, Any]], quick: bool) -> None:
 def _row(case: dict[str, Any]) -> tuple[str, ...]:
     def number(key: str) -> str:
         value = case.get(key)
-        return "" if value is None else f"{value:,.4g}" if isinstance(value, int | float) else str(value)
+        if value is None:
+            return ""
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
     peer = f"{number('peer')} ({case['peer_name']})" if case.get("peer_name") else number("peer")
     low, high = case.get("spread") or (None, None)
