@@ -248,7 +248,7 @@ def test_the_graph_is_measured_by_feature_and_says_how_exact_it_is(hostile_run: 
     found = similarity.assess(store=store, graph=tables["similarity"], features=features, interactions=interactions)
     values = {(row["measure"], row["feature"], row["other"]): row["value"] for row in found.to_pylist()}
     assert f"{values['lift', 'clip', None]:.1f}" in page.text
-    agreement = f"clip and sentence {percent(values['agreement', 'clip', 'sentence'])} of neighbours in common"
+    agreement = f"clip and sentence {percent(values['agreement', 'clip', 'sentence'])} in common"
     assert agreement in page.text
     twice = similarity.duplicates(store=store, graph=tables["similarity"], features=features).to_pylist()
     first = twice[0]
