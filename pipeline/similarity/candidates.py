@@ -1,5 +1,6 @@
 """Pairs that may be among an item's k nearest, kept in bounded memory while blocks of similarities stream by."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -21,7 +22,8 @@ class Candidates:
 
     Similarities come with an error of at most `error`. If `kth` is the k-th largest approximate value an item has met,
     its k-th largest exact one is at least `kth - error`, so an item of its exact top k shows at least `kth - 2 error`:
-    that is the item's cut, and nothing below it need be kept. The cut only rises.
+    that is the item's cut, and nothing below it need be kept. The cut only rises, so threads may offer at once: what
+    one chose by a cut that another has raised since is dropped later.
 
     Args:
         bounds: first position of each block, and the number of items at the end.
@@ -32,6 +34,7 @@ class Candidates:
     def __init__(self, k: int, error: float, bounds: Ints, order: Ints, score: Score) -> None:
         self.k, self.error, self.bounds, self.order, self.score = k, error, bounds, order, score
         self.cut: Floats = np.full(int(bounds[-1]), UNKNOWN, np.float32)
+        self._lock = threading.Lock()
         blocks = len(bounds) - 1
         self._pending: list[list[tuple[NDArray[np.int32], NDArray[np.int32], Floats]]] = [[] for _ in range(blocks)]
         self._size = [0] * blocks
@@ -41,14 +44,17 @@ class Candidates:
         """Keep pairs whose rows lie in `block`: positions and approximate similarities."""
         if not len(rows):
             return
-        self._pending[block].append((rows.astype(np.int32), columns.astype(np.int32), values))
-        self._size[block] += len(rows)
-        if self._size[block] > self._limit[block]:
-            self._compact(block)
+        pairs = rows.astype(np.int32), columns.astype(np.int32), values
+        with self._lock:
+            self._pending[block].append(pairs)
+            self._size[block] += len(rows)
+            if self._size[block] > self._limit[block]:
+                self._compact(block)
 
     def raise_cut(self, items: slice | Ints, kth: Floats) -> None:
         """Items at these positions have met k others of approximate similarity at least `kth`."""
-        self.cut[items] = np.maximum(self.cut[items], kth - np.float32(2 * self.error))
+        with self._lock:
+            self.cut[items] = np.maximum(self.cut[items], kth - np.float32(2 * self.error))
 
     def finish(self, block: int) -> tuple[Ints, Ints, Floats]:
         """The block's exact top k, by row, then similarity (descending), then order; the block's memory is freed."""

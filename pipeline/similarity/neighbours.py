@@ -128,8 +128,9 @@ def rows(catalogue: Catalogue, channels: list[Neighbours], config: SimilarityCon
     if config.include_self:
         known = catalogue.order[catalogue.pattern > 0]
         keys.append(known * n + known)
-    edges_sorted = np.unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
+    edges_sorted = np.sort(np.concatenate([np.empty(0, np.int64), *keys]))
     del keys
+    edges_sorted = edges_sorted[np.r_[True, edges_sorted[1:] != edges_sorted[:-1]][: len(edges_sorted)]]
     for start in range(0, n, WRITE_ITEMS):
         first, last = np.searchsorted(edges_sorted, (start * n, min(start + WRITE_ITEMS, n) * n))
         part = edges_sorted[first:last]

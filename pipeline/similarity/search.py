@@ -5,20 +5,29 @@ multiplies bfloat16, blocks are computed in it; a rigorous bound on the rounding
 among the k nearest, and those are scored again in float64. The result is the same bits on every machine.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from pipeline.encoders.settings import cpu_multiplies_bfloat16, device
 from pipeline.progress import track
 from pipeline.similarity.candidates import UNKNOWN, Candidates, Score, places
 from pipeline.similarity.vectors import PAIRS_AT_ONCE, Catalogue, Feature, Floats, Ints, row_norms
 
 BLOCK = 1024
 """Items in a block: a block of similarities (2 MB in bfloat16) stays in the second-level cache."""
+BLOCK_GPU = 8192
+"""There each block is a round trip, and takes 256 MB."""
+NEARLY_UNIT = 1e-6
+"""Rows so near to length 1 are multiplied as they were published, without a copy; the bound accounts for it."""
 MASKED = -4.0
 """Stands in a block where a pair must not be chosen; below every cut."""
 OUT_OF_REACH = 8.0
@@ -55,6 +64,10 @@ class Neighbours:
     values: Floats
 
 
+Edges = tuple[Ints, Ints, Floats]
+"""The same, of one block."""
+
+
 class Operand:
     """One feature's rows, of length 1, in the precision that blocks are multiplied in, with the error that brings.
 
@@ -67,14 +80,17 @@ class Operand:
     def __init__(self, feature: Feature, device: torch.device, dtype: torch.dtype) -> None:
         self.row = feature.row
         n, dim = feature.matrix.shape
-        self.rows = torch.empty((n, dim), dtype=dtype, device=device)
+        on_cpu, length = device.type == "cpu", feature.norm
+        as_published = on_cpu and dtype == torch.float32 and bool((np.abs(length - 1) < NEARLY_UNIT).all())
+        matrix = torch.from_numpy(feature.matrix)
+        self.rows = matrix if as_published else torch.empty((n, dim), dtype=dtype, device=device)
         residual = 0.0
         for start in range(0, n, PAIRS_AT_ONCE):
             part = slice(start, start + PAIRS_AT_ONCE)
-            unit = feature.matrix[part] / feature.norm[part, None]
-            rounded = torch.from_numpy(unit).to(dtype)
-            self.rows[part] = rounded
-            residual = max(residual, float(row_norms(unit - rounded.double().numpy()).max(initial=0)))
+            unit = feature.matrix[part] / length[part, None]
+            if not as_published:
+                self.rows[part] = torch.from_numpy(unit).to(dtype)
+            residual = max(residual, float(row_norms(unit - self.rows[part].double().cpu().numpy()).max(initial=0)))
         self.error = residual * (2 + 3 * residual) + 2 * (dim + 8) * 2.0**-24 * (1 + residual) ** 2
         if dtype == torch.bfloat16:
             self.error += 2.0**-8
@@ -87,6 +103,17 @@ class Operand:
         return self.rows.index_select(0, torch.from_numpy(self.row[positions]).to(self.rows.device))
 
 
+class Scratch(threading.local):
+    """Room for a block of similarities, once for each thread: large arrays made and freed between small ones that stay
+    would leave holes in memory.
+    """
+
+    def __init__(self, block: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.product = torch.empty(block**2, dtype=dtype, device=device)
+        self.mean, self.wide = (torch.empty(block**2, device=device) for _ in range(2))
+        self.mask = np.empty(block**2 if device.type == "cpu" else 0, bool)
+
+
 class Search:
     """The channels of a catalogue: each feature and, where there is more than one, their weighted mean.
 
@@ -96,15 +123,15 @@ class Search:
 
     def __init__(self, catalogue: Catalogue, k: int) -> None:
         self.catalogue, self.k = catalogue, k
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.dtype = torch.bfloat16 if self.device.type == "cpu" and has_bfloat16() else torch.float32
+        self.device = device()
+        on_cpu = self.device.type == "cpu"
+        self.dtype = torch.bfloat16 if on_cpu and cpu_multiplies_bfloat16() else torch.float32
+        self.block = BLOCK if on_cpu else BLOCK_GPU
         self.operands = [Operand(feature, self.device, self.dtype) for feature in catalogue.features]
-        self.bounds = block_bounds(catalogue, BLOCK)
+        self.bounds = block_bounds(catalogue, self.block)
         self.patterns = catalogue.pattern[self.bounds[:-1]]
-        # Made once: large arrays made and freed between small ones that stay would leave holes in memory.
-        self.mask = np.empty(BLOCK * BLOCK, bool)
-        self.wide = torch.empty(BLOCK * BLOCK, dtype=torch.float32, device=self.device)
-        self._buffers = [torch.empty(BLOCK * BLOCK, dtype=d, device=self.device) for d in (self.dtype, torch.float32)]
+        self.threads = torch.get_num_threads() if on_cpu else 1
+        self.scratch = Scratch(self.block, self.dtype, self.device)
         self.twins = [feature.twin for feature in catalogue.features]
         if len(catalogue.features) > 1:
             self.twins.append(catalogue.fused_twin)
@@ -112,26 +139,23 @@ class Search:
 
     def run(self, schedule: Schedule) -> list[Neighbours]:
         """Compare as scheduled; the k nearest of each item that is the first of its twins, by channel."""
-        found: list[list[tuple[Ints, Ints, Floats]]] = [[] for _ in self.channels]
-        open_blocks = set(range(len(self.bounds) - 1))
-
-        def finish(block: int) -> None:
-            open_blocks.discard(block)
-            for channel, parts in zip(self.channels, found, strict=True):
-                parts.append(channel.finish(block))
-
-        with track("similarity", total=sum(map(work, schedule)), unit="blocks", part="block") as advance:
+        done: dict[int, Future[list[Edges]]] = {}
+        with (
+            track("similarity", total=sum(map(work, schedule)), unit="blocks", part="block") as advance,
+            single_threads(self.threads) as threads,
+        ):
             for step in schedule:
                 if isinstance(step, Probe):
-                    self._probe(step)
+                    exhaust(threads.map(partial(self._probe, step.block), self._parts(step.rows)))
                 else:
-                    for other in step.others:
-                        self._compare(step.block, int(other))
-                    finish(step.block)
+                    exhaust(threads.map(partial(self._compare, step.block), step.others.tolist()))
+                    done[step.block] = threads.submit(self._finish, step.block)
                 advance(work(step))
-        for block in sorted(open_blocks):
-            finish(block)
-        return [gather(parts) for parts in found]
+            for block in range(len(self.bounds) - 1):
+                if block not in done:
+                    done[block] = threads.submit(self._finish, block)
+            parts = [done[block].result() for block in sorted(done)]
+        return [gather([part[channel] for part in parts]) for channel in range(len(self.channels))]
 
     def _channels(self) -> list["Channel"]:
         errors = [operand.error for operand in self.operands]
@@ -145,16 +169,21 @@ class Search:
         for channel, similarity in self._similarities(self._span(block), self._span(other), shared):
             channel.consider(similarity, block, other)
 
-    def _probe(self, probe: Probe) -> None:
-        """A probe's items with its block's, one way, in parts that fit the buffers."""
-        pattern = self.catalogue.pattern[probe.rows]
+    def _probe(self, block: int, rows: Ints) -> None:
+        """Items that have the same features with a block's, one way."""
+        shared = int(self.catalogue.pattern[rows[0]] & self.patterns[block])
+        for channel, similarity in self._similarities(rows, self._span(block), shared):
+            channel.consider_rows(similarity, rows, block)
+
+    def _finish(self, block: int) -> list[Edges]:
+        return [channel.finish(block) for channel in self.channels]
+
+    def _parts(self, rows: Ints) -> Iterator[Ints]:
+        """Items that have the same features, at most a block of them."""
+        pattern = self.catalogue.pattern[rows]
         for one in np.unique(pattern):
-            rows = probe.rows[pattern == one]
-            for start in range(0, len(rows), BLOCK):
-                part = rows[start : start + BLOCK]
-                shared = int(one & self.patterns[probe.block])
-                for channel, similarity in self._similarities(part, self._span(probe.block), shared):
-                    channel.consider_rows(similarity, part, probe.block)
+            alike = rows[pattern == one]
+            yield from (alike[start : start + self.block] for start in range(0, len(alike), self.block))
 
     def _similarities(self, left: slice | Ints, right: slice, shared: int) -> Iterator[tuple["Channel", torch.Tensor]]:
         """Each channel, with the similarities of items that share these features; they may be changed."""
@@ -162,10 +191,12 @@ class Search:
         total = sum(self.catalogue.features[m].weight for m in members)
         height = left.stop - left.start if isinstance(left, slice) else len(left)
         shape = (height, right.stop - right.start)
-        buffers = [buffer[: shape[0] * shape[1]].view(shape) for buffer in self._buffers]
-        mean = buffers[1].zero_() if len(self.operands) > 1 and total > 0 else None
+        size = shape[0] * shape[1]
+        product = self.scratch.product[:size].view(shape)
+        fused = len(self.operands) > 1 and total > 0
+        mean = self.scratch.mean[:size].view(shape).zero_() if fused else None
         for m in members:
-            product = torch.mm(self.operands[m].at(left), self.operands[m].at(right).T, out=buffers[0])
+            torch.mm(self.operands[m].at(left), self.operands[m].at(right).T, out=product)
             if mean is not None:
                 mean.add_(product, alpha=self.catalogue.features[m].weight / total)
             yield self.channels[m], product
@@ -184,7 +215,7 @@ class Channel(Candidates):
 
     def __init__(self, search: Search, twin: Ints, error: float, score: Score) -> None:
         super().__init__(search.k, error, search.bounds, search.catalogue.order, score)
-        self._mask, self._wide = search.mask, search.wide
+        self._scratch = search.scratch
         self.copies = np.flatnonzero(twin != np.arange(len(twin)))
         self.cut[self.copies] = OUT_OF_REACH
 
@@ -237,7 +268,7 @@ class Channel(Candidates):
     def _first_cut(self, similarity: torch.Tensor, rows: slice | Ints) -> None:
         """Where one of these items has no cut yet, this block's k-th value is one."""
         if similarity.shape[1] >= self.k and (self.cut[rows] == UNKNOWN).any():
-            wide = self._wide[: similarity.numel()].view(similarity.shape).copy_(similarity)
+            wide = self._scratch.wide[: similarity.numel()].view(similarity.shape).copy_(similarity)
             kth = wide.topk(self.k, dim=1, sorted=True).values[:, -1]
             self.raise_cut(rows, kth.cpu().numpy())
 
@@ -248,7 +279,7 @@ class Channel(Candidates):
             values = similarity[hits].float().cpu().numpy()
             where = hits.nonzero().cpu().numpy()
             return where[:, 0], where[:, 1], values
-        mask = self._mask[: similarity.numel()].reshape(similarity.shape)
+        mask = self._scratch.mask[: similarity.numel()].reshape(similarity.shape)
         if similarity.dtype == torch.bfloat16 and cut.min(initial=1) > 0:
             # Positive floats order like their bits, so sixteen-bit integers are compared; truncation lowers the cut.
             bits = (cut.view(np.int32) >> 16).astype(np.int16)
@@ -258,6 +289,27 @@ class Channel(Candidates):
         flat = np.flatnonzero(mask)
         i, j = np.divmod(flat, similarity.shape[1])
         return i, j, similarity.reshape(-1)[torch.from_numpy(flat)].float().numpy()
+
+
+@contextmanager
+def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each compute alone.
+
+    Threads that share each product of two blocks, a few milliseconds, wait for each other, and all but one wait while
+    candidates are chosen.
+    """
+    within = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(count, "similarity", torch.set_num_threads, (1,)) as threads:
+            yield threads
+    finally:
+        torch.set_num_threads(within)
+
+
+def exhaust(results: Iterator[None]) -> None:
+    """Wait for all; raises what one of them raised."""
+    for _ in results:
+        pass
 
 
 def exact_schedule(search: Search, whole: bool = False) -> Sequence[Pairs]:
@@ -305,15 +357,7 @@ def fused_score(catalogue: Catalogue) -> Score:
     return score
 
 
-def gather(parts: list[tuple[Ints, Ints, Floats]]) -> Neighbours:
-    """One set of edges from those of the blocks, rows ascending."""
-    parts = sorted((part for part in parts if len(part[0])), key=lambda part: int(part[0][0]))
-    if not parts:
-        return Neighbours(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    rows, columns, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Neighbours(rows, columns, values)
-
-
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+def gather(parts: list[Edges]) -> Neighbours:
+    """One set of edges from those of the blocks, which ascend."""
+    none = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+    return Neighbours(*(np.concatenate(column) for column in zip(none, *parts, strict=True)))

@@ -18,11 +18,13 @@ from schemas.similarity import Edges, SimilarityConfig
 from tests.pipeline.similarity.conftest import Publish, Vectors, as_edges, brute_force, random_vectors
 
 
-@pytest.fixture(params=["bfloat16", "float32"])
+@pytest.fixture(params=["bfloat16", "float32", pytest.param("cuda", marks=needs_cuda)])
 def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways blocks are multiplied, whatever this processor has."""
-    monkeypatch.setattr("pipeline.similarity.search.has_bfloat16", lambda: request.param == "bfloat16")
-    monkeypatch.setattr("pipeline.similarity.search.BLOCK", 64)
+    """Each way blocks are multiplied, whatever this processor has."""
+    monkeypatch.setenv("CM3_DEVICE", "cuda:0" if request.param == "cuda" else "cpu")
+    monkeypatch.setattr("pipeline.similarity.search.cpu_multiplies_bfloat16", lambda: request.param == "bfloat16")
+    for block in ("BLOCK", "BLOCK_GPU"):
+        monkeypatch.setattr(f"pipeline.similarity.search.{block}", 64)
     return str(request.param)
 
 
@@ -32,8 +34,14 @@ def close_together(seed: int, n: int) -> Vectors:
     return {f"i{row:03d}": np.float32(1) + np.float32(3e-3) * noise[row] for row in range(n)}
 
 
+def of_length_1(vectors: Vectors) -> Vectors:
+    """As encoders publish them."""
+    return {item: row if row is None else row / np.float32(np.linalg.norm(row)) for item, row in vectors.items()}
+
+
 CASES: dict[str, Mapping[str, Vectors]] = {
     "one feature": {"text": random_vectors(0, 300)},
+    "vectors of length 1": {"text": of_length_1(random_vectors(13, 300))},
     "two features with gaps": {"image": random_vectors(1, 200, absent=0.4), "text": random_vectors(2, 250, absent=0.1)},
     "twins in one feature and in both": {
         "image": random_vectors(3, 220, repeated=0.6),
