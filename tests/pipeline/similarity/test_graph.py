@@ -15,6 +15,7 @@ from schemas import tables
 from schemas.errors import UserError
 from schemas.lineage import Lineage
 from schemas.similarity import Edges, SimilarityConfig
+from tests.gpu import needs_cuda
 from tests.pipeline.similarity.conftest import Publish, Vectors, as_edges, brute_force, random_vectors
 
 

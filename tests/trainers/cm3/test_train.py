@@ -13,6 +13,7 @@ import torch
 from schemas.errors import UserError
 from schemas.tables import EPOCHS, METRICS, RECOMMENDATIONS, conform, item_embeddings, user_embeddings
 from schemas.training import CM3Config, TrainingResult
+from tests.gpu import needs_cuda
 from tests.trainers.world import World, draw_world
 from trainers import cm3
 from trainers.cm3.graphs import Graph, exact_neighbors
@@ -66,6 +67,14 @@ def test_one_seed_gives_the_same_bytes_and_another_seed_other_ones(world: World,
     content = [Path(files["items"]).read_bytes() for files in runs]
     assert content[0] == content[1]
     assert content[0] != content[2]
+
+
+@needs_cuda
+def test_a_gpu_trains_as_well_and_one_seed_gives_the_same_bytes_there(world: World, tmp_path: Path) -> None:
+    gpu = [train(world, tmp_path / f"gpu{n}", device="cuda") for n in range(2)]
+    assert Path(gpu[0].files["items"]).read_bytes() == Path(gpu[1].files["items"]).read_bytes()
+    cpu = train(world, tmp_path / "cpu", device="cpu", precision="float32")
+    assert gpu[0].test["ndcg@20"] == pytest.approx(cpu.test["ndcg@20"], abs=0.05)
 
 
 def test_the_order_of_the_rows_does_not_change_a_byte(world: World, tmp_path: Path) -> None:
