@@ -1,0 +1,6 @@
+"""Tests that need a GPU; they skip where there is none. Without `CM3_DEVICE=cpu` the whole suite computes on it."""
+
+import pytest
+import torch
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
