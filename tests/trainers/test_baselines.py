@@ -67,7 +67,7 @@ def test_content_neighbours_score_by_likeness_to_the_users_items(tmp_path: Path)
 
 def test_lightgcn_is_the_mean_of_its_layers(world: World) -> None:
     dataset = load(**world.inputs())
-    model = LightGCN(LightGCNConfig(dim=4, layers=2), dataset)
+    model = LightGCN(LightGCNConfig(device="cpu", dim=4, layers=2), dataset)
     x = torch.cat([model.users, model.items])
     first = model.graph.product(x)
     expected = (x + first + model.graph.product(first)) / 3
@@ -76,7 +76,7 @@ def test_lightgcn_is_the_mean_of_its_layers(world: World) -> None:
 
 def test_freedom_drops_its_share_of_edges_and_embeds_with_all_of_them(world: World) -> None:
     dataset = load(**world.inputs())
-    model = FREEDOM(FREEDOMConfig(dim=4, edge_dropout=0.75), dataset)
+    model = FREEDOM(FREEDOMConfig(device="cpu", dim=4, edge_dropout=0.75), dataset)
     before = model.embeddings()
     model.begin_epoch(np.random.default_rng(0))
     assert len(model.graph.columns) == 2 * round(len(dataset.train) * 0.25)

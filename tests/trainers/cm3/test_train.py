@@ -21,7 +21,7 @@ from trainers.cm3.train import build
 from trainers.data import load
 from trainers.fit import Batch
 
-CONFIG = CM3Config(dim=8, max_epochs=30, batch_size=256, patience=30, learning_rate=5e-3, neighbors=5)
+CONFIG = CM3Config(dim=8, max_epochs=30, batch_size=256, patience=30, learning_rate=5e-3, neighbors=5, device="cpu")
 
 
 def train(world: World, output: Path, **changes: Any) -> TrainingResult:
@@ -209,7 +209,9 @@ def test_a_device_that_is_not_here_is_refused(world: World, tmp_path: Path) -> N
 
 def test_frozen_calibration_reads_the_weighted_cosines_of_the_raw_features(world: World) -> None:
     dataset = load(**world.inputs())
-    config = CM3Config(dim=4, calibration="frozen", min_sim=-1, modality_weights={"image": 0.25, "text": 0.75})
+    config = CM3Config(
+        dim=4, device="cpu", calibration="frozen", min_sim=-1, modality_weights={"image": 0.25, "text": 0.75}
+    )
     model = build(dataset, config)
     both = np.flatnonzero(dataset.features["image"].present & dataset.features["text"].present)[:6]
     raw = {name: f.matrix / np.maximum(np.linalg.norm(f.matrix, axis=1, keepdims=True), 1e-12)
