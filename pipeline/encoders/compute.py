@@ -1,5 +1,6 @@
 """How a model's arithmetic is done: the dtype policy, and a batch a core."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -7,7 +8,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from pipeline.encoders.settings import cpu_multiplies_bfloat16, device, threads
+from pipeline.encoders.settings import cpu_multiplies_bfloat16, device, native_bfloat16, threads
+
+logger = logging.getLogger(__name__)
 
 B = TypeVar("B")
 R = TypeVar("R")
@@ -61,15 +64,18 @@ class Bfloat16Pointwise(nn.Module):
 def prepare(model: nn.Module, dtype: str) -> None:
     """Put `model` in inference mode on this process's device, its products in `dtype`.
 
-    float32 is float32: a GPU's convolutions are not left to TF32, torch's default, which has bfloat16's exponents and
-    ten bits of mantissa.
+    Where the processor has no bfloat16 products they stay in float32: emulated, they are slower, and their rounding
+    makes a vector depend on its neighbours in the batch. And float32 is float32: a GPU's convolutions are not left to
+    TF32, torch's default, which keeps ten bits of mantissa.
     Channels last is the order the convolution kernels work in: twice as fast on the CPU for EfficientNet.
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     model.eval().requires_grad_(False).to(device())
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
-    if dtype == "bfloat16":
+    if dtype == "bfloat16" and native_bfloat16():
         _take_products_in_bfloat16(model)
+    elif dtype == "bfloat16":
+        logger.warning("this processor has no bfloat16 products: dtype=bfloat16 is computed in float32")
 
 
 def side_by_side(forward: Callable[[B], R], batches: Iterable[B]) -> Iterator[R]:

@@ -79,9 +79,14 @@ def resolve_dtype(policy: str) -> Resolved:
     """What `auto` means on this machine: bfloat16 where it is multiplied natively, float32 elsewhere."""
     if policy != "auto":
         return "bfloat16" if policy == "bfloat16" else "float32"
+    return "bfloat16" if native_bfloat16() else "float32"
+
+
+def native_bfloat16() -> bool:
+    """Whether this process's device multiplies bfloat16 natively."""
     if device().type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if cpu_multiplies_bfloat16() else "float32"
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return cpu_multiplies_bfloat16()
 
 
 @functools.cache
