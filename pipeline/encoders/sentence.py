@@ -36,11 +36,14 @@ class SentenceEncoder:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Batches hold texts of like length, at most `batch_tokens` tokens with padding."""
+        features = self._model.preprocess(list(texts), prompt=self._spec.prompt or None)
+        if "attention_mask" not in features:  # a table of word vectors: nothing is padded
+            return self._forward(features)
         rows = np.empty((len(texts), self.dim), np.float32)
-        batches = list(by_length(self._lengths(texts), tokens_at_once(self._spec.batch_tokens)))
-        prompt = self._spec.prompt or None
-        tokenized = (self._model.preprocess([texts[i] for i in batch], prompt=prompt) for batch in batches)
-        for batch, vectors in zip(batches, side_by_side(self._forward, tokenized), strict=True):
+        lengths = features["attention_mask"].sum(dim=1).tolist()
+        batches = list(by_length(lengths, tokens_at_once(self._spec.batch_tokens)))
+        parts = (_part(features, batch, max(lengths[i] for i in batch)) for batch in batches)
+        for batch, vectors in zip(batches, side_by_side(self._forward, parts), strict=True):
             rows[batch] = vectors
         return rows
 
@@ -50,9 +53,14 @@ class SentenceEncoder:
         vectors = self._model(on_device)["sentence_embedding"]
         return finish(vectors, normalize=self._spec.normalize, truncate_dim=self._spec.truncate_dim)
 
-    def _lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens in each text, as the model will see it."""
-        longest = self._model.max_seq_length or 512
-        prompted = [self._spec.prompt + text for text in texts]
-        tokens = self._model.tokenizer(prompted, truncation=True, max_length=longest, return_attention_mask=False)
-        return [len(ids) for ids in tokens["input_ids"]]
+
+def _part(features: dict[str, Any], batch: list[int], longest: int) -> dict[str, Any]:
+    """Some texts' features, without the padding that only longer texts needed."""
+    padded = features["attention_mask"].shape
+    width = slice(longest) if bool(features["attention_mask"][:, 0].all()) else slice(padded[1] - longest, None)
+
+    def cut(value: Any) -> Any:
+        whole = isinstance(value, torch.Tensor) and value.shape == padded
+        return value[batch][:, width] if whole else value
+
+    return {name: cut(value) for name, value in features.items()}

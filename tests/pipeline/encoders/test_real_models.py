@@ -11,6 +11,7 @@ import timm
 import torch
 from PIL import Image
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import StaticEmbedding
 
 from pipeline import offline
 from pipeline.encoders import load
@@ -56,6 +57,16 @@ def test_a_prompt_and_a_cut_are_those_of_sentence_transformers(minilm: SentenceT
     theirs = minilm.encode(
         TEXTS, prompt="product: ", truncate_dim=64, normalize_embeddings=True, show_progress_bar=False
     )
+    np.testing.assert_allclose(ours.encode(TEXTS), theirs, atol=2e-6)
+
+
+def test_a_table_of_word_vectors_is_a_model_too(minilm: SentenceTransformer, tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).standard_normal((minilm.tokenizer.vocab_size, 16)).astype(np.float32)
+    static = SentenceTransformer(modules=[StaticEmbedding(minilm.tokenizer, embedding_weights=weights)], device="cpu")
+    static.save_pretrained(str(tmp_path / "static"))
+    ours = encoder(PRESET["sentence"], model=str(tmp_path / "static"), revision=None)
+    assert isinstance(ours, TextEncoder)
+    theirs = static.encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
     np.testing.assert_allclose(ours.encode(TEXTS), theirs, atol=2e-6)
 
 
