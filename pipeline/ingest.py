@@ -258,5 +258,7 @@ class _ItemWriter:
 
     def flush(self) -> None:
         if self.rows:
-            self.file.write_table(pa.Table.from_pylist(self.rows, schema=ITEMS))
+            # By column: `Table.from_pylist` takes 20 times as long.
+            columns = [pa.array([row[field.name] for row in self.rows], field.type) for field in ITEMS]
+            self.file.write_table(pa.table(columns, schema=ITEMS))
             self.rows = []

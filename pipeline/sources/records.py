@@ -126,6 +126,8 @@ def _line_by_line(data: bytes, first: int, schema: Mapping[str, Any], guard: Lin
 def as_text(value: Any) -> str | None:
     """A scalar as text, whole floats without their point; None for what is empty or no scalar."""
     if isinstance(value, str):
+        if value.isascii():
+            return value or None
         # A lone surrogate is legal in JSON's escapes but not in UTF-8.
         return value.encode(errors="replace").decode() or None
     if isinstance(value, bool) or not isinstance(value, int | float):
