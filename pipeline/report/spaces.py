@@ -1,6 +1,7 @@
 """The spaces in which items have neighbours and a place on the map: each feature, the fused similarity, CM3."""
 
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ import polars
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.encoders.settings import threads
 from pipeline.report.results import model_title
 from pipeline.report.selection import Selection, Tables
 from pipeline.report.wording import shown
@@ -47,19 +49,22 @@ class Space:
 
 def spaces(store: Store, tables: Tables, selection: Selection, config: ReportConfig) -> list[Space]:
     """Features by name, then the fused similarity, then CM3; those that the run made."""
-    found = []
+    found: list[tuple[Space, str]] = []
     features = [name.removeprefix("features/") for name in tables if name.startswith("features/")]
     for name in sorted(features, key=lambda name: (_ORDER.index(name) if name in _ORDER else 9, name)):
-        table = f"features/{name}"
-        space = Space(name, _TITLES.get(name, name.replace("_", " ").capitalize()), _encoder(tables[table]))
-        found.append(_from_vectors(space, store, tables[table], selection, config))
+        title = _TITLES.get(name, name.replace("_", " ").capitalize())
+        found.append((Space(name, title, _encoder(tables[f"features/{name}"])), f"features/{name}"))
     if "similarity" in tables:
-        fused = Space("similarity", "Fused similarity", "the item graph that the trainer reads")
-        found.append(_from_table(fused, store, tables["similarity"], selection, config))
+        found.append((Space("similarity", "Fused similarity", "the item graph that the trainer reads"), "similarity"))
     if "embeddings/items" in tables:
-        trained = Space(config.model, model_title(config.model), "trained embeddings")
-        found.append(_from_vectors(trained, store, tables["embeddings/items"], selection, config))
-    return found
+        found.append((Space(config.model, model_title(config.model), "trained embeddings"), "embeddings/items"))
+
+    def filled(space: Space, table: str) -> Space:
+        fill = _from_table if table == "similarity" else _from_vectors
+        return fill(space, store, tables[table], selection, config)
+
+    with ThreadPoolExecutor(threads(), "map") as pool:
+        return list(pool.map(filled, *zip(*found, strict=True))) if found else []
 
 
 def nearest(vectors: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
@@ -80,12 +85,15 @@ def project(vectors: Floats, seed: int) -> NDArray[np.int64]:
     """t-SNE on the cosine, scaled into 0…1000. Args: vectors (n ≥ 5, dim). Returns: (n, 2).
 
     scikit-learn's, as it is compiled ahead of time: UMAP would spend half a minute of a small run in numba's compiler.
+    On one thread: its 500 short steps, shared by two, took up to five times as long where another process held a core.
     """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     projection = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=seed, max_iter=500)
-    flat = np.asarray(projection.fit_transform(vectors), dtype=np.float64)
+    with threadpool_limits(1, user_api="openmp"):
+        flat = np.asarray(projection.fit_transform(vectors), dtype=np.float64)
     low, high = np.percentile(flat, 0.5, axis=0), np.percentile(flat, 99.5, axis=0)  # one outlier must not rule
     scaled = (flat - low) / np.maximum(high - low, 1e-9)
     return np.clip(np.round(scaled * 1000), 0, 1000).astype(np.int64)
