@@ -72,7 +72,9 @@ class TrainingConfig(_Frozen):
     )
     filter: GraphFilterConfig = GraphFilterConfig()
     top_k: int = Field(default=50, ge=1, description="recommendations written for each user, items")
-    device: str = Field(default="auto", description='"auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", …')
+    device: str = Field(
+        default="auto", description='"auto" (`CM3_DEVICE`, else CUDA where there is one), "cpu", "cuda:1", …'
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="of the large matrix products in training; parameters and evaluation stay float32. auto: bfloat16 "

@@ -141,9 +141,13 @@ def fit(
 
 
 def torch_device(name: str) -> torch.device:
-    """The device asked for; "auto" is CUDA where there is one. Raises: UserError: no such device here."""
+    """The device asked for; "auto" is the first of `CM3_DEVICE`, else CUDA where there is one.
+
+    Raises: UserError: no such device here.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        named = os.environ.get("CM3_DEVICE", "").split(",")[0]
+        name = named or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:

@@ -18,7 +18,7 @@ from tests.trainers.world import World, draw_world
 from trainers import cm3
 from trainers.cm3.train import build
 from trainers.data import Dataset, load
-from trainers.fit import Embeddings, NegativeSampler, fit, published_embeddings
+from trainers.fit import Embeddings, NegativeSampler, fit, published_embeddings, torch_device
 
 
 def dataset_of(chosen: list[set[int]], items: int) -> Dataset:
@@ -181,3 +181,12 @@ def test_an_unreadable_checkpoint_is_left_aside(world: World, tmp_path: Path) ->
     dataset, config = load(**world.inputs()), CM3Config(dim=4, max_epochs=1)
     assert fit(build(dataset, config), dataset, config, checkpoint=checkpoint).epochs == 1
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
+
+
+def test_one_setting_names_the_device_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CM3_DEVICE", "meta,cpu")  # a device that every machine has, and that is not the default
+    assert torch_device("auto").type == "meta"
+    assert torch_device("cpu").type == "cpu"
+    monkeypatch.setenv("CM3_DEVICE", "cuda:99")
+    with pytest.raises(UserError, match="cuda:99"):
+        torch_device("auto")
