@@ -106,8 +106,13 @@ def row_hashes(frame: pl.DataFrame, seed: int) -> NDArray[np.uint64]:
 
 def _id_hashes(ids: pl.Series, seed: int) -> NDArray[np.uint64]:
     unique = ids.unique()
-    key = seed.to_bytes(8, "little")
-    hashed = b"".join(blake2b(text.encode(), digest_size=8, key=key).digest() for text in unique.cast(pl.String))
+    keyed = blake2b(digest_size=8, key=seed.to_bytes(8, "little"))
+    hashes = []
+    for text in unique.cast(pl.String).cast(pl.Binary).to_list():
+        state = keyed.copy()  # takes half the time of a new one
+        state.update(text)
+        hashes.append(state.digest())
+    hashed = b"".join(hashes)
     places = unique.to_physical().to_numpy()
     table = np.zeros(int(places.max()) + 1 if len(places) else 0, dtype=np.uint64)
     table[places] = np.frombuffer(hashed, dtype="<u8")
