@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pipeline.encoders.settings import cpu_multiplies_bfloat16, device
+from pipeline.encoders.settings import cpu_multiplies_bfloat16, device, threads
 from pipeline.progress import track
 from pipeline.similarity.candidates import UNKNOWN, Candidates, Score, places
 from pipeline.similarity.vectors import PAIRS_AT_ONCE, Catalogue, Feature, Floats, Ints, row_norms
@@ -130,7 +130,7 @@ class Search:
         self.operands = [Operand(feature, self.device, self.dtype) for feature in catalogue.features]
         self.bounds = block_bounds(catalogue, self.block)
         self.patterns = catalogue.pattern[self.bounds[:-1]]
-        self.threads = torch.get_num_threads() if on_cpu else 1
+        self.threads = threads() if on_cpu else 1
         self.scratch = Scratch(self.block, self.dtype, self.device)
         self.twins = [feature.twin for feature in catalogue.features]
         if len(catalogue.features) > 1:
@@ -142,18 +142,18 @@ class Search:
         done: dict[int, Future[list[Edges]]] = {}
         with (
             track("similarity", total=sum(map(work, schedule)), unit="blocks", part="block") as advance,
-            single_threads(self.threads) as threads,
+            single_threads(self.threads) as pool,
         ):
             for step in schedule:
                 if isinstance(step, Probe):
-                    exhaust(threads.map(partial(self._probe, step.block), self._parts(step.rows)))
+                    exhaust(pool.map(partial(self._probe, step.block), self._parts(step.rows)))
                 else:
-                    exhaust(threads.map(partial(self._compare, step.block), step.others.tolist()))
-                    done[step.block] = threads.submit(self._finish, step.block)
+                    exhaust(pool.map(partial(self._compare, step.block), step.others.tolist()))
+                    done[step.block] = pool.submit(self._finish, step.block)
                 advance(work(step))
             for block in range(len(self.bounds) - 1):
                 if block not in done:
-                    done[block] = threads.submit(self._finish, block)
+                    done[block] = pool.submit(self._finish, block)
             parts = [done[block].result() for block in sorted(done)]
         return [gather([part[channel] for part in parts]) for channel in range(len(self.channels))]
 
@@ -300,8 +300,8 @@ def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """
     within = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(count, "similarity", torch.set_num_threads, (1,)) as threads:
-            yield threads
+        with ThreadPoolExecutor(count, "similarity", torch.set_num_threads, (1,)) as pool:
+            yield pool
     finally:
         torch.set_num_threads(within)
 
