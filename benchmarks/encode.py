@@ -24,7 +24,6 @@ from pipeline import features, offline
 from pipeline.demo import catalogue
 from pipeline.encoders import load, settings
 from pipeline.encoders.base import ImageEncoder, TextEncoder
-from pipeline.encoders.batches import by_length
 from pipeline.encoders.compute import side_by_side
 from pipeline.store import Store
 from schemas.features import PRESETS, EncoderSpec
@@ -132,13 +131,8 @@ class Decoded(torch.utils.data.Dataset[torch.Tensor]):
 def pipeline_over_bare_model_text(texts: list[str], repeats: int) -> dict[str, Any]:
     """The whole stage against the model's forward alone on tokenized, sorted, padded batches. Goal: ratio ≥ 0.95."""
     encoder: Any = load.load(SPECS["sentence"])
-    lengths = encoder._lengths(texts)
-    batches = [
-        encoder._model.preprocess([texts[i] for i in batch])
-        for start in range(0, len(texts), features.TEXT_SHARD)
-        for batch in by_length(lengths[start : start + features.TEXT_SHARD], settings.tokens_at_once(None))
-        for batch in [[start + i for i in batch]]
-    ]
+    shards = (texts[start : start + features.TEXT_SHARD] for start in range(0, len(texts), features.TEXT_SHARD))
+    batches = [batch for shard in shards for _, batch in encoder.tokenized(shard)]
 
     @torch.inference_mode()
     def forward(batch: dict[str, Any]) -> None:

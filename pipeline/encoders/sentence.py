@@ -36,16 +36,20 @@ class SentenceEncoder:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Batches hold texts of like length, at most `batch_tokens` tokens with padding."""
+        rows = np.empty((len(texts), self.dim), np.float32)
+        batches = self.tokenized(texts)
+        for (places, _), vectors in zip(batches, side_by_side(self._forward, (f for _, f in batches)), strict=True):
+            rows[places] = vectors
+        return rows
+
+    def tokenized(self, texts: Sequence[str]) -> list[tuple[list[int], dict[str, Any]]]:
+        """Batches as places in `texts` and what the model reads, each text tokenized once."""
         features = self._model.preprocess(list(texts), prompt=self._spec.prompt or None)
         if "attention_mask" not in features:  # a table of word vectors: nothing is padded
-            return self._forward(features)
-        rows = np.empty((len(texts), self.dim), np.float32)
+            return [([*range(len(texts))], features)]
         lengths = features["attention_mask"].sum(dim=1).tolist()
-        batches = list(by_length(lengths, tokens_at_once(self._spec.batch_tokens)))
-        parts = (_part(features, batch, max(lengths[i] for i in batch)) for batch in batches)
-        for batch, vectors in zip(batches, side_by_side(self._forward, parts), strict=True):
-            rows[batch] = vectors
-        return rows
+        batches = by_length(lengths, tokens_at_once(self._spec.batch_tokens))
+        return [(batch, _part(features, batch, max(lengths[i] for i in batch))) for batch in batches]
 
     @torch.inference_mode()
     def _forward(self, features: dict[str, Any]) -> Vectors:
