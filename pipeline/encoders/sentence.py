@@ -7,12 +7,19 @@ from typing import Any
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.encoders.base import Fingerprint, Vectors, finish
 from pipeline.encoders.batches import by_length
 from pipeline.encoders.compute import prepare, side_by_side
 from pipeline.encoders.settings import device, tokens_at_once
 from schemas.features import EncoderSpec
+
+Features = dict[str, Any]
+"""What the model reads: tensors of (texts, tokens), and what belongs to all texts."""
+MASK = "attention_mask"
+TOKENIZED = 64
+"""Texts tokenized together."""
 
 
 class SentenceEncoder:
@@ -42,29 +49,39 @@ class SentenceEncoder:
             rows[places] = vectors
         return rows
 
-    def tokenized(self, texts: Sequence[str]) -> list[tuple[list[int], dict[str, Any]]]:
-        """Batches as places in `texts` and what the model reads, each text tokenized once."""
-        features = self._model.preprocess(list(texts), prompt=self._spec.prompt or None)
-        if "attention_mask" not in features:  # a table of word vectors: nothing is padded
-            return [([*range(len(texts))], features)]
-        lengths = features["attention_mask"].sum(dim=1).tolist()
-        batches = by_length(lengths, tokens_at_once(self._spec.batch_tokens))
-        return [(batch, _part(features, batch, max(lengths[i] for i in batch))) for batch in batches]
+    def tokenized(self, texts: Sequence[str]) -> list[tuple[list[int], Features]]:
+        """Batches as places in `texts` and what the model reads, each text tokenized once.
+
+        The library pads what it tokenizes together, so texts of about one length go to it together; their true lengths
+        then make the batches.
+        """
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        parts = [order[start : start + TOKENIZED] for start in range(0, len(order), TOKENIZED)]
+        prompt = self._spec.prompt or None
+        found = [self._model.preprocess([texts[place] for place in part], prompt=prompt) for part in parts]
+        if any(MASK not in features for features in found):  # a table of word vectors: nothing is padded
+            return list(zip(parts, found, strict=True))
+        tokenizer, names = self._model.tokenizer, _padded_names(found[0]) if found else []
+        rows: dict[int, torch.Tensor] = {}  # place → (tokens, names), without padding
+        for part, features in zip(parts, found, strict=True):
+            together = torch.stack([features[name] for name in names], dim=-1)
+            for place, row, length in zip(part, together, features[MASK].sum(dim=1).tolist(), strict=True):
+                rows[place] = row[:length] if tokenizer.padding_side == "right" else row[len(row) - length :]
+        batches = []
+        for places in by_length([len(rows[i]) for i in range(len(texts))], tokens_at_once(self._spec.batch_tokens)):
+            padded = pad_sequence([rows[i] for i in places], batch_first=True, padding_side=tokenizer.padding_side)
+            features = found[0] | dict(zip(names, padded.unbind(-1), strict=True))
+            features["input_ids"].masked_fill_(features[MASK] == 0, tokenizer.pad_token_id or 0)
+            batches.append((places, features))
+        return batches
 
     @torch.inference_mode()
-    def _forward(self, features: dict[str, Any]) -> Vectors:
+    def _forward(self, features: Features) -> Vectors:
         on_device = {k: v.to(self._model.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
         vectors = self._model(on_device)["sentence_embedding"]
         return finish(vectors, normalize=self._spec.normalize, truncate_dim=self._spec.truncate_dim)
 
 
-def _part(features: dict[str, Any], batch: list[int], longest: int) -> dict[str, Any]:
-    """Some texts' features, without the padding that only longer texts needed."""
-    padded = features["attention_mask"].shape
-    width = slice(longest) if bool(features["attention_mask"][:, 0].all()) else slice(padded[1] - longest, None)
-
-    def cut(value: Any) -> Any:
-        whole = isinstance(value, torch.Tensor) and value.shape == padded
-        return value[batch][:, width] if whole else value
-
-    return {name: cut(value) for name, value in features.items()}
+def _padded_names(features: Features) -> list[str]:
+    """Names of what has a number for each token."""
+    return [name for name, value in features.items() if getattr(value, "shape", None) == features[MASK].shape]

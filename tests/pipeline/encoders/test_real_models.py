@@ -16,6 +16,7 @@ from sentence_transformers.models import StaticEmbedding
 from pipeline import offline
 from pipeline.encoders import load
 from pipeline.encoders.base import ImageEncoder, TextEncoder
+from pipeline.encoders.sentence import SentenceEncoder
 from pipeline.encoders.settings import native_bfloat16
 from schemas.features import PRESETS, EncoderSpec
 
@@ -58,6 +59,24 @@ def test_a_prompt_and_a_cut_are_those_of_sentence_transformers(minilm: SentenceT
         TEXTS, prompt="product: ", truncate_dim=64, normalize_embeddings=True, show_progress_bar=False
     )
     np.testing.assert_allclose(ours.encode(TEXTS), theirs, atol=2e-6)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_each_text_keeps_its_own_tokens_whichever_side_is_padded(minilm: SentenceTransformer, side: str) -> None:
+    ours = encoder(PRESET["sentence"], batch_tokens=128)
+    assert isinstance(ours, SentenceEncoder)
+    ours._model.tokenizer.padding_side = side
+    found = {}
+    for places, features in ours.tokenized([*TEXTS, *TEXTS[:3]]):
+        width = int(features["attention_mask"].sum(dim=1).max())
+        assert features["input_ids"].shape == (len(places), width), "no batch is wider than its longest text"
+        for place, ids, mask in zip(places, features["input_ids"], features["attention_mask"], strict=True):
+            found[place] = ids[mask == 1].tolist()
+            assert set(ids[mask == 0].tolist()) <= {minilm.tokenizer.pad_token_id}
+    longest = minilm.max_seq_length
+    assert [found[i] for i in range(len(found))] == [
+        minilm.tokenizer(text, truncation=True, max_length=longest)["input_ids"] for text in [*TEXTS, *TEXTS[:3]]
+    ]
 
 
 def test_a_table_of_word_vectors_is_a_model_too(minilm: SentenceTransformer, tmp_path: Path) -> None:
