@@ -152,7 +152,7 @@ def torch_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"device: expected auto, cpu or cuda[:N] as this machine has, found {name!r}: {error}"
+            f"device (or CM3_DEVICE): expected auto, cpu or cuda[:N] as this machine has, found {name!r}: {error}"
         ) from error
 
 

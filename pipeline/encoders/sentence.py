@@ -59,19 +59,21 @@ class SentenceEncoder:
         parts = [order[start : start + TOKENIZED] for start in range(0, len(order), TOKENIZED)]
         prompt = self._spec.prompt or None
         found = [self._model.preprocess([texts[place] for place in part], prompt=prompt) for part in parts]
-        if any(MASK not in features for features in found):  # a table of word vectors: nothing is padded
+        if not all(map(_is_padded, found)):  # such as a table of word vectors
             return list(zip(parts, found, strict=True))
-        tokenizer, names = self._model.tokenizer, _padded_names(found[0]) if found else []
+        names = [name for name, value in found[0].items() if isinstance(value, torch.Tensor)] if found else []
         rows: dict[int, torch.Tensor] = {}  # place → (tokens, names), without padding
         for part, features in zip(parts, found, strict=True):
+            known = features[MASK].bool()
             together = torch.stack([features[name] for name in names], dim=-1)
-            for place, row, length in zip(part, together, features[MASK].sum(dim=1).tolist(), strict=True):
-                rows[place] = row[:length] if tokenizer.padding_side == "right" else row[len(row) - length :]
+            rows |= zip(part, torch.split(together[known], known.sum(dim=1).tolist()), strict=True)
+        side = "left" if any(map(_is_padded_left, found)) else "right"
+        fill = getattr(self._model.tokenizer, "pad_token_id", None) or 0
         batches = []
         for places in by_length([len(rows[i]) for i in range(len(texts))], tokens_at_once(self._spec.batch_tokens)):
-            padded = pad_sequence([rows[i] for i in places], batch_first=True, padding_side=tokenizer.padding_side)
+            padded = pad_sequence([rows[i] for i in places], batch_first=True, padding_side=side)
             features = found[0] | dict(zip(names, padded.unbind(-1), strict=True))
-            features["input_ids"].masked_fill_(features[MASK] == 0, tokenizer.pad_token_id or 0)
+            features["input_ids"].masked_fill_(features[MASK] == 0, fill)
             batches.append((places, features))
         return batches
 
@@ -82,6 +84,15 @@ class SentenceEncoder:
         return finish(vectors, normalize=self._spec.normalize, truncate_dim=self._spec.truncate_dim)
 
 
-def _padded_names(features: Features) -> list[str]:
-    """Names of what has a number for each token."""
-    return [name for name, value in features.items() if getattr(value, "shape", None) == features[MASK].shape]
+def _is_padded(features: Features) -> bool:
+    """Whether all tensors are whole numbers, one for each text and token, and a mask says which tokens are real."""
+    tensors = [value for value in features.values() if isinstance(value, torch.Tensor)]
+    like = features.get(MASK)
+    return "input_ids" in features and all(
+        like is not None and value.shape == like.shape and value.dtype == torch.int64 for value in tensors
+    )
+
+
+def _is_padded_left(features: Features) -> bool:
+    mask = features[MASK]
+    return bool(((mask[:, 0] == 0) & (mask[:, -1] == 1)).any())

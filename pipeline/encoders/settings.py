@@ -1,4 +1,4 @@
-"""Environment variables of the encoders, read here and nowhere else, and what follows from the machine."""
+"""Environment variables of the encoders, read here (trainers heed `CM3_DEVICE`), and what follows from the machine."""
 
 import functools
 import logging

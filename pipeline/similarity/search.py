@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.encoders.settings import cpu_multiplies_bfloat16, device, threads
 from pipeline.progress import track
@@ -104,14 +105,32 @@ class Operand:
 
 
 class Scratch(threading.local):
-    """Room for a block of similarities, once for each thread: large arrays made and freed between small ones that stay
-    would leave holes in memory.
+    """Room for a block of similarities, made once in each thread that uses it: large arrays made and freed between
+    small ones that stay would leave holes in memory.
     """
 
-    def __init__(self, block: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.product = torch.empty(block**2, dtype=dtype, device=device)
-        self.mean, self.wide = (torch.empty(block**2, device=device) for _ in range(2))
-        self.mask = np.empty(block**2 if device.type == "cpu" else 0, bool)
+    def __init__(self, pairs: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._pairs, self._dtype, self._device = pairs, dtype, device
+
+    @cached_property
+    def product(self) -> torch.Tensor:
+        """A feature's similarities, in the precision of the product."""
+        return torch.empty(self._pairs, dtype=self._dtype, device=self._device)
+
+    @cached_property
+    def mean(self) -> torch.Tensor:
+        """The weighted mean over features, float32."""
+        return torch.empty(self._pairs, device=self._device)
+
+    @cached_property
+    def wide(self) -> torch.Tensor:
+        """A copy in float32."""
+        return torch.empty(self._pairs, device=self._device)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """What is above the cuts."""
+        return np.empty(self._pairs, bool)
 
 
 class Search:
@@ -119,19 +138,20 @@ class Search:
 
     Args:
         k: neighbours to find, the item itself not counted.
+        block: items in a block, which a schedule counts in; what suits this process's device where None.
     """
 
-    def __init__(self, catalogue: Catalogue, k: int) -> None:
+    def __init__(self, catalogue: Catalogue, k: int, block: int | None = None) -> None:
         self.catalogue, self.k = catalogue, k
         self.device = device()
         on_cpu = self.device.type == "cpu"
         self.dtype = torch.bfloat16 if on_cpu and cpu_multiplies_bfloat16() else torch.float32
-        self.block = BLOCK if on_cpu else BLOCK_GPU
+        self.block = block or (BLOCK if on_cpu else BLOCK_GPU)
         self.operands = [Operand(feature, self.device, self.dtype) for feature in catalogue.features]
         self.bounds = block_bounds(catalogue, self.block)
         self.patterns = catalogue.pattern[self.bounds[:-1]]
         self.threads = threads() if on_cpu else 1
-        self.scratch = Scratch(self.block, self.dtype, self.device)
+        self.scratch = Scratch(self.block**2, self.dtype, self.device)
         self.twins = [feature.twin for feature in catalogue.features]
         if len(catalogue.features) > 1:
             self.twins.append(catalogue.fused_twin)
@@ -298,12 +318,11 @@ def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     Threads that share each product of two blocks, a few milliseconds, wait for each other, and all but one wait while
     candidates are chosen.
     """
-    within = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(count, "similarity", torch.set_num_threads, (1,)) as pool:
             yield pool
     finally:
-        torch.set_num_threads(within)
+        torch.set_num_threads(threads())  # what one thread sets, torch takes as every new thread's
 
 
 def exhaust(results: Iterator[None]) -> None:

@@ -35,6 +35,7 @@ class Layout:
 
     Attributes:
         group: of each item, as `assemble` takes it.
+        block: items in a block; the schedule counts in them, and a worker's own device may prefer another size.
     """
 
     store: str
@@ -42,11 +43,12 @@ class Layout:
     weights: Mapping[str, float]
     group: Ints | None
     k: int
+    block: int
 
     def key(self) -> str:
         """Equal for equal layouts."""
         versions = {name: version.key for name, version in self.features.items()}
-        described = canonical_json([self.store, versions, dict(self.weights), self.k])
+        described = canonical_json([self.store, versions, dict(self.weights), self.k, self.block])
         group = b"" if self.group is None else self.group.tobytes()
         return hashlib.sha256(described.encode() + group).hexdigest()
 
@@ -69,7 +71,7 @@ class Elsewhere:
         Raises:
             UserError: a worker cannot read the store, or the cluster was lost.
         """
-        layout = Layout(self.store.uri, self.features, self.weights, group, search.k)
+        layout = Layout(self.store.uri, self.features, self.weights, group, search.k, search.block)
         parts = split(schedule, PARTS * self.cluster.slots())
         found = [Neighbours(*_empty()) for _ in search.channels]
         order, k = search.catalogue.order, search.k
@@ -117,7 +119,7 @@ class _Kept:
         use_threads()
         store = Store(layout.store)
         raw = {name: read(store, _visible(store, layout.features[name])) for name in sorted(layout.features)}
-        return Search(assemble(raw, layout.weights, layout.group), layout.k)
+        return Search(assemble(raw, layout.weights, layout.group), layout.k, layout.block)
 
     @classmethod
     def put(cls, layout: Layout, search: Search) -> None:

@@ -136,6 +136,7 @@ def test_the_graph_is_the_bytes_of_one_machine_though_a_worker_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two: DaskCluster, approximate_above: int
 ) -> None:
     config = SimilarityConfig(k=5, approximate_above=approximate_above)
+    monkeypatch.setattr("pipeline.similarity.search.BLOCK", 512)  # not what the workers would choose, as beside a GPU
     given = [random_vectors(seed, 4000, dim=24, absent=0.1, repeated=0.05) for seed in (1, 2)]
 
     def publish(store: Store) -> Published:
@@ -175,7 +176,7 @@ def test_a_worker_with_another_model_is_refused(two: DaskCluster) -> None:
 def test_a_worker_that_does_not_reach_the_store_says_what_it_misses(tmp_path: Path, two: DaskCluster) -> None:
     version = publish_feature(Store(tmp_path), "a", random_vectors(1, 20))
     away = version.model_copy(update={"path": "/nowhere/a.parquet"})
-    layout = spread.Layout(str(tmp_path), {"a": away}, {"a": 1.0}, None, 3)
+    layout = spread.Layout(str(tmp_path), {"a": away}, {"a": 1.0}, None, 3, 1024)
     with pytest.raises(UserError, match=r"finds no /nowhere/a.parquet.*use a store that all machines reach"):
         list(Cluster(two.client).map(spread.search_part, [(None, (layout, []))]))
 
