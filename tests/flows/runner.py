@@ -66,6 +66,7 @@ class Run:
 
 
 def _child(parameters: DemoParameters, pipe: Connection) -> None:
+    os.environ["CM3_THREADS"] = "1"  # as the stack's processes: in float32 their number moves the last bits
     import torch
 
     from flows import main_job
