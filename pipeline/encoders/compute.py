@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -87,9 +88,16 @@ def side_by_side(forward: Callable[[B], R], batches: Iterable[B]) -> Iterator[R]
     if device().type != "cpu" or threads() == 1:
         yield from map(forward, batches)
         return
+    with one_thread_each(threads()) as pool:
+        yield from pool.map(forward, batches)
+
+
+@contextmanager
+def one_thread_each(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each compute alone: those that share small products wait for each other more than they compute."""
     try:
-        with ThreadPoolExecutor(threads(), "forward", initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(forward, batches)
+        with ThreadPoolExecutor(count, "product", torch.set_num_threads, (1,)) as pool:
+            yield pool
     finally:
         torch.set_num_threads(threads())  # what one thread sets, torch takes as every new thread's
 

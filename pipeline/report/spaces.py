@@ -59,12 +59,13 @@ def spaces(store: Store, tables: Tables, selection: Selection, config: ReportCon
     if "embeddings/items" in tables:
         found.append((Space(config.model, model_title(config.model), "trained embeddings"), "embeddings/items"))
 
-    def filled(space: Space, table: str) -> Space:
+    def filled(entry: tuple[Space, str]) -> Space:
+        space, table = entry
         fill = _from_table if table == "similarity" else _from_vectors
         return fill(space, store, tables[table], selection, config)
 
     with ThreadPoolExecutor(threads(), "map") as pool:
-        return list(pool.map(filled, *zip(*found, strict=True))) if found else []
+        return list(pool.map(filled, found))
 
 
 def nearest(vectors: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:

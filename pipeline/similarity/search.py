@@ -7,8 +7,7 @@ among the k nearest, and those are scored again in float64. The result is the sa
 
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.encoders.compute import one_thread_each
 from pipeline.encoders.settings import cpu_multiplies_bfloat16, device, threads
 from pipeline.progress import track
 from pipeline.similarity.candidates import UNKNOWN, Candidates, Score, places
@@ -158,17 +158,20 @@ class Search:
         self.channels = self._channels()
 
     def run(self, schedule: Schedule) -> list[Neighbours]:
-        """Compare as scheduled; the k nearest of each item that is the first of its twins, by channel."""
+        """Compare as scheduled; the k nearest of each item that is the first of its twins, by channel.
+
+        Each thread takes blocks of its own; the pairs of a step are all compared before the next begins.
+        """
         done: dict[int, Future[list[Edges]]] = {}
         with (
             track("similarity", total=sum(map(work, schedule)), unit="blocks", part="block") as advance,
-            single_threads(self.threads) as pool,
+            one_thread_each(self.threads) as pool,
         ):
             for step in schedule:
                 if isinstance(step, Probe):
-                    exhaust(pool.map(partial(self._probe, step.block), self._parts(step.rows)))
+                    list(pool.map(partial(self._probe, step.block), self._parts(step.rows)))
                 else:
-                    exhaust(pool.map(partial(self._compare, step.block), step.others.tolist()))
+                    list(pool.map(partial(self._compare, step.block), step.others.tolist()))
                     done[step.block] = pool.submit(self._finish, step.block)
                 advance(work(step))
             for block in range(len(self.bounds) - 1):
@@ -309,26 +312,6 @@ class Channel(Candidates):
         flat = np.flatnonzero(mask)
         i, j = np.divmod(flat, similarity.shape[1])
         return i, j, similarity.reshape(-1)[torch.from_numpy(flat)].float().numpy()
-
-
-@contextmanager
-def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that each compute alone.
-
-    Threads that share each product of two blocks, a few milliseconds, wait for each other, and all but one wait while
-    candidates are chosen.
-    """
-    try:
-        with ThreadPoolExecutor(count, "similarity", torch.set_num_threads, (1,)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads())  # what one thread sets, torch takes as every new thread's
-
-
-def exhaust(results: Iterator[None]) -> None:
-    """Wait for all; raises what one of them raised."""
-    for _ in results:
-        pass
 
 
 def exact_schedule(search: Search, whole: bool = False) -> Sequence[Pairs]:
