@@ -187,7 +187,7 @@ def test_no_block_errs_by_more_than_its_bound(dtype: torch.dtype, dim: int) -> N
     operand = Operand(catalogue.features[0], torch.device("cpu"), dtype)
     laid_out = catalogue.features[0].matrix.astype(np.float64)
     laid_out /= np.linalg.norm(laid_out, axis=1, keepdims=True)
-    product = (operand.at(slice(0, 300)) @ operand.at(slice(0, 300)).T).double().numpy()
+    product = (operand.span(slice(0, 300)) @ operand.span(slice(0, 300)).T).double().numpy()
     worst = np.abs(product - laid_out @ laid_out.T).max()
     assert 0 < worst <= operand.error
     assert operand.error < 0.02
