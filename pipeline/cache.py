@@ -14,12 +14,13 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.store import Store, explained, write_atomically
+from pipeline.store import Store, explained, parquet_options, write_atomically
 
 MAX_ROWS = 1 << 32
 """Rows of a shard at most: shard and row share one integer in the index, a fifth of a tuple's memory."""
 OPEN_SHARDS = 8
-"""Shards kept in memory by `lookup`: neighbours in a catalogue were mostly finished together."""
+"""Shards kept in memory, the last that were appended or looked up: neighbours in a catalogue were mostly finished
+together."""
 
 
 class ShardCache:
@@ -57,13 +58,14 @@ class ShardCache:
         """Keep finished rows: one new shard, written atomically. Names sort by time, so the newest row is read."""
         if len(table) == 0:
             return
-        buffer = io.BytesIO()
-        pq.write_table(table.select(self.schema.names).cast(self.schema), buffer, compression="zstd")
+        buffer, table = io.BytesIO(), table.select(self.schema.names).cast(self.schema)
+        pq.write_table(table, buffer, **parquet_options(self.schema))
         path = f"{self._folder}/{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
         with explained(f"finished work ({path.rsplit('/', 1)[0]})", self._store):
             write_atomically(self._fs, path, buffer.getvalue())
         with self._lock:
             self._add(path, table[self.key].to_pylist())
+            self._remember(len(self._shards) - 1, table.cast(self._nullable()))
 
     def lookup(self, keys: Sequence[str]) -> pa.Table:
         """One row a key, in the order asked; where a key is absent every other column is null."""
@@ -91,11 +93,14 @@ class ShardCache:
     def _read(self, shard: int) -> pa.Table:
         if shard not in self._open:
             with self._fs.open(self._shards[shard], "rb") as file:
-                self._open[shard] = pq.read_table(file).replace_schema_metadata(None).cast(self._nullable())
-            while len(self._open) > OPEN_SHARDS:
-                self._open.popitem(last=False)
+                self._remember(shard, pq.read_table(file).replace_schema_metadata(None).cast(self._nullable()))
         self._open.move_to_end(shard)
         return self._open[shard]
+
+    def _remember(self, shard: int, rows: pa.Table) -> None:
+        self._open[shard] = rows
+        while len(self._open) > OPEN_SHARDS:
+            self._open.popitem(last=False)
 
     def _add(self, path: str, keys: list[str]) -> None:
         self._shards.append(path)

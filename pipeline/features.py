@@ -215,15 +215,15 @@ def _hash_of_all(hashes: list[str]) -> str | None:
 
 def _means(rows: Vectors, counts: np.ndarray, *, normalize: bool) -> pa.FixedSizeListArray:
     """One vector an item from `counts` rows each, in order: null of none, the very row of one, the mean of several."""
-    owners = np.repeat(np.arange(len(counts)), counts)
-    sums = np.zeros((len(counts), rows.shape[1]))
-    np.add.at(sums, owners, rows)
-    means = sums / np.maximum(counts, 1)[:, None]
+    some = counts > 0
+    means = np.zeros((len(counts), rows.shape[1]))
+    means[some] = np.add.reduceat(rows, (np.cumsum(counts) - counts)[some], axis=0, dtype=np.float64)
+    means[some] /= counts[some, None]
     if normalize:
         several = counts > 1
         lengths = np.linalg.norm(means[several], axis=1, keepdims=True)
         means[several] /= np.where(lengths > 0, lengths, 1)
-    return fixed_width_from(means.astype(np.float32), missing=counts == 0)
+    return fixed_width_from(means.astype(np.float32), missing=~some)
 
 
 def fixed_width_from(values: Vectors, missing: np.ndarray | None = None) -> pa.FixedSizeListArray:

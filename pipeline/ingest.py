@@ -19,7 +19,7 @@ from pipeline.items import Finisher
 from pipeline.raw import RawFile
 from pipeline.sources import open_source
 from pipeline.sources.base import Quality, Source
-from pipeline.store import Store, explained
+from pipeline.store import Store, explained, parquet_options
 from schemas.errors import UserError
 from schemas.ingest import AmazonSource, IngestConfig, SourceConfig
 from schemas.lineage import Lineage, TableVersion
@@ -248,7 +248,7 @@ class _ItemWriter:
     """Rows of `ITEMS` to a Parquet file, a few thousand at a time."""
 
     def __init__(self, path: Path) -> None:
-        self.file = pq.ParquetWriter(path, ITEMS, compression="zstd")
+        self.file = pq.ParquetWriter(path, ITEMS, **parquet_options(ITEMS))
         self.rows: list[dict[str, object]] = []
 
     def __call__(self, row: dict[str, object]) -> None:
