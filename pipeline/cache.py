@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.store import Store, explained, parquet_options, write_atomically
+from pipeline.store import PARQUET, Store, explained, write_atomically
 
 MAX_ROWS = 1 << 32
 """Rows of a shard at most: shard and row share one integer in the index, a fifth of a tuple's memory."""
@@ -59,7 +59,7 @@ class ShardCache:
         if len(table) == 0:
             return
         buffer, table = io.BytesIO(), table.select(self.schema.names).cast(self.schema)
-        pq.write_table(table, buffer, **parquet_options(self.schema))
+        pq.write_table(table, buffer, **PARQUET)
         path = f"{self._folder}/{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
         with explained(f"finished work ({path.rsplit('/', 1)[0]})", self._store):
             write_atomically(self._fs, path, buffer.getvalue())

@@ -19,7 +19,7 @@ from pipeline.items import Finisher
 from pipeline.raw import RawFile
 from pipeline.sources import open_source
 from pipeline.sources.base import Quality, Source
-from pipeline.store import Store, explained, parquet_options
+from pipeline.store import PARQUET, Store, explained
 from schemas.errors import UserError
 from schemas.ingest import AmazonSource, IngestConfig, SourceConfig
 from schemas.lineage import Lineage, TableVersion
@@ -212,11 +212,10 @@ class _Run:
         return (frame, labels) if ok.all() else (frame.filter(ok), labels[ok])
 
     def _publish_items(self, scratch: Path, kept: set[str]) -> TableVersion:
-        ids = pa.array(sorted(kept), pa.string())
         with self.store.writer(ITEMS, self.lineages["items"]) as writer:
             for batch in pq.ParquetFile(scratch).iter_batches(ITEM_ROWS):
                 table = pa.Table.from_batches([batch])
-                writer.write(table.filter(pa.compute.is_in(table["item_id"], ids)))
+                writer.write(table.filter(pa.array([item in kept for item in table["item_id"].to_pylist()])))
         return writer.version
 
     def _publish_interactions(self, frame: pl.DataFrame, labels: NDArray[np.uint8]) -> TableVersion:
@@ -248,7 +247,7 @@ class _ItemWriter:
     """Rows of `ITEMS` to a Parquet file, a few thousand at a time."""
 
     def __init__(self, path: Path) -> None:
-        self.file = pq.ParquetWriter(path, ITEMS, **parquet_options(ITEMS))
+        self.file = pq.ParquetWriter(path, ITEMS, **PARQUET)
         self.rows: list[dict[str, object]] = []
 
     def __call__(self, row: dict[str, object]) -> None:

@@ -105,7 +105,7 @@ def k_core(users: NDArray[Any], items: NDArray[Any], k: int) -> NDArray[np.int64
     rows = np.arange(len(users))
     users, items = users.astype(np.intp), items.astype(np.intp)  # what bincount and indexing would make of them anew
     while len(rows):
-        ok = (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)
+        ok = (np.bincount(users) >= k)[users] & (np.bincount(items) >= k)[items]
         if ok.all():
             break
         rows, users, items = rows[ok], users[ok], items[ok]

@@ -47,16 +47,13 @@ def per_user(users: Codes, times: NDArray[np.int64], ties: NDArray[np.uint64], *
     """Users of 3 to `few` - 1 interactions: last test, second last valid. From `few` on, at random: ⌊n/10⌋ valid,
     ⌊n/5⌋ - ⌊n/10⌋ test: the sizes of the paper's table (Clothing 197,338 train, 40,150 valid, 41,189 test)."""
     counts = np.bincount(users)
-    many = counts[users] >= few
+    many = (counts >= few)[users]
     order = _sorted_by(users, np.where(many, ties, _by_time(times, ties)))
-    ordered = users[order]
-    ends = np.cumsum(counts)
-    from_last = ends[ordered] - 1 - np.arange(len(users))
-    of_user = counts[ordered]
-    tested = np.where(of_user < HELD_OUT_FROM, 0, np.where(of_user < few, 1, of_user // 5 - of_user // 10))
-    held_out = np.where(of_user < HELD_OUT_FROM, 0, np.where(of_user < few, 2, of_user // 5))
+    tested = np.where(counts < HELD_OUT_FROM, 0, np.where(counts < few, 1, counts // 5 - counts // 10))
+    held_out = np.where(counts < HELD_OUT_FROM, 0, np.where(counts < few, 2, counts // 5))
+    of_each = np.stack([counts - held_out, held_out - tested, tested], axis=1)
     labels = np.empty(len(users), dtype=np.uint8)
-    labels[order] = np.where(from_last < tested, TEST, np.where(from_last < held_out, VALID, TRAIN))
+    labels[order] = np.repeat(np.tile(np.array([TRAIN, VALID, TEST], np.uint8), len(counts)), of_each.reshape(-1))
     return labels
 
 

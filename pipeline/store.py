@@ -33,6 +33,9 @@ from schemas.tables import conform
 PART_BYTES = 1 << 30
 """A new part file is begun after this many bytes, so no single object grows with the catalogue."""
 ROW_GROUP_ROWS = 8192
+PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}
+"""How our files are written. Among so few rows hardly an id comes twice, no vector and no picture: dictionaries make
+files of interactions a quarter larger, and take three quarters of the time to write vectors."""
 READ_BYTES = 1 << 20
 """Read ahead of a column while streaming. Without it Arrow holds whole row groups, compressed and not; with threads,
 each keeps memory of its own."""
@@ -294,7 +297,7 @@ class TableWriter:
     def _open(self) -> pq.ParquetWriter:
         if self._file is None:
             self.paths.append(self.staging / f"part-{len(self.paths):05d}.parquet")
-            self._file = pq.ParquetWriter(self.paths[-1], self._described, **parquet_options(self.schema))
+            self._file = pq.ParquetWriter(self.paths[-1], self._described, **PARQUET)
         return self._file
 
 
@@ -313,20 +316,6 @@ class explained(ContextDecorator):  # noqa: N801 - reads as a word: `with explai
                 f"Could not write {self.what} to {self.store}: {error}. Versions published before are untouched. Free "
                 "space or mend the store, then run again: finished shards are kept."
             ) from error
-
-
-def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """How our files are written: zstd, and dictionaries but for vectors and pictures, whose values do not repeat.
-
-    Looking for repetition took four fifths of the time to write 1,024 vectors.
-    """
-    dictionaries = []
-    for field in schema:
-        nested = pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type)
-        values = field.type.value_type if nested else field.type
-        if not pa.types.is_binary(values) and not (nested and pa.types.is_floating(values)):
-            dictionaries.append(f"{field.name}.list.element" if nested else field.name)
-    return {"compression": "zstd", "use_dictionary": dictionaries}
 
 
 def parse_reference(reference: str) -> tuple[str, str, str]:

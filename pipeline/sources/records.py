@@ -25,7 +25,7 @@ def parse_json(line: bytes) -> Record:
         ValueError: it is anything else.
     """
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode(errors="surrogatepass"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(record, dict):
