@@ -3,8 +3,8 @@
 Recall, NDCG, precision and MAP at 5, 10, 20 and 50. All get the same lists of 50 items for 19,445 users and the same
 held-out items, and must give the same means: ranx (compiled), Cornac (its metric objects, user by user) and a loop of
 our own, as lean as plain Python gets. The ranking itself (one matrix product and a top-k) is common to all and left
-out. RecBole is not raced: its environment would hold a second torch of several
-gigabytes.
+out. RecBole is not raced: 1.2.1, its last, uses names that numpy 2 no longer has (`np.float_`), and needs a torch of
+its own.
 """
 
 import json
