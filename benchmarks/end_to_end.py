@@ -1,8 +1,9 @@
 """Race: a drawn catalogue from raw files over HTTP to the registered version, against the models' own time.
 
-The peer is what cannot be left out: the encoders' forward passes, the products of similarities, and the steps of the
-training (loss, backward, optimiser), timed inside the same run. The rest is ours to keep small. A second run over the
-unchanged catalogue is raced against the first. The catalogue comes from a server in a process of its own.
+The peer is what cannot be left out: the encoders' forward passes, the products of similarities and of scores, the steps
+of the training (loss, backward, optimiser), the graph's products and its singular vectors, timed inside the same run.
+The rest is ours to keep small. A second run over the unchanged catalogue is raced against the first. The catalogue
+comes from a server in a process of its own.
 """
 
 import csv
@@ -174,12 +175,16 @@ def contest(base: str, store: str) -> dict[str, Any]:
     from flows import main_job
     from schemas.run import CatalogueParameters
     from schemas.training import CM3Config
+    from trainers import graph_filter
+    from trainers.cm3.graphs import Graph
     from trainers.cm3.model import CM3
 
     model = ModelTime()
     model.around(sentence_transformers.SentenceTransformer, "forward")
     model.around(timm.models.efficientnet.EfficientNet, "forward")
     model.around(torch, "mm")
+    model.around(Graph, "product")
+    model.around(graph_filter, "svds")
     model.around(CM3, "loss")
     model.around(torch.autograd, "backward")
     model.around(torch.optim.Adam, "step")

@@ -186,7 +186,7 @@ def embedding_scorer(
     users, items = published_embeddings(embeddings, dataset, config, filter_weight)
 
     def scorer(rows: Rows) -> Tensor:
-        return users[torch.from_numpy(rows).to(users.device)] @ items.T
+        return torch.mm(users[torch.from_numpy(rows).to(users.device)], items.T)
 
     return scorer
 
