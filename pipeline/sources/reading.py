@@ -1,5 +1,6 @@
 """Raw bytes to blocks of whole lines, gzip or not, with errors that name the file; and a guard against bad lines."""
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
@@ -43,15 +44,16 @@ def blocks(file: RawFile, *, quoted: bool = False, size: int = BLOCK) -> Iterato
     Raises:
         UserError: damaged or truncated gzip, not text, or a line longer than `MAX_LINE`.
     """
-    first_line, rest = 1, b""
+    first_line = 1
     with file.path.open("rb") as raw, _progress(file) as advance:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
+        rest = _read(stream, len(codecs.BOM_UTF8), file).removeprefix(codecs.BOM_UTF8)
         done = 0
         while data := _read(stream, size, file):
             done += advance(raw.tell() - done)
-            data = rest + data if rest or first_line > 1 else data.removeprefix(b"\xef\xbb\xbf")
+            data = rest + data
             end = _last_line_end(data, quoted)
             if len(data) - end > MAX_LINE:  # a stray quote can hide every line end; then quotes are not heeded
                 end = _last_line_end(data, quoted=False)

@@ -4,7 +4,7 @@ import contextlib
 import gzip
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.sources import reading
@@ -16,6 +16,7 @@ reuse_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture
 
 
 @given(lines=st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line)), size=st.integers(1, 64), packed=st.booleans())  # fmt: skip # noqa: E501
+@example(lines=[b"\xef\xbb\xbfone", b"two"], size=1, packed=False)
 @reuse_file
 def test_blocks_join_to_the_file_and_end_at_line_ends(raw_file, lines, size, packed) -> None:
     data = b"\n".join(lines)
