@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from PIL import Image
 
 from benchmarks import measure
 from pipeline import features, offline
@@ -25,6 +26,7 @@ from pipeline.demo import catalogue
 from pipeline.encoders import load, settings
 from pipeline.encoders.base import ImageEncoder, TextEncoder
 from pipeline.encoders.compute import side_by_side
+from pipeline.encoders.pictures import prepared
 from pipeline.store import Store
 from schemas.features import PRESETS, EncoderSpec
 from schemas.lineage import Lineage, TableVersion
@@ -79,7 +81,7 @@ def text_against_sentence_transformers(texts: list[str], repeats: int) -> dict[s
 
     ours = load.load(SPECS["sentence"])
     assert isinstance(ours, TextEncoder)
-    theirs = SentenceTransformer(str(offline.unpack("minilm")), device="cpu", local_files_only=True)
+    theirs = SentenceTransformer(str(offline.unpack("minilm")), device=str(settings.device()), local_files_only=True)
     keep: dict[str, np.ndarray] = {}
 
     def run_ours() -> None:
@@ -98,48 +100,60 @@ def text_against_sentence_transformers(texts: list[str], repeats: int) -> dict[s
 def pictures_against_dataloader(pictures: list[bytes], repeats: int) -> dict[str, Any]:
     """Pictures from JPEG to vector: the stage, and a float32 timm model fed by a DataLoader of 2 workers."""
     import timm
+    from timm.data import create_transform, resolve_model_data_config
     from torch.utils.data import DataLoader
 
     encoder = load.load(SPECS["vision"])
     assert isinstance(encoder, ImageEncoder)
-    model = timm.create_model(
-        f"local-dir:{offline.unpack('efficientnet-lite0')}", pretrained=True, num_classes=0
-    ).eval()
-    loader = DataLoader(Decoded(pictures, encoder), batch_size=32, num_workers=2)
+    model = (
+        timm.create_model(f"local-dir:{offline.unpack('efficientnet-lite0')}", pretrained=True, num_classes=0)
+        .eval()
+        .to(settings.device())
+    )
+    transform = create_transform(**resolve_model_data_config(model), is_training=False)
+    loader = DataLoader(Decoded(pictures, transform), batch_size=32, num_workers=2)
 
     def peer() -> None:
         with torch.inference_mode():
-            seen = sum(len(model(batch)) for batch in loader)
+            seen = sum(len(model(batch.to(settings.device()))) for batch in loader)
         assert seen == len(pictures)
 
     return race("images from JPEG", len(pictures), stage_pictures(pictures, encoder), peer, "DataLoader(2)", repeats)
 
 
 class Decoded(torch.utils.data.Dataset[torch.Tensor]):
-    """The peer's data set: the same decoding as ours, in worker processes."""
+    """The peer's data set: decoded by the model's own transform, in worker processes."""
 
-    def __init__(self, pictures: Sequence[bytes], encoder: ImageEncoder) -> None:
-        self.pictures, self.encoder = pictures, encoder
+    def __init__(self, pictures: Sequence[bytes], transform: Callable[[Image.Image], torch.Tensor]) -> None:
+        self.pictures, self.transform = pictures, transform
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return self.encoder.preprocess(self.pictures[index])
+        return prepared(self.pictures[index], self.transform)
 
 
 def pipeline_over_bare_model_text(texts: list[str], repeats: int) -> dict[str, Any]:
     """The whole stage against the model's forward alone on tokenized, sorted, padded batches. Goal: ratio ≥ 0.95."""
     encoder: Any = load.load(SPECS["sentence"])
     shards = (texts[start : start + features.TEXT_SHARD] for start in range(0, len(texts), features.TEXT_SHARD))
-    batches = [batch for shard in shards for _, batch in encoder.tokenized(shard)]
+    batches = [
+        {
+            name: value.to(settings.device()) if isinstance(value, torch.Tensor) else value
+            for name, value in batch.items()
+        }
+        for shard in shards
+        for _, batch in encoder.tokenized(shard)
+    ]
 
     @torch.inference_mode()
     def forward(batch: dict[str, Any]) -> None:
         encoder._model(dict(batch))
 
     def bare() -> None:
-        list(side_by_side(forward, batches))
+        list(side_by_side(forward, batches, workers=settings.forwards_at_once()))
+        wait_for_gpu()
 
     return race("text, stage", len(texts), stage_texts(texts, encoder), bare, "bare forward", repeats)
 
@@ -148,15 +162,27 @@ def pipeline_over_bare_model_pictures(pictures: list[bytes], repeats: int) -> di
     """The whole stage, decoding left out on both sides, against the model's forward alone. Goal: ratio ≥ 0.95."""
     encoder: Any = load.load(SPECS["vision"])
     decoded = dict(zip(pictures, map(encoder.preprocess, pictures), strict=True))
-    stacked = [torch.stack(list(decoded.values())[i : i + 8]) for i in range(0, len(decoded), 8)]
+    stacked = [
+        encoder._of_a_batch(torch.stack(list(decoded.values())[i : i + encoder.batch_size]).to(settings.device()))
+        for i in range(0, len(decoded), encoder.batch_size)
+    ]
     encoder.preprocess = decoded.__getitem__
 
     @torch.inference_mode()
+    def forward(batch: torch.Tensor) -> None:
+        encoder._model(batch)
+
     def bare() -> None:
-        for batch in stacked:
-            encoder._model(batch)
+        list(side_by_side(forward, stacked, workers=settings.forwards_at_once()))
+        wait_for_gpu()
 
     return race("images, stage", len(decoded), stage_pictures(pictures, encoder), bare, "bare forward", repeats)
+
+
+def wait_for_gpu() -> None:
+    """A GPU computes after the call that asks for it has returned."""
+    if settings.device().type == "cuda":
+        torch.cuda.synchronize()
 
 
 def second_run(texts: list[str]) -> dict[str, Any]:

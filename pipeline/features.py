@@ -1,8 +1,8 @@
 """Stage: vectors of one feature for every item, encoded once per (content, encoder) and never again.
 
 The source is read in shards; what the cache does not hold is encoded and kept, shard by shard, so a killed run loses
-at most the shard in flight. Batches never cross a shard and depend on what earlier shards held alone, so an interrupted
-run ends with the same bytes as an unbroken one.
+at most the shard in flight, and of pictures the batches that its cores have begun of the next. Batches never cross a
+shard and depend on what earlier shards held alone, so an interrupted run ends with the same bytes as an unbroken one.
 """
 
 import json

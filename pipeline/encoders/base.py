@@ -51,14 +51,14 @@ class TextEncoder(Protocol):
 
 @runtime_checkable
 class ImageEncoder(Protocol):
-    """Pictures to vectors, in two halves, so that decoding can overlap with the forward pass."""
+    """Pictures to vectors, in two halves: decoding, and a batch's forward pass, of which a GPU has one at a time."""
 
     fingerprint: Fingerprint
     dim: int
     batch_size: int
 
     def preprocess(self, image: bytes) -> Pixels:
-        """Decode and resize one picture, (channels, height, width). Called from several threads at once.
+        """Decode and resize one picture, (channels, height, width). Called from several threads at once, as `encode`.
 
         Raises:
             OSError: the bytes are no readable picture.

@@ -1,8 +1,9 @@
 """How a model's arithmetic is done: the dtype policy, and a batch a core."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from pipeline.encoders.settings import cpu_multiplies_bfloat16, device, native_b
 
 logger = logging.getLogger(__name__)
 
-B = TypeVar("B")
+T = TypeVar("T")
 R = TypeVar("R")
 
 HANDED_ON = ("intermediate.dense", "fc1", "c_fc", "gate_proj", "up_proj", "wi")
@@ -79,27 +80,38 @@ def prepare(model: nn.Module, dtype: str) -> None:
         logger.warning("this processor has no bfloat16 products: dtype=bfloat16 is computed in float32")
 
 
-def side_by_side(forward: Callable[[B], R], batches: Iterable[B]) -> Iterator[R]:
-    """`forward` of every batch, in order: on a CPU one batch a core, each on one thread of its own.
+def side_by_side(work: Callable[[T], R], tasks: Iterable[T], *, workers: int) -> Iterator[R]:
+    """`work` of every task, in order: as many at once as there are `workers`, each on one thread of its own.
 
     Threads that share every product of one small batch wait for each other after each of its hundred layers; and what
-    a vector is would depend on their number. `batches` is read in the calling thread.
+    a vector is would depend on their number. `tasks` is read in the calling thread, at most `workers` ahead of those at
+    work.
     """
-    if device().type != "cpu" or threads() == 1:
-        yield from map(forward, batches)
+    if workers == 1:
+        yield from map(work, tasks)
         return
-    with one_thread_each(threads()) as pool:
-        yield from pool.map(forward, batches)
+    begun: deque[Future[R]] = deque()
+    with one_thread_each(workers) as pool:
+        try:
+            for task in tasks:
+                begun.append(pool.submit(work, task))
+                if len(begun) == 2 * workers:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
 def one_thread_each(count: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that each compute alone: those that share small products wait for each other more than they compute."""
+    torch.get_num_threads()  # fixes this thread's own number: what one sets, torch takes as every new thread's
     try:
         with ThreadPoolExecutor(count, "product", torch.set_num_threads, (1,)) as pool:
             yield pool
     finally:
-        torch.set_num_threads(threads())  # what one thread sets, torch takes as every new thread's
+        torch.set_num_threads(threads())
 
 
 def _take_products_in_bfloat16(module: nn.Module, path: str = "") -> None:

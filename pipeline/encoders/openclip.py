@@ -12,8 +12,8 @@ import torch
 from pipeline.encoders.base import Fingerprint, Pixels, Vectors, finish
 from pipeline.encoders.batches import by_length
 from pipeline.encoders.compute import prepare, side_by_side
-from pipeline.encoders.pictures import prepared
-from pipeline.encoders.settings import device, pictures_at_once, tokens_at_once
+from pipeline.encoders.pictures import in_two, prepared
+from pipeline.encoders.settings import device, forwards_at_once, pictures_at_once, tokens_at_once
 from schemas.features import EncoderSpec
 
 
@@ -38,16 +38,18 @@ class ImageTower(_Tower):
     def __init__(self, spec: EncoderSpec, folder: Path, identity: Fingerprint) -> None:
         super().__init__(spec, folder, identity)
         config = open_clip.transform.PreprocessCfg(**self._model.visual.preprocess_cfg)
-        self._transform = open_clip.transform.image_transform_v2(config, is_train=False)
+        transform = open_clip.transform.image_transform_v2(config, is_train=False)
+        self._of_a_picture, self._of_a_batch = in_two(transform)
 
     def preprocess(self, image: bytes) -> Pixels:
-        """(3, height, width), float32."""
-        return prepared(image, self._transform)
+        """(3, height, width), whole numbers up to 255."""
+        return prepared(image, self._of_a_picture)
 
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> Vectors:
         """In the joint space of pictures and words."""
-        return self._finish(self._model.encode_image(torch.stack(list(pixels)).to(device())))
+        batch = self._of_a_batch(torch.stack(list(pixels)).to(device()))
+        return self._finish(self._model.encode_image(batch))
 
 
 class TextTower(_Tower):
@@ -62,7 +64,8 @@ class TextTower(_Tower):
         tokens = self._tokenize([self._spec.prompt + text for text in texts])
         rows = np.empty((len(texts), self.dim), np.float32)
         batches = list(by_length([tokens.shape[1]] * len(texts), tokens_at_once(self._spec.batch_tokens)))
-        for batch, vectors in zip(batches, side_by_side(self._forward, (tokens[b] for b in batches)), strict=True):
+        found = side_by_side(self._forward, (tokens[batch] for batch in batches), workers=forwards_at_once())
+        for batch, vectors in zip(batches, found, strict=True):
             rows[batch] = vectors
         return rows
 

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from pipeline.encoders.base import Fingerprint, Vectors, finish
 from pipeline.encoders.batches import by_length
 from pipeline.encoders.compute import prepare, side_by_side
-from pipeline.encoders.settings import device, tokens_at_once
+from pipeline.encoders.settings import device, forwards_at_once, tokens_at_once
 from schemas.features import EncoderSpec
 
 Features = dict[str, Any]
@@ -45,7 +45,8 @@ class SentenceEncoder:
         """Batches hold texts of like length, at most `batch_tokens` tokens with padding."""
         rows = np.empty((len(texts), self.dim), np.float32)
         batches = self.tokenized(texts)
-        for (places, _), vectors in zip(batches, side_by_side(self._forward, (f for _, f in batches)), strict=True):
+        found = side_by_side(self._forward, (features for _, features in batches), workers=forwards_at_once())
+        for (places, _), vectors in zip(batches, found, strict=True):
             rows[places] = vectors
         return rows
 

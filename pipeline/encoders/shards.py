@@ -4,22 +4,31 @@ import functools
 import platform
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
 
 from pipeline.cluster import Cluster
 from pipeline.encoders import load
-from pipeline.encoders.ahead import HasFresh, decoded_ahead
 from pipeline.encoders.base import Fingerprint, ImageEncoder, Pixels, TextEncoder, Vectors
-from pipeline.encoders.settings import devices, pictures_at_once, threads
+from pipeline.encoders.compute import side_by_side
+from pipeline.encoders.settings import devices, forwards_at_once, pictures_at_once, threads
 from schemas.errors import UserError
 from schemas.features import EncoderSpec
 
 Encoder = TextEncoder | ImageEncoder
+
+
+class HasFresh(Protocol):
+    """A shard: its `fresh` contents are what must be encoded."""
+
+    fresh: dict[str, Any]
+
+
 S = TypeVar("S", bound=HasFresh)
 Spec = TypeVar("Spec", bound=BaseModel)
 Done = TypeVar("Done")
@@ -43,6 +52,16 @@ class Encoded:
     keys: list[str] = field(default_factory=list)
     rows: Vectors | None = None
     refused: dict[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of(parts: "Sequence[Encoded]") -> "Encoded":
+        """All parts as one."""
+        rows = [part.rows for part in parts if part.rows is not None]
+        return Encoded(
+            [key for part in parts for key in part.keys],
+            np.concatenate(rows) if rows else None,
+            {key: reason for part in parts for key, reason in part.refused.items()},
+        )
 
 
 class ShardEncoder:
@@ -74,37 +93,45 @@ class ShardEncoder:
             yield shard, done
 
     def _look(self, shards: Iterator[S]) -> Iterator[tuple[S, Encoded]]:
-        """Decoding runs ahead of the forward pass, across shards; batches end with their shard."""
-        done = Encoded()
-        rows: list[Vectors] = []
-        pixels: list[Pixels] = []
-
-        def forward() -> None:
-            if pixels:
-                encoder = self.encoder
-                assert isinstance(encoder, ImageEncoder)
-                rows.append(encoder.encode(pixels))
-                pixels.clear()
-
+        """Each thread decodes and encodes a batch of its own. Batches end with their shard, the work does not."""
         size = pictures_at_once(self._spec.batch_size) * len(devices())
-        for shard, key, picture in decoded_ahead(shards, self._decode, workers=threads(), ahead=2 * size):
-            if key is None:
-                forward()
-                done.rows = np.concatenate(rows) if rows else None
-                yield shard, done
-                done, rows = Encoded(), []
-            elif isinstance(picture, OSError):
-                done.refused[key] = ADDRESS.sub("", str(picture))
-            else:
-                done.keys.append(key)
-                pixels.append(picture)
-                if len(pixels) == size:
-                    forward()
+        turn = threading.Semaphore(forwards_at_once())
 
-    def _decode(self, image: bytes) -> Pixels:
-        encoder = self.encoder
+        def batches() -> Iterator[tuple[S, dict[str, bytes] | None]]:
+            for shard in shards:
+                if shard.fresh:
+                    assert isinstance(self.encoder, ImageEncoder)  # loaded here: each of the threads would load one
+                pictures = list(shard.fresh.items())
+                for start in range(0, len(pictures), size):
+                    yield shard, dict(pictures[start : start + size])
+                yield shard, None
+
+        def seen(batch: tuple[S, dict[str, bytes] | None]) -> tuple[S, Encoded | None]:
+            shard, pictures = batch
+            return shard, None if pictures is None else self._seen(pictures, turn)
+
+        parts: list[Encoded] = []
+        for shard, part in side_by_side(seen, batches(), workers=threads()):
+            if part is None:
+                yield shard, Encoded.of(parts)
+                parts = []
+            else:
+                parts.append(part)
+
+    def _seen(self, pictures: dict[str, bytes], turn: AbstractContextManager[Any]) -> Encoded:
+        encoder, done = self.encoder, Encoded()
         assert isinstance(encoder, ImageEncoder)
-        return encoder.preprocess(image)
+        pixels: list[Pixels] = []
+        for key, picture in pictures.items():
+            try:
+                pixels.append(encoder.preprocess(picture))
+                done.keys.append(key)
+            except OSError as error:
+                done.refused[key] = ADDRESS.sub("", str(error))
+        if pixels:
+            with turn:
+                done.rows = encoder.encode(pixels)
+        return done
 
 
 def elsewhere(

@@ -14,7 +14,7 @@ from pipeline.encoders.base import Fingerprint, Pixels, Vectors, finish
 from pipeline.encoders.batches import by_length
 from pipeline.encoders.compute import prepare, side_by_side
 from pipeline.encoders.pictures import prepared
-from pipeline.encoders.settings import device, pictures_at_once, tokens_at_once
+from pipeline.encoders.settings import device, forwards_at_once, pictures_at_once, tokens_at_once
 from schemas.features import EncoderSpec
 
 
@@ -73,7 +73,8 @@ class TextTower(_Tower):
         rows = np.empty((len(texts), self.dim), np.float32)
         batches = list(by_length([len(ids) for ids in tokens], tokens_at_once(self._spec.batch_tokens)))
         tokenized = (self._tokens([prompted[i] for i in batch]) for batch in batches)
-        for batch, vectors in zip(batches, side_by_side(self._forward, tokenized), strict=True):
+        found = side_by_side(self._forward, tokenized, workers=forwards_at_once())
+        for batch, vectors in zip(batches, found, strict=True):
             rows[batch] = vectors
         return rows
 

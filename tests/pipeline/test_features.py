@@ -1,5 +1,6 @@
 """The features stage: once per content, aligned by id, null where a modality lacks, idle where nothing changed."""
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline import features
 from pipeline.contents import Extraction
-from pipeline.encoders import load
+from pipeline.encoders import load, shards
 from pipeline.encoders.base import Vectors
 from pipeline.store import Store
 from schemas.errors import UserError
@@ -143,6 +144,22 @@ def test_with_everything_in_the_cache_the_model_is_not_even_loaded(
         features.run(store=store, source=source, name="sentence", spec=WORDS)
 
 
+def test_a_model_is_loaded_once_however_many_threads_decode(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vectors' width is known from an earlier run, so that the first new picture is what asks for the model."""
+    eyes, loading = CountingImageEncoder(), []
+    extract_eyes(store, [("a", RED)], eyes)
+
+    def loaded(spec: EncoderSpec) -> CountingImageEncoder:
+        loading.append(threading.current_thread())
+        return eyes
+
+    monkeypatch.setattr(load, "load", loaded)
+    monkeypatch.setattr(load, "fingerprint", lambda spec: eyes.fingerprint)
+    source = publish_images(store, [("a", RED), ("b", BLUE), ("c", GREEN)], "shop")
+    assert features.extract(store=store, source=source, name="vision", spec=EYES).counts.encoded == 2
+    assert loading == [threading.current_thread()]
+
+
 @pytest.mark.parametrize("shard", [1, 256])
 def test_a_picture_that_the_encoder_cannot_read_is_a_null_with_the_reason_wherever_it_stands(
     store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, shard: int
@@ -187,6 +204,7 @@ def test_batches_never_hold_more_than_the_batch_size_and_shards_are_kept_one_by_
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "IMAGE_SHARD", 10)
+    monkeypatch.setattr(shards, "threads", lambda: 1)  # which batch is the one that dies
     pictures = [(str(i), jpeg((5 * i, 90, 90), side=8 + i)) for i in range(37)]
 
     class Dying(CountingImageEncoder):
