@@ -51,14 +51,16 @@ class TextEncoder(Protocol):
 
 @runtime_checkable
 class ImageEncoder(Protocol):
-    """Pictures to vectors, in two halves: decoding, and a batch's forward pass, of which a GPU has one at a time."""
+    """Pictures to vectors, in two halves, so that a GPU computes while others decode."""
 
     fingerprint: Fingerprint
     dim: int
     batch_size: int
 
     def preprocess(self, image: bytes) -> Pixels:
-        """Decode and resize one picture, (channels, height, width). Called from several threads at once, as `encode`.
+        """Decode and resize one picture, (channels, height, width).
+
+        Called from several threads at once; so is `encode`, on a CPU.
 
         Raises:
             OSError: the bytes are no readable picture.

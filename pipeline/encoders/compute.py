@@ -26,7 +26,7 @@ class Bfloat16Linear(nn.Module):
     """`nn.Linear` whose product is taken in bfloat16, with float32 at both ends.
 
     Sums between layers, norms and softmax stay in float32: there a plain `model.bfloat16()` loses its accuracy.
-    On a CPU the weight is put in the kernel's own order once, not at each product: the same bits, 6 % sooner.
+    On a CPU the weight is put in the kernel's own order once, not at each product: 6 % sooner.
     """
 
     def __init__(self, linear: nn.Linear, *, hand_on: bool = False) -> None:

@@ -5,7 +5,6 @@ import platform
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -93,9 +92,13 @@ class ShardEncoder:
             yield shard, done
 
     def _look(self, shards: Iterator[S]) -> Iterator[tuple[S, Encoded]]:
-        """Each thread decodes and encodes a batch of its own. Batches end with their shard, the work does not."""
+        """Batches side by side, each on a thread of its own. Batches end with their shard, the work does not.
+
+        Threads encode what they decoded where forward passes run side by side. A GPU is used from this one: each thread
+        would choose its kernels anew.
+        """
         size = pictures_at_once(self._spec.batch_size) * len(devices())
-        turn = threading.Semaphore(forwards_at_once())
+        there = forwards_at_once() > 1
 
         def batches() -> Iterator[tuple[S, dict[str, bytes] | None]]:
             for shard in shards:
@@ -106,32 +109,47 @@ class ShardEncoder:
                     yield shard, dict(pictures[start : start + size])
                 yield shard, None
 
-        def seen(batch: tuple[S, dict[str, bytes] | None]) -> tuple[S, Encoded | None]:
+        def seen(batch: tuple[S, dict[str, bytes] | None]) -> tuple[S, _Batch | None]:
             shard, pictures = batch
-            return shard, None if pictures is None else self._seen(pictures, turn)
+            if pictures is None:
+                return shard, None
+            decoded = self._decoded(pictures)
+            return shard, self._forward(decoded) if there else decoded
 
-        parts: list[Encoded] = []
-        for shard, part in side_by_side(seen, batches(), workers=threads()):
-            if part is None:
-                yield shard, Encoded.of(parts)
-                parts = []
+        done: list[Encoded] = []
+        for shard, batch in side_by_side(seen, batches(), workers=threads()):
+            if batch is not None:
+                done.append((batch if there else self._forward(batch)).encoded)
             else:
-                parts.append(part)
+                yield shard, Encoded.of(done)
+                done = []
 
-    def _seen(self, pictures: dict[str, bytes], turn: AbstractContextManager[Any]) -> Encoded:
-        encoder, done = self.encoder, Encoded()
+    def _decoded(self, pictures: dict[str, bytes]) -> "_Batch":
+        encoder, batch = self.encoder, _Batch()
         assert isinstance(encoder, ImageEncoder)
-        pixels: list[Pixels] = []
         for key, picture in pictures.items():
             try:
-                pixels.append(encoder.preprocess(picture))
-                done.keys.append(key)
+                batch.pixels.append(encoder.preprocess(picture))
+                batch.encoded.keys.append(key)
             except OSError as error:
-                done.refused[key] = ADDRESS.sub("", str(error))
-        if pixels:
-            with turn:
-                done.rows = encoder.encode(pixels)
-        return done
+                batch.encoded.refused[key] = ADDRESS.sub("", str(error))
+        return batch
+
+    def _forward(self, batch: "_Batch") -> "_Batch":
+        encoder = self.encoder
+        assert isinstance(encoder, ImageEncoder)
+        if batch.pixels:
+            batch.encoded.rows = encoder.encode(batch.pixels)
+            batch.pixels = []
+        return batch
+
+
+@dataclass
+class _Batch:
+    """Pictures on their way: what was decoded, and what became of them."""
+
+    pixels: list[Pixels] = field(default_factory=list)
+    encoded: Encoded = field(default_factory=Encoded)
 
 
 def elsewhere(
