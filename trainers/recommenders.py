@@ -98,7 +98,7 @@ class Recommender:
         started = time.perf_counter()
         scorer = self.score(dataset, config)
         seconds = time.perf_counter() - started
-        values = evaluate(scorer, dataset, "valid", evaluation).values
+        values = evaluate(scorer, dataset, "valid", evaluation.for_selection()).values
         return Fit(scorer, values[evaluation.selection_metric, evaluation.selection_k], seconds, 0)
 
 

@@ -3,10 +3,12 @@
 import base64
 import io
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.encoders.compute import side_by_side
+from pipeline.encoders.settings import threads
 from pipeline.store import Store
 from schemas.lineage import TableVersion
 
@@ -45,17 +47,27 @@ class Thumbnails:
     def read(cls, store: Store, images: TableVersion | None, wanted: set[str], side: int) -> "Thumbnails":
         """The pictures of the wanted items, read a few at a time."""
         thumbnails = cls(side)
+        content_of: dict[str, str] = {}
         by_content: dict[str, int] = {}
-        for item, content, data in _stored(store, images):
-            if item not in wanted:
-                continue
-            if content not in by_content:
-                picture = _small(data, side)
-                if picture is None:
-                    continue
+
+        def fresh() -> Iterator[tuple[str, bytes]]:
+            seen: set[str] = set()
+            for item, content, data in _stored(store, images):
+                if item in wanted:
+                    content_of[item] = content
+                    if content not in seen:
+                        seen.add(content)
+                        yield content, data
+
+        def small(fresh: tuple[str, bytes]) -> tuple[str, Image.Image | None]:
+            content, data = fresh
+            return content, _small(data, side)
+
+        for content, picture in side_by_side(small, fresh(), workers=threads()):
+            if picture is not None:
                 by_content[content] = len(thumbnails._pictures)
                 thumbnails._pictures.append(picture)
-            thumbnails.place[item] = by_content[content]
+        thumbnails.place = {item: by_content[c] for item, c in content_of.items() if c in by_content}
         return thumbnails
 
     def encode(self, budget: int) -> list[str]:
@@ -68,14 +80,14 @@ class Thumbnails:
         for side, quality in LADDER:
             if side > self.side:
                 continue
-            sample = list(_encoded(self._pictures[::step], side, quality))
+            sample = _encoded(self._pictures[::step], side, quality)
             if sum(map(len, sample)) / max(1, len(sample)) * len(self._pictures) > budget * 1.03:
                 continue
-            encoded = list(_encoded(self._pictures, side, quality))
+            encoded = _encoded(self._pictures, side, quality)
             if sum(map(len, encoded)) <= budget:
                 return encoded
         logger.warning("the report's pictures do not fit %d bytes even at the smallest size", budget)
-        return encoded or list(_encoded(self._pictures, *LADDER[-1]))
+        return encoded or _encoded(self._pictures, *LADDER[-1])
 
 
 def _stored(store: Store, images: TableVersion | None) -> Iterator[tuple[str, str, bytes]]:
@@ -98,10 +110,12 @@ def _small(data: bytes, side: int) -> Image.Image | None:
         return None
 
 
-def _encoded(pictures: Iterable[Image.Image], side: int, quality: int) -> Iterator[str]:
-    for picture in pictures:
+def _encoded(pictures: Sequence[Image.Image], side: int, quality: int) -> list[str]:
+    def webp(picture: Image.Image) -> str:
         small = picture if max(picture.size) <= side else picture.copy()
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         small.save(buffer, "WEBP", quality=quality, method=2)
-        yield base64.b64encode(buffer.getvalue()).decode("ascii")
+        return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+    return list(side_by_side(webp, pictures, workers=threads()))
