@@ -163,10 +163,10 @@ def contest(name: str, size: str, steps: int) -> dict[str, Any]:
     from trainers.cm3.train import build
     from trainers.fit import Batch, NegativeSampler, batches
 
-    use_threads()
     dataset = draw(size)
     rng = np.random.default_rng(0)
     if name == "ours":
+        use_threads()
         model = build(dataset, CM3Config(dim=DIM, layers=LAYERS, gamma=GAMMA, batch_size=BATCH))
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     else:
