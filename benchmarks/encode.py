@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,12 +99,11 @@ def peer_texts(count: int, folder: str) -> measure.Cost:
 
     model = SentenceTransformer(str(offline.unpack("minilm")), device=str(settings.device()), local_files_only=True)
 
-    def run() -> None:
-        vectors = model.encode(make_texts(count), batch_size=32, normalize_embeddings=True, show_progress_bar=False)
-        np.save(f"{folder}/vectors.npy", vectors)
+    texts = make_texts(count)
 
-    run()
-    return measured(run)
+    encode = partial(model.encode, texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+    np.save(f"{folder}/vectors.npy", encode())
+    return measured(encode)
 
 
 def pictures_against_dataloader(pictures: list[bytes], repeats: int) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def contest(base: str, store: str) -> dict[str, Any]:
 
 
 async def serve(folder: Path) -> None:
-    """Serve until terminated, faster than the pipeline asks."""
+    """Serve until terminated or left alone, faster than the pipeline asks."""
     from aiohttp import web
 
     application = web.Application()
@@ -213,7 +213,7 @@ async def serve(folder: Path) -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print("http://{}:{}".format(*runner.addresses[0]), flush=True)
-    await asyncio.Event().wait()
+    await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
