@@ -102,14 +102,17 @@ def at_least(frame: pl.DataFrame, min_rating: float | None, source: str, quality
 
 def k_core(users: NDArray[Any], items: NDArray[Any], k: int) -> NDArray[np.int64]:
     """Row numbers of the largest subset in which every user and every item has at least `k` rows."""
-    rows = np.arange(len(users))
     users, items = users.astype(np.intp), items.astype(np.intp)  # what bincount and indexing would make of them anew
-    while len(rows):
-        ok = (np.bincount(users) >= k)[users] & (np.bincount(items) >= k)[items]
-        if ok.all():
-            break
-        rows, users, items = rows[ok], users[ok], items[ok]
-    return rows
+    of_user, of_item = np.bincount(users), np.bincount(items)
+    kept = np.ones(len(users), dtype=bool)
+    while True:
+        ok = (of_user >= k)[users] & (of_item >= k)[items]
+        lost = np.flatnonzero(kept & ~ok)
+        if not len(lost):
+            return np.flatnonzero(kept)
+        kept[lost] = False
+        of_user -= np.bincount(users[lost], minlength=len(of_user))
+        of_item -= np.bincount(items[lost], minlength=len(of_item))
 
 
 def codes(frame: pl.DataFrame) -> tuple[Codes, Codes]:

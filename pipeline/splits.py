@@ -62,12 +62,17 @@ def _by_time(times: NDArray[np.int64], ties: NDArray[np.uint64]) -> NDArray[np.u
     return (times.astype(np.uint64) << np.uint64(21)) | (ties >> np.uint64(43))
 
 
-def _sorted_by(users: Codes, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Row numbers sorted by user, then key. Sorting plain 64-bit numbers twice takes half as long as by two columns."""
-    by_key = pl.Series(keys).arg_sort().to_numpy()
-    ranked = (users[by_key].astype(np.uint64) << np.uint64(32)) | np.arange(len(users), dtype=np.uint64)
-    ranks = pl.Series(ranked).sort().to_numpy() & np.uint64(0xFFFFFFFF)
-    order: NDArray[np.int64] = by_key[ranks].astype(np.int64)
+def _sorted_by(users: Codes, keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """Row numbers sorted by user, then key: as one 128-bit number each, in a third of the time of two columns."""
+    wide = pl.UInt128
+    number = (
+        pl.col("user").cast(wide) * pl.lit(1 << 96, wide)
+        + pl.col("key").cast(wide) * pl.lit(1 << 32, wide)
+        + pl.col("row").cast(wide)
+    )
+    row = (pl.col("number") % pl.lit(1 << 32, wide)).cast(pl.UInt32).alias("row")
+    rows = pl.LazyFrame({"user": users, "key": keys}).with_row_index("row")
+    order: NDArray[np.uint32] = rows.select(number.sort().alias("number")).select(row).collect()["row"].to_numpy()
     return order
 
 
