@@ -10,7 +10,7 @@ import json
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,11 +61,15 @@ def served(folder: Path) -> Iterator[dict[str, str]]:
         process.wait()
 
 
-class _Answer(asyncio.Protocol):
-    """Keep-alive HTTP/1.1, one whole answer a request, straight from memory."""
+class Answers(asyncio.Protocol):
+    """Keep-alive HTTP/1.1, one whole answer a request, straight from memory.
 
-    def __init__(self, pictures: list[bytes]) -> None:
-        self._pictures = pictures
+    Args:
+        find: path, without its leading slash → body; None: 404.
+    """
+
+    def __init__(self, find: Callable[[str], bytes | None]) -> None:
+        self._find = find
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -76,12 +80,11 @@ class _Answer(asyncio.Protocol):
         self._received += data
         while b"\r\n\r\n" in self._received:
             head, self._received = self._received.split(b"\r\n\r\n", 1)
-            name = head.split(b" ", 2)[1].strip(b"/")
-            body = self._pictures[int(name.partition(b".")[0]) % len(self._pictures)] + name
-            length = len(body)
-            self._transport.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b" % (length, body)
-            )
+            method, path, _ = head.split(b" ", 2)
+            body = self._find(path.decode().removeprefix("/"))
+            status, length = (b"404 Not Found", 0) if body is None else (b"200 OK", len(body))
+            sent = b"" if body is None or method == b"HEAD" else body
+            self._transport.write(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, length, sent))
 
 
 async def _serve(folder: Path) -> None:
@@ -91,10 +94,14 @@ async def _serve(folder: Path) -> None:
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    def find(name: str) -> bytes:
+        return pictures[int(name.partition(".")[0]) % len(pictures)] + name.encode()
+
     loop = asyncio.get_running_loop()
     bases = {}
     for scheme, tls in (("http", None), ("https", context)):
-        server = await loop.create_server(lambda: _Answer(pictures), "127.0.0.1", 0, ssl=tls)
+        server = await loop.create_server(lambda: Answers(find), "127.0.0.1", 0, ssl=tls)
         bases[scheme] = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     print(json.dumps(bases), flush=True)
     await asyncio.Event().wait()

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from math import isfinite
 from pathlib import Path
@@ -13,6 +14,7 @@ import fsspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.encoders.settings import threads
 from pipeline.report import results, sections
 from pipeline.report.pictures import Thumbnails
 from pipeline.report.selection import Selection, pick, select
@@ -47,10 +49,13 @@ def run(
         OSError: the file cannot be written.
     """
     selection = select(store, tables, config)
-    thumbnails = Thumbnails.read(store, tables.get("images"), set(selection.ids), config.thumbnail)
-    found = spaces(store, tables, selection, config)
-    captions = _captions(store, tables, selection)
-    context = _context(store, tables, previous, selection, found, captions, config)
+    with ThreadPoolExecutor(threads(), "map") as pool:
+        begun = [pool.submit(fill) for fill in spaces(store, tables, selection, config)]
+        thumbnails = Thumbnails.read(store, tables.get("images"), set(selection.ids), config.thumbnail)
+        captions = _captions(store, tables, selection)
+        context = _context(store, tables, previous, selection, captions, config)
+        found = [future.result() for future in begun]
+    context |= {"spaces": found, "mapped": [(number, space) for number, space in enumerate(found) if space.map]}
     payload = _payload(selection, found, captions, thumbnails)
     template = environment().get_template("report.html.jinja")
     bare = template.render(context, payload=payload | {"thumbs": []})
@@ -66,11 +71,10 @@ def _context(
     tables: Mapping[str, TableVersion],
     previous: Mapping[str, TableVersion] | None,
     selection: Selection,
-    found: list[Space],
     captions: dict[str, tuple[str, str]],
     config: ReportConfig,
 ) -> dict[str, Any]:
-    """Everything the templates read but the script's data."""
+    """Everything the templates read but the spaces and the script's data."""
     test = results.scores(store, tables.get("metrics"), "test")
     before = results.scores(store, previous.get("metrics") if previous else None, "test")
     headline = ("ndcg", config.cutoff)
@@ -94,8 +98,6 @@ def _context(
         "graph": sections.graph(store, tables),
         "lineage": sections.lineage(tables),
         "selection": selection,
-        "spaces": found,
-        "mapped": [(number, space) for number, space in enumerate(found) if space.map],
         "captions": _caption_examples(selection, captions, config),
         "training": results.training(store, tables),
         "metrics": results.metrics(test, config),

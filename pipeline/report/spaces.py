@@ -1,8 +1,9 @@
 """The spaces in which items have neighbours and a place on the map: each feature, the fused similarity, CM3."""
 
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import polars
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.encoders.settings import threads
 from pipeline.report.results import model_title
 from pipeline.report.selection import Selection, Tables
 from pipeline.report.wording import shown
@@ -47,8 +47,8 @@ class Space:
         return {"title": self.title, "note": self.note, "near": self.near, "cosine": self.cosine, "map": self.map}
 
 
-def spaces(store: Store, tables: Tables, selection: Selection, config: ReportConfig) -> list[Space]:
-    """Features by name, then the fused similarity, then CM3; those that the run made."""
+def spaces(store: Store, tables: Tables, selection: Selection, config: ReportConfig) -> Iterator[Callable[[], Space]]:
+    """Features by name, then the fused similarity, then CM3, those that the run made: what makes each, for seconds."""
     found: list[tuple[Space, str]] = []
     features = [name.removeprefix("features/") for name in tables if name.startswith("features/")]
     for name in sorted(features, key=lambda name: (_ORDER.index(name) if name in _ORDER else 9, name)):
@@ -59,13 +59,9 @@ def spaces(store: Store, tables: Tables, selection: Selection, config: ReportCon
     if "embeddings/items" in tables:
         found.append((Space(config.model, model_title(config.model), "trained embeddings"), "embeddings/items"))
 
-    def filled(entry: tuple[Space, str]) -> Space:
-        space, table = entry
+    for space, table in found:
         fill = _from_table if table == "similarity" else _from_vectors
-        return fill(space, store, tables[table], selection, config)
-
-    with ThreadPoolExecutor(threads(), "map") as pool:
-        return list(pool.map(filled, found))
+        yield partial(fill, space, store, tables[table], selection, config)
 
 
 def nearest(vectors: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
