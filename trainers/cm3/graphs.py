@@ -1,6 +1,6 @@
 """The two frozen graphs and the propagation over them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,10 @@ from trainers.data import Feature, Neighbors
 
 SOLVED = 1e-8
 """Residual, as a share of the right side's length, at which a system of `smooth_items` counts as solved."""
-MOST_STEPS = 200
-"""Of conjugate gradients; 66 reach `SOLVED` for noise 0.02, whatever the graph."""
+ROUGHLY = 1e-4
+"""The same of one round in float32, which reaches some 1e-6: two rounds are enough for `SOLVED`."""
+MOST_ROUNDS, MOST_STEPS = 8, 200
+"""Of refinement, and of conjugate gradients in each; 26 steps reach `ROUGHLY` for noise 0.02, whatever the graph."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,11 @@ class Graph:
         )
 
     def halves(self, first: int) -> tuple["Graph", "Graph"]:
-        """The two blocks of a bipartite adjacency, in float64: the rows of the `first` nodes, and of the rest."""
+        """The two blocks of a bipartite adjacency: the rows of the `first` nodes, and of the rest."""
         edges = int(self.offsets[first])
-        weights = self.weights.double()
         return (
-            Graph(self.columns[:edges] - first, self.offsets[: first + 1], weights[:edges], None),
-            Graph(self.columns[edges:], self.offsets[first:] - edges, weights[edges:], None),
+            Graph(self.columns[:edges] - first, self.offsets[: first + 1], self.weights[:edges], None),
+            Graph(self.columns[edges:], self.offsets[first:] - edges, self.weights[edges:], None),
         )
 
     def sum_of_powers(self, x: Float[Tensor, "n dim"], layers: int) -> Float[Tensor, "n dim"]:
@@ -107,30 +108,49 @@ def smooth_items(
     """M (M + noise)^-1 · items with M = NᵀN, N the normalised interactions: a Wiener filter on the graph.
 
     Each eigenvector of M is kept by λ / (λ + noise): what many interactions support passes, what none does is dropped.
-    An item without interactions, of which M says nothing, keeps its vector. Solved by conjugate gradients, one system a
-    column, in float64, until every residual is below float32's rounding.
+    An item without interactions, of which M says nothing, keeps its vector. One system a column is solved until its
+    residual, in float64, is below float32's rounding: by conjugate gradients in float32, again for what they left.
+    That takes a sixth of the time of float64 throughout.
 
     Args:
         graph: the user-item adjacency, users first.
         noise: c > 0, in units of M's eigenvalues, which lie in [0, 1].
-    Source: graph filtering as in GF-CF (arXiv 2108.07567), with Tikhonov's filter in place of the ideal one.
+    Source: graph filtering as in GF-CF (arXiv 2108.07567), with Tikhonov's filter in place of the ideal one; iterative
+        refinement as in Wilkinson, Rounding Errors in Algebraic Processes (1963).
     """
     to_users, to_items = graph.halves(users)
+
+    def image(x: Tensor) -> Tensor:
+        return to_items.product(to_users.product(x)).add_(x, alpha=noise)
+
+    target = items.double()
+    solution, residual = torch.zeros_like(target), target
+    enough = target.square().sum(0) * SOLVED**2
+    for _ in range(MOST_ROUNDS):
+        solution += _solve_roughly(image, residual.float())
+        residual = target - image(solution)
+        if bool((residual.square().sum(0) <= enough).all()):
+            break
     known = to_items.offsets.diff() > 0
-    solution, residual = torch.zeros_like(items, dtype=torch.float64), items.double()
-    direction, energy = residual.clone(), residual.square().sum(0)
-    enough = energy * SOLVED**2
+    return torch.where(known[:, None], items - noise * solution.to(items.dtype), items)
+
+
+def _solve_roughly(image: Callable[[Tensor], Tensor], target: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+    """x with `image`(x) ≈ `target`, column by column, for a symmetric positive definite `image`."""
+    solution, residual, direction = torch.zeros_like(target), target.clone(), target.clone()
+    energy = target.square().sum(0)
+    enough, smallest = energy * ROUGHLY**2, torch.finfo(target.dtype).tiny
     for _ in range(MOST_STEPS):
-        image = to_items.product(to_users.product(direction)).add_(direction, alpha=noise)
-        length = energy / (direction * image).sum(0).clamp_min(1e-300)
+        moved = image(direction)
+        length = energy / (direction * moved).sum(0).clamp_min(smallest)
         solution.addcmul_(length, direction)
-        residual.addcmul_(length, image, value=-1)
+        residual.addcmul_(length, moved, value=-1)
         left = residual.square().sum(0)
         if bool((left <= enough).all()):
             break
-        direction = torch.addcmul(residual, left / energy.clamp_min(1e-300), direction)
+        direction = torch.addcmul(residual, left / energy.clamp_min(smallest), direction)
         energy = left
-    return torch.where(known[:, None], items - noise * solution.to(items.dtype), items)
+    return solution
 
 
 def user_item_adjacency(interactions: sp.csr_matrix) -> sp.csr_matrix:

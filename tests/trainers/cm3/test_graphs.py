@@ -124,4 +124,4 @@ def test_smoothing_is_the_dense_filter_and_leaves_items_without_interactions(noi
     expected = m @ np.linalg.solve(m + noise * np.eye(30), x)
     expected[4] = x[4]
     result = smooth_items(torch.from_numpy(x), Graph.of(adjacency, CPU), 40, noise)
-    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-6, atol=1e-6)
