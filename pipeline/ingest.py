@@ -18,7 +18,7 @@ from pipeline import splits
 from pipeline.items import Finisher
 from pipeline.raw import RawFile
 from pipeline.sources import open_source
-from pipeline.sources.base import Quality, Source
+from pipeline.sources.base import EXAMPLES, Quality, Source
 from pipeline.store import PARQUET, Store, explained
 from schemas.errors import UserError
 from schemas.ingest import AmazonSource, IngestConfig, SourceConfig
@@ -178,12 +178,15 @@ class _Run:
             return
         rule = f"outside_{self.config.core_k}_core"
         self.quality.add(self.name, f"interaction_{rule}", "dropped", len(frame) - len(rows))
+        outside = np.ones(len(frame), dtype=bool)
+        outside[rows] = False
+        lost = np.flatnonzero(outside)
         for name, file in (("user_id", self.name), ("item_id", self.items_name)):
             ids = frame[name].to_physical().to_numpy()
-            stays = np.bincount(ids[rows], minlength=int(ids.max()) + 1) > 0
-            gone = np.unique(ids[~stays[ids]], return_index=True)[1]
-            first = np.flatnonzero(~stays[ids])[np.sort(gone)[:3]]
-            examples = tuple(frame[name][first.tolist()].cast(pl.String))
+            stays = np.zeros(int(ids.max()) + 1, dtype=bool)
+            stays[ids[rows]] = True
+            gone = frame[name].gather(lost[~stays[ids[lost]]]).unique(maintain_order=True)
+            examples = tuple(gone.head(EXAMPLES).cast(pl.String))
             self.quality.add(file, f"{name.removesuffix('_id')}_{rule}", "dropped", len(gone), examples)
 
     def _nothing_left(self, before: pl.DataFrame, read: int) -> str:

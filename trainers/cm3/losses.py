@@ -4,6 +4,7 @@ For unit vectors ||a - b||² = 2 - 2 a·b, so exp(-t (||a - b||² - 2 + 2 s)) = 
 Source: alignment and uniformity (arXiv 2005.10242) eq. (5-6), calibrated uniformity CM3 (arXiv 2508.01226).
 """
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -13,6 +14,41 @@ from torch.nn import functional
 
 BLOCK = 256
 """Rows of the Gram matrix worked on at once: a block stays in cache from product to exponential to product."""
+
+
+class ContentSimilarity:
+    """s_ab = clamp(f_a · f_b, min_sim, max_sim); 1, i.e. no calibration, for pairs with an item that has no content.
+
+    Indexed as the (n, n) tensor it stands for, which then need not be there as a whole: what is worked on block by
+    block takes half of its products, and none of the memory traffic.
+
+    Args:
+        fused: unit vectors; a zero row says that the item has no content.
+    """
+
+    def __init__(self, fused: Float[Tensor, "n dim"], minimum: float, maximum: float) -> None:
+        self.fused, self.minimum, self.maximum = fused, minimum, maximum
+        known = fused.detach().any(-1)
+        self.known = None if bool(known.all()) else known
+
+    def __getitem__(self, at: tuple[slice, slice]) -> Float[Tensor, "rows columns"]:
+        rows, columns = at
+        cosine = (self.fused[rows] @ self.fused[columns].T).clamp_(self.minimum, self.maximum)
+        if self.known is None:
+            return cosine
+        return torch.where(self.known[rows, None] & self.known[columns], cosine, 1.0)
+
+    def padded(self, more: int) -> "ContentSimilarity":
+        """With so many more rows, of which nothing is asked."""
+        wider = copy(self)
+        wider.fused = functional.pad(self.fused, (0, 0, 0, more))
+        wider.known = None if self.known is None else functional.pad(self.known, (0, more))
+        return wider
+
+    def diagonal(self) -> Float[Tensor, " n"]:
+        """s of each item with itself."""
+        own = self.fused.square().sum(-1).clamp(self.minimum, self.maximum)
+        return own if self.known is None else torch.where(self.known, own, 1.0)
 
 
 def alignment(users: Float[Tensor, "batch dim"], items: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -41,7 +77,7 @@ def uniformity(
 
 def calibrated_uniformity(
     x: Float[Tensor, "n dim"],
-    similarity: Float[Tensor, "n n"] | None,
+    similarity: Float[Tensor, "n n"] | ContentSimilarity | None,
     temperature: float = 2.0,
     counts: Int[Tensor, " n"] | None = None,
     precision: torch.dtype | None = None,
@@ -50,24 +86,14 @@ def calibrated_uniformity(
 
     Args:
         x: unit vectors.
-        similarity: s, symmetric; s = 1 everywhere (or None) gives plain uniformity.
+        similarity: s, symmetric; s = 1 everywhere (or None) gives plain uniformity. A tensor has a gradient, if it
+            asks for one; `ContentSimilarity` has none.
         temperature, counts, precision: see `uniformity`.
     """
     if counts is None:
         counts = torch.ones(len(x), dtype=torch.int64, device=x.device)
     result: Tensor = _LogMeanExp.apply(x, similarity, counts, temperature, precision or x.dtype)  # type: ignore[no-untyped-call]
     return result
-
-
-def content_similarity(fused: Float[Tensor, "n dim"], minimum: float, maximum: float) -> Float[Tensor, "n n"]:
-    """s_ab = clamp(f_a · f_b, min_sim, max_sim); 1, i.e. no calibration, for pairs with an item that has no content.
-
-    Args:
-        fused: unit vectors; a zero row says that the item has no content.
-    """
-    known = fused.detach().any(-1)
-    cosine = (fused @ fused.T).clamp(minimum, maximum)
-    return cosine if bool(known.all()) else torch.where(known[:, None] & known, cosine, 1.0)
 
 
 class _LogMeanExp(torch.autograd.Function):
@@ -79,12 +105,14 @@ class _LogMeanExp(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, s: Tensor | None, counts: Tensor, t: float, precision: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, s: Tensor | ContentSimilarity | None, counts: Tensor, t: float, precision: torch.dtype
+    ) -> Tensor:
         pairs = float(counts.sum()) * (float(counts.sum()) - 1)
+        with_s = isinstance(s, Tensor) and s.requires_grad
         if pairs == 0:
-            ctx.save_for_backward(torch.zeros_like(x), None if s is None else torch.zeros_like(s))
+            ctx.save_for_backward(torch.zeros_like(x), torch.zeros_like(s) if isinstance(s, Tensor) else None)
             return x.new_zeros(())
-        with_s = s is not None and s.requires_grad
         n, c = len(x), counts.to(x.dtype)
         own = torch.exp(2 * t * (1 - (s.diagonal() if s is not None else torch.ones_like(c)))) * c * (c - 1)
         total, of_x, of_s = _sweep(*_padded(x.to(precision), s, c), t, with_s)
@@ -102,7 +130,7 @@ class _LogMeanExp(torch.autograd.Function):
         return of_x * upstream, None if of_s is None else of_s * upstream, None, None, None
 
 
-def _padded(x: Tensor, s: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+def _padded(x: Tensor, s: Tensor | ContentSimilarity | None, c: Tensor) -> tuple[Tensor, Any, Tensor]:
     """Rows up to a multiple of BLOCK, with count 0: they add nothing.
 
     A batch's number of distinct rows is new in every step, and for each new shape the matrix library compiles, and
@@ -111,11 +139,16 @@ def _padded(x: Tensor, s: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor | No
     more = -len(x) % BLOCK
     if not more:
         return x, s, c
-    wide = None if s is None else functional.pad(s, (0, more, 0, more))
-    return functional.pad(x, (0, 0, 0, more)), wide, functional.pad(c, (0, more))
+    if isinstance(s, Tensor):
+        s = functional.pad(s, (0, more, 0, more))
+    elif s is not None:
+        s = s.padded(more)
+    return functional.pad(x, (0, 0, 0, more)), s, functional.pad(c, (0, more))
 
 
-def _sweep(x: Tensor, s: Tensor | None, c: Tensor, t: float, with_s: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+def _sweep(
+    x: Tensor, s: Tensor | ContentSimilarity | None, c: Tensor, t: float, with_s: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Σ E, Σ_b E_ab x_b (sums in c's precision) and, where asked for, E itself."""
     gradient = torch.zeros(x.shape, dtype=c.dtype, device=x.device)
     full = torch.zeros(len(x), len(x), dtype=c.dtype, device=x.device) if with_s else None
@@ -135,7 +168,7 @@ def _sweep(x: Tensor, s: Tensor | None, c: Tensor, t: float, with_s: bool) -> tu
     return total, gradient, full
 
 
-def _block(x: Tensor, s: Tensor | None, c: Tensor, t: float, rows: slice) -> Tensor:
+def _block(x: Tensor, s: Tensor | ContentSimilarity | None, c: Tensor, t: float, rows: slice) -> Tensor:
     """E for these rows and the columns from the first of them on."""
     gram = (x[rows] @ x[rows.start :].T).to(c.dtype)
     gram = gram.sub_(s[rows, rows.start :] if s is not None else 1.0)

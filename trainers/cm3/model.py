@@ -12,7 +12,7 @@ from torch.nn import functional
 from schemas.training import CM3Config
 from trainers.cm3.bezier import spherical_bezier
 from trainers.cm3.graphs import Graph, propagate, smooth_items
-from trainers.cm3.losses import alignment, calibrated_uniformity, content_similarity, uniformity
+from trainers.cm3.losses import ContentSimilarity, alignment, calibrated_uniformity, uniformity
 from trainers.cm3.sphere import unit
 from trainers.cm3.subspace import principal_subspace
 from trainers.data import Dataset, Feature
@@ -149,13 +149,15 @@ class CM3(EmbeddingModel):
 
     def _similarity(
         self, content: Float[Tensor, "items block"], rows: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n n"] | None:
+    ) -> Float[Tensor, "n n"] | ContentSimilarity | None:
         """s of the sampled negatives. Without the stop-gradient training raises s instead of obeying it."""
-        if self.config.calibration == "none":
+        config = self.config
+        if config.calibration == "none":
             return None
         source = content if self.frozen is None else self.frozen
-        chosen = source[rows] if self.config.published else source.detach()[rows]
-        return content_similarity(chosen, self.config.min_sim, self.config.max_sim)
+        chosen = source[rows] if config.published else source.detach()[rows]
+        similarity = ContentSimilarity(chosen, config.min_sim, config.max_sim)
+        return similarity[:, :] if config.published else similarity
 
     @torch.no_grad()
     def embeddings(self) -> Embeddings:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from trainers.cm3 import losses
-from trainers.cm3.losses import alignment, calibrated_uniformity, content_similarity, uniformity
+from trainers.cm3.losses import ContentSimilarity, alignment, calibrated_uniformity, uniformity
 
 
 def unit(n: int, dim: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -122,11 +122,34 @@ def test_alike_items_push_each_other_less() -> None:
 def test_similarity_is_clamped_and_neutral_where_content_is_unknown() -> None:
     fused = unit(4, 3)
     fused[3] = 0
-    s = content_similarity(fused, 0.0, 0.7)
-    assert (s[:3, :3] >= 0).all()
-    assert (s[:3, :3] <= 0.7).all()
+    similarity = ContentSimilarity(fused, 0.0, 0.7)
+    s = similarity[:, :]
+    torch.testing.assert_close(s[:3, :3], (fused[:3] @ fused[:3].T).clamp(0, 0.7))
     assert (s[3] == 1).all()
     assert (s[:, 3] == 1).all()
+    torch.testing.assert_close(similarity.diagonal(), s.diagonal())
+
+
+@pytest.mark.parametrize("unknown", [0, 2])
+@pytest.mark.parametrize("block", [4, 7, 256])
+def test_similarity_in_blocks_is_the_whole_matrix(unknown: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "BLOCK", block)
+    fused, x, counts = unit(17, 3), unit(17, 6).requires_grad_(), torch.arange(17) % 3 + 1
+    fused[:unknown] = 0
+    similarity = ContentSimilarity(fused, 0.0, 0.7)
+    values = [calibrated_uniformity(x, s, counts=counts) for s in (similarity, similarity[:, :])]
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*(torch.autograd.grad(value, x)[0] for value in values))
+
+
+def test_gradient_of_the_content_is_that_of_its_formula() -> None:
+    raw, x = torch.randn(9, 4, dtype=torch.float64, requires_grad=True), unit(9, 6)
+    fused = normalize(raw, dim=-1)
+    values = (
+        calibrated_uniformity(x, ContentSimilarity(fused, 0.0, 0.7)[:, :]),
+        pair_loop(x, (fused @ fused.T).clamp(0, 0.7), 2.0),
+    )
+    torch.testing.assert_close(*(torch.autograd.grad(value, raw, retain_graph=True)[0] for value in values))
 
 
 @pytest.mark.parametrize("function", [alignment])
