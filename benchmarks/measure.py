@@ -131,10 +131,14 @@ def growth(what: str, sizes: Sequence[int], costs: Sequence[Cost], start_up: Cos
     """Time and memory at several sizes as exponents of the size: 0 is constant, 1 linear, 2 all pairs.
 
     Args:
-        start_up: the cost of next to nothing, taken off the times where processes were measured from their start.
+        start_up: the cost of next to nothing, taken off the times where processes were measured from their start. A
+            size that takes less than a fifth of it more is lost in its noise, and tells nothing of time.
     """
-    seconds = [cost.cpu - (start_up.cpu if start_up else 0.0) for cost in costs]
-    exponents = [float(np.polyfit(np.log(sizes), np.log(y), 1)[0]) for y in (seconds, [cost.rss for cost in costs])]
+    least = start_up.cpu if start_up else 0.0
+    seconds = [cost.cpu - least for cost in costs]
+    told = [(size, time) for size, time in zip(sizes, seconds, strict=True) if time > least / 5]
+    memory = [(size, cost.rss) for size, cost in zip(sizes, costs, strict=True)]
+    exponents = [float(np.polyfit(*np.log(points).T, 1)[0]) for points in (told, memory)]
     last = costs[-1]
     return {
         "case": f"growth, {sizes[0]:,} to {sizes[-1]:,} {what}", "unit": "CPU-seconds", "ours": last.cpu,
