@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
@@ -148,12 +149,12 @@ def rows(file: RawFile, names: list[str], quality: Quality, max_bad: float) -> I
 
 
 def parquet(file: RawFile, names: list[str]) -> Iterator[pl.DataFrame]:
-    """Some columns of a Parquet file, a batch at a time."""
+    """Some columns of a Parquet file, a batch at a time; texts stored as bytes as texts, decimals as floats."""
     try:
         for batch in _parquet_file(file).iter_batches(batch_size=65536, columns=names):
             frame = pl.from_arrow(batch)
             assert isinstance(frame, pl.DataFrame)
-            yield frame
+            yield frame.with_columns(cs.binary().cast(pl.String), cs.decimal().cast(pl.Float64))
     except (ArrowException, OSError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{file.name} is a damaged Parquet file: {error}. Write it again ({file.source}).") from error
 

@@ -39,11 +39,12 @@ def raw_interactions(
     read becomes null; an unknown value of a published split drops the row. Each is counted.
 
     Raises:
-        UserError: a column is missing; the file has no row with both ids.
+        UserError: a column is missing or nested; the file has no row with both ids.
     """
     rows = kept = 0
     for batch in batches:
         frame = _renamed(batch, columns, file)
+        _refuse_nested(frame, file)
         rows += len(frame)
         frame = _with_ids(frame, file, quality)
         for name in ("rating", "timestamp"):
@@ -71,8 +72,16 @@ def _renamed(batch: pl.DataFrame, columns: Columns, file: RawFile) -> pl.DataFra
     return batch.select(**{ours: pl.col(theirs) for ours, theirs in wanted.items()})
 
 
+def _refuse_nested(frame: pl.DataFrame, file: RawFile) -> None:
+    if nested := [f"{name} ({dtype})" for name, dtype in frame.schema.items() if dtype.is_nested()]:
+        raise UserError(
+            f"{file.name}: expected one value a row for {', '.join(frame.columns)}; found {', '.join(nested)}. "
+            "Name another column in the source's mapping, or mend the file."
+        )
+
+
 def _with_ids(frame: pl.DataFrame, file: RawFile, quality: Quality) -> pl.DataFrame:
-    frame = frame.with_columns(pl.col("user_id", "item_id").cast(pl.String).str.strip_chars())
+    frame = frame.with_columns(_as_text(frame[name]).str.strip_chars() for name in ("user_id", "item_id"))
     for name in ("user_id", "item_id"):
         there = frame[name].is_not_null() & (frame[name] != "")
         if not there.all():
@@ -82,6 +91,15 @@ def _with_ids(frame: pl.DataFrame, file: RawFile, quality: Quality) -> pl.DataFr
             quality.add(file.name, rule, "dropped", len(lost), tuple(other))
             frame = frame.filter(there)
     return frame
+
+
+def _as_text(ids: pl.Series) -> pl.Series:
+    """As `records.as_text` writes them: pandas makes floats of numbers where some are missing."""
+    if not ids.dtype.is_float():
+        return ids.cast(pl.String)
+    finite = ids.set(~ids.is_finite(), None)
+    whole = finite.cast(pl.Int64, strict=False)
+    return whole.cast(pl.String).zip_with(whole == finite, finite.cast(pl.String))
 
 
 def _typed(frame: pl.DataFrame, name: str, file: RawFile, quality: Quality) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,34 @@ def test_optional_columns_may_be_absent(tmp_path) -> None:
     (item,), rows = read(CatalogueSource(raw=raw), tmp_path / "cache")
     assert (item.item_id, item.title) == ("7", "")
     assert rows.rows() == [("u", "7", None, None)]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pl.Series([7.0, None, 8.0]),  # what pandas makes of numbers where one is missing
+        pl.Series([7.0, float("nan"), 8.0]),
+        pl.Series([Decimal(7), None, Decimal(8)]),
+        pl.Series([b"7", None, b"8"]),
+        pl.Series(["7", None, "8"], dtype=pl.Categorical),
+    ],
+    ids=["float", "nan", "decimal", "bytes", "categorical"],
+)
+def test_ids_in_parquet_are_the_same_text_in_both_files_whatever_their_type(ids, tmp_path) -> None:
+    pl.DataFrame({"item_id": ids}).write_parquet(tmp_path / "items.parquet")
+    pl.DataFrame({"user_id": ids, "item_id": ids}).write_parquet(tmp_path / "interactions.parquet")
+    source = CatalogueSource(raw=str(tmp_path), items="items.parquet", interactions="interactions.parquet")
+    items, rows = read(source, tmp_path / "cache")
+    assert [item.item_id for item in items] == ["7", "8"]
+    assert rows.select("user_id", "item_id").rows() == [("7", "7"), ("8", "8")]
+
+
+def test_nested_ids_are_refused_by_name(tmp_path) -> None:
+    pl.DataFrame({"item_id": ["7"]}).write_parquet(tmp_path / "items.parquet")
+    pl.DataFrame({"user_id": ["u"], "item_id": [["7"]]}).write_parquet(tmp_path / "interactions.parquet")
+    source = CatalogueSource(raw=str(tmp_path), items="items.parquet", interactions="interactions.parquet")
+    with pytest.raises(UserError, match=r"interactions\.parquet: .* found item_id \(List"):
+        read(source, tmp_path / "cache")
 
 
 def test_damaged_parquet_is_a_user_error(tmp_path) -> None:
