@@ -183,6 +183,8 @@ def embedding_scorer(
     embeddings: Embeddings, dataset: Dataset, config: TrainingConfig, filter_weight: float | None = None
 ) -> Scorer:
     """Scores by the embeddings that would be published."""
+    if not (config.filter_weight if filter_weight is None else filter_weight):
+        config = config.model_copy(update={"filter_weight": 0.0})  # the filter's coordinates would be zeros
     users, items = published_embeddings(embeddings, dataset, config, filter_weight)
 
     def scorer(rows: Rows) -> Tensor:
