@@ -1,5 +1,6 @@
 """Serve every deployment of this repository from one process: `python -m flows.deployments`."""
 
+import warnings
 from typing import cast
 
 from prefect import serve
@@ -27,6 +28,7 @@ def main() -> None:
     # One run at a time for each: two runs must not write one data set at once. `ingest-and-train/demo` comes last:
     # who waits for it finds all the others.
     deployments = [flow.to_deployment(flow.fn.__name__, concurrency_limit=1) for flow in flows]
+    warnings.filterwarnings("ignore", "coroutine 'Runner.astop'")  # Prefect forgets to await it at SIGTERM
     serve(*cast(list[RunnerDeployment], deployments))  # to_deployment is async only where a loop runs
 
 
