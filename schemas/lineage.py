@@ -63,7 +63,10 @@ class Lineage(BaseModel):
     revision: str = ""
 
     def key(self) -> str:
-        """SHA-256 (hex) over all of the above but the data set's name: equal keys mean equal content."""
+        """SHA-256 (hex) over all of the above but the data set's name: equal keys mean equal content.
+
+        To the last bits of what a processor adds up: vectors and training follow from its kind and the threads it has.
+        """
         record = self.model_dump(mode="json", exclude={"dataset"}) | {"schema_version": SCHEMA_VERSION}
         return hashlib.sha256(canonical_json(record).encode()).hexdigest()
 

@@ -55,6 +55,11 @@ class Batch(NamedTuple):
     negatives: Tensor
 
 
+def gather(x: Tensor, rows: Tensor) -> Tensor:
+    """`x[rows]` for rows that may come twice: their gradients are added in one order, not as threads come to them."""
+    return functional.embedding(rows, x)
+
+
 class EmbeddingModel(torch.nn.Module, ABC):
     """What the loop asks of a model."""
 

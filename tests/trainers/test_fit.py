@@ -18,7 +18,7 @@ from tests.trainers.world import World, draw_world
 from trainers import cm3
 from trainers.cm3.train import build
 from trainers.data import Dataset, load
-from trainers.fit import Embeddings, NegativeSampler, fit, published_embeddings, torch_device
+from trainers.fit import Embeddings, NegativeSampler, fit, gather, published_embeddings, torch_device
 
 
 def dataset_of(chosen: list[set[int]], items: int) -> Dataset:
@@ -190,3 +190,22 @@ def test_one_setting_names_the_device_of_all(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CM3_DEVICE", "cuda:99")
     with pytest.raises(UserError, match="cuda:99"):
         torch_device("auto")
+
+
+def test_gradients_of_rows_that_come_twice_are_the_same_bits_every_time() -> None:
+    """With plain indexing, 8 threads gave another sum each time: a hundred rows, each some 200 times."""
+    draws = torch.Generator().manual_seed(0)
+    rows = torch.randint(100, (20_000,), generator=draws)
+    weight = torch.randn(20_000, 64, generator=draws)
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)
+    try:
+        gradients = []
+        for _ in range(5):
+            x = torch.ones(100, 64, requires_grad=True)
+            (gather(x, rows) * weight).sum().backward()  # type: ignore[no-untyped-call]
+            gradients.append(x.grad)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(gradients[0], other) for other in gradients[1:])
+    torch.testing.assert_close(gradients[0], torch.zeros(100, 64).index_add(0, rows, weight), rtol=1e-4, atol=1e-4)

@@ -11,7 +11,7 @@ from schemas.training import BPRConfig, DirectAUConfig, LightGCNConfig
 from trainers.cm3.graphs import Graph, propagate, user_item_adjacency
 from trainers.cm3.losses import alignment, uniformity
 from trainers.data import Dataset
-from trainers.fit import Batch, EmbeddingModel, Embeddings, torch_device
+from trainers.fit import Batch, EmbeddingModel, Embeddings, gather, torch_device
 
 
 def preference(
@@ -50,8 +50,8 @@ class BPR(EmbeddingModel):
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         batch = complete(batch)
         users, items = self.vectors()
-        rank = preference(users[batch.users], items[batch.items], items[batch.negatives])
-        own = (self.users[batch.users], self.items[batch.items], self.items[batch.negatives])
+        rank = preference(gather(users, batch.users), gather(items, batch.items), gather(items, batch.negatives))
+        own = (gather(self.users, batch.users), gather(self.items, batch.items), gather(self.items, batch.negatives))
         norm = sum(((part.square().sum(-1).mean() / 2) for part in own), torch.zeros((), device=rank.device))
         return {"loss": rank + self.config.regularization * norm, "bpr": rank, "norm": norm}
 
@@ -95,7 +95,7 @@ class DirectAU(EmbeddingModel):
     @override
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         users, items = (functional.normalize(part, dim=-1) for part in self.encoder.vectors())
-        align = alignment(users[batch.users], items[batch.items])
+        align = alignment(gather(users, batch.users), gather(items, batch.items))
         spread = [self._uniformity(users, batch.users), self._uniformity(items, batch.items)]
         total = align + self.config.gamma * (spread[0] + spread[1]) / 2
         return {"loss": total, "alignment": align, "user_uniformity": spread[0], "item_uniformity": spread[1]}

@@ -11,7 +11,7 @@ from schemas.training import BM3Config, FREEDOMConfig, VBPRConfig
 from trainers.baselines.collaborative import BPR, LightGCN, complete, preference
 from trainers.cm3.graphs import Graph, exact_neighbors, item_item_adjacency, propagate, user_item_adjacency
 from trainers.data import Dataset
-from trainers.fit import Batch, Embeddings, torch_device
+from trainers.fit import Batch, Embeddings, gather, torch_device
 
 
 def _content(dataset: Dataset) -> list[Tensor]:
@@ -83,8 +83,8 @@ class FREEDOM(LightGCN):
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         batch = complete(batch)
         users, items = self.vectors()
-        chosen = users[batch.users]
-        rank = preference(chosen, items[batch.items], items[batch.negatives])
+        chosen = gather(users, batch.users)
+        rank = preference(chosen, gather(items, batch.items), gather(items, batch.negatives))
         content = torch.zeros((), device=rank.device)
         for index, projection in enumerate(self.projections):
             x = getattr(self, f"content_{index}")
@@ -123,7 +123,7 @@ class BM3(LightGCN):
     @override
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         users, items = self.vectors()
-        user, item = users[batch.users], items[batch.items]
+        user, item = gather(users, batch.users), gather(items, batch.items)
         user_target, item_target = self._target(user, rng), self._target(item, rng)
         predicted_user, predicted_item = self.predictor(user), self.predictor(item)
         rank = _distance(predicted_user, item_target) + _distance(predicted_item, user_target)

@@ -16,7 +16,7 @@ from trainers.cm3.losses import ContentSimilarity, alignment, calibrated_uniform
 from trainers.cm3.sphere import unit
 from trainers.cm3.subspace import principal_subspace
 from trainers.data import Dataset, Feature
-from trainers.fit import Batch, EmbeddingModel, Embeddings, matrix_precision
+from trainers.fit import Batch, EmbeddingModel, Embeddings, gather, matrix_precision
 
 
 class Encoded(NamedTuple):
@@ -135,7 +135,7 @@ class CM3(EmbeddingModel):
         user, in_batch, count = torch.unique(batch.users, return_inverse=True, return_counts=True)
         negative, negative_count = torch.unique(batch.negatives[batch.negatives >= 0], return_counts=True)
         users = unit(self.fuse_users(spread.users, user))
-        align = alignment(users[in_batch], unit(spread.items[batch.items]))
+        align = alignment(gather(users, in_batch), unit(gather(spread.items, batch.items)))
         spread_users = uniformity(users, config.temperature, count, self.precision)
         similarity = self._similarity(spread.content, negative)
         spread_items = calibrated_uniformity(
