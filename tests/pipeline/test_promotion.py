@@ -74,12 +74,13 @@ def test_coverage_is_the_share_of_items_that_have_the_feature(store: Store) -> N
 
 
 def test_the_validation_set_is_known_by_its_interactions_alone(store: Store) -> None:
-    def exam(splits: str, seed: int) -> str:
+    def exam(splits: str, seed: int, order: int = 1) -> str:
         names = {"v": "valid", "t": "train"}
-        rows = [{"user_id": f"u{i}", "item_id": "i", "split": names[split]} for i, split in enumerate(splits)]
+        rows = [{"user_id": f"u{i}", "item_id": "i", "split": names[split]} for i, split in enumerate(splits)][::order]
         version = publish(store, "interactions", pa.Table.from_pylist(rows, schema=INTERACTIONS), seed)
         return promotion.validation_set(store, version)
 
     assert exam("vtvt", 0) == exam("vtvtt", 1), "more training interactions are no other exam"
     assert exam("vtvt", 2) != exam("vttv", 3)
     assert exam("vtvt", 4).startswith("2 ")
+    assert exam("vtvt", 5, order=-1) == exam("vtvt", 6), "nor are the same ones in another order"
