@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from flows import catalogues, clusters, counts, train
 from flows.exclusive import alone
 from flows.summary import last
-from pipeline import captions, features, images, ingest, log_fields, promotion, registry, report, similarity
+from pipeline import captions, features, images, ingest, log_fields, promotion, registry, report, similarity, vectors
 from pipeline.cluster import Cluster
 from pipeline.contents import Extraction
 from pipeline.encoders import load
@@ -100,15 +100,18 @@ def trained(
 
 
 def check_models(parameters: RunParameters) -> None:
-    """Make sure that every model is there and whole before the first item; fetches or unpacks what is not here yet.
+    """Make sure that every model, and every file of imported vectors, is there and whole before the first item; fetches
+    or unpacks models that are not here yet.
 
     Raises:
-        UserError: a model is missing, damaged or not reachable.
+        UserError: a model or file is missing, damaged or not reachable.
     """
     for name in parameters.features:
         load.fingerprint(parameters.encoder(name))
     if "caption" in parameters.features:
         load.caption_fingerprint(parameters.caption_spec())
+    for config in parameters.imported.values():
+        vectors.read(config)
 
 
 def extract_features(
@@ -118,7 +121,7 @@ def extract_features(
     record: "Recorder",
     cluster: Cluster | None = None,
 ) -> dict[str, TableVersion]:
-    """Every feature asked for, by name; adds them, and the captions they need, to `tables`."""
+    """Every feature asked for or imported, by name; adds them, and the captions they need, to `tables`."""
     extracted = {}
     for name in parameters.features:
         spec = parameters.encoder(name)
@@ -134,6 +137,10 @@ def extract_features(
             gallery=tables.get("gallery") if source.table == "images" else None, cluster=cluster,
         )  # fmt: skip
         extracted[name] = tables[f"features/{name}"] = result.version
+    for name, config in parameters.imported.items():
+        extracted[name] = tables[f"features/{name}"] = record(
+            f"features/{name}", vectors.run, store=store, items=tables["items"], name=name, config=config
+        )
     return extracted
 
 

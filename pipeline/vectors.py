@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,14 +111,14 @@ def _aligned(item_ids: list[str], foreign: Foreign, config: VectorsConfig) -> pa
             f"{config.path} has NaN or infinity for {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''}. Leave "
             "those items out of the file: an item without a vector is a null."
         )
-    lengths = np.linalg.norm(vectors, axis=1)
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)  # squares of 1e25 are no float32
     present &= lengths > 0
     hashes = [
         hashlib.sha256(row.tobytes()).hexdigest() if there else None
         for row, there in zip(vectors, present, strict=True)
     ]
     if config.normalize:
-        vectors[present] /= lengths[present, None]
+        vectors[present] = vectors[present] / lengths[present, None]
     embedding = fixed_width_from(vectors, missing=~present)
     columns = [pa.array(item_ids), pa.array(hashes, pa.string()), embedding, pa.nulls(len(item_ids), pa.string())]
     return pa.table(columns, schema=features(foreign.dim))
@@ -130,7 +131,10 @@ def read(config: VectorsConfig) -> Foreign:
         UserError: as `run`.
     """
     reader = {"npy": _read_npy, "parquet": _read_parquet, "amazon-2014": _read_amazon}[config.format]
-    ids, rows, dim = reader(config)
+    try:
+        ids, rows, dim = reader(config)
+    except OSError as error:
+        raise UserError(f"Vectors to import: cannot read {config.path} ({error}). Check the path.") from error
     row_of: dict[str, int] = {}
     for item_id, row in ids:
         if row_of.setdefault(item_id, row) != row:
@@ -141,9 +145,13 @@ def read(config: VectorsConfig) -> Foreign:
 def _read_npy(config: VectorsConfig) -> tuple[Iterator[tuple[str, int]], Any, int]:
     try:
         array = np.load(config.path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (EOFError, ValueError) as error:
         raise UserError(f"{config.path} is not a .npy array of numbers ({error}). Save it with numpy.save.") from error
-    if array.ndim != 2 or array.dtype.kind not in "fiu":
+    if not isinstance(array, np.ndarray):
+        raise UserError(
+            f"{config.path} holds several arrays ({', '.join(array)}). Save the one wanted with numpy.save."
+        )
+    if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "fiu":
         raise UserError(
             f"{config.path}: expected an array (items, width) of numbers, found {array.shape} {array.dtype}."
         )
@@ -157,43 +165,64 @@ def _read_npy(config: VectorsConfig) -> tuple[Iterator[tuple[str, int]], Any, in
     return iter(ids), array, array.shape[1]
 
 
+_NUMBERED = re.compile(r"(.*)[\t,]\s*([0-9]+)\s*")
+
+
 def _read_ids(path: Path) -> Iterator[tuple[str, int]]:
-    """(id, row) of each line: ids alone count the rows; a header before numbered rows is passed over."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    cells = [line.replace(",", "\t").split("\t") for line in lines if line.strip()]
-    if cells and len(cells[0]) == 1:
-        yield from ((cell[0].strip(), row) for row, cell in enumerate(cells))
+    """(id, row) of each line. Where every line but a header ends with a tab or comma and a number, that is the row;
+    otherwise a line is an id, whatever it holds, and lines are counted."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}). Save the list of ids as UTF-8.") from error
+    found = [_NUMBERED.fullmatch(line) for line in lines]
+    body = found[1:] if found and found[0] is None else found
+    if body and all(body):
+        yield from ((match[1].strip(), int(match[2])) for match in body if match)
         return
-    for number, cell in enumerate(cells):
-        if number == 0 and not cell[-1].strip().isdigit():
-            continue
-        if len(cell) != 2 or not cell[1].strip().isdigit():
+    for number, line in enumerate(lines):
+        if "\t" in line:
             raise UserError(
-                f"{path}, line {number + 1}: expected an id, a tab or comma, and a row number; found {cell}."
+                f"{path}, line {number + 1}: expected an id alone, or in every line an id, a tab or comma, and a row "
+                f"number; found {line!r}."
             )
-        yield cell[0].strip(), int(cell[1])
+        yield line.strip(), number
 
 
 def _read_parquet(config: VectorsConfig) -> tuple[Iterator[tuple[str, int]], Any, int]:
     columns = [config.id_column, config.vector_column]
     try:
+        schema = pq.read_schema(config.path)
+        if missing := [name for name in columns if name not in schema.names]:
+            raise UserError(
+                f"{config.path}: expected the columns {', '.join(columns)}, found {', '.join(schema.names)}. Name "
+                f"yours for {', '.join(missing)} in id_column and vector_column."
+            )
+        _check_types(schema, config)
         table = pq.read_table(config.path, columns=columns)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{config.path} is not a readable Parquet file with list columns ({error}).") from error
-    if table.column_names != columns:
-        found = ", ".join(pq.read_schema(config.path).names)
-        raise UserError(
-            f"{config.path}: expected the columns {', '.join(columns)}, found {found}. Name yours in the config."
-        )
-    table = table.filter(pa.compute.is_valid(table[config.vector_column]))
-    lists = table[config.vector_column].combine_chunks()
+        ids = table[config.id_column].cast(pa.string())
+    except pa.ArrowException as error:
+        raise UserError(f"{config.path} is not a readable Parquet file of ids and vectors ({error}).") from error
+    if ids.null_count:
+        raise UserError(f"{config.path}: {ids.null_count:,} rows have no id in {config.id_column}. Leave them out.")
+    there = pa.compute.is_valid(table[config.vector_column])
+    lists = table[config.vector_column].filter(there).combine_chunks()
     widths = set(pa.compute.list_value_length(lists).to_pylist()) if len(lists) else {0}
     if len(widths) != 1 or widths <= {0, None}:
         raise UserError(f"{config.path}: vectors must have one width, found widths {sorted(widths)[:5]}.")
     dim = int(widths.pop())
     rows = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
-    ids = table[config.id_column].cast(pa.string()).to_pylist()
-    return ((item_id, row) for row, item_id in enumerate(ids)), rows, dim
+    return ((item_id, row) for row, item_id in enumerate(ids.filter(there).to_pylist())), rows, dim
+
+
+def _check_types(schema: pa.Schema, config: VectorsConfig) -> None:
+    of_id, of_vector = schema.field(config.id_column).type, schema.field(config.vector_column).type
+    if pa.types.is_nested(of_id):
+        raise UserError(f"{config.path}: expected one id a row in {config.id_column}, found {of_id}.")
+    listed = pa.types.is_list(of_vector) or pa.types.is_large_list(of_vector) or pa.types.is_fixed_size_list(of_vector)
+    number = listed and (pa.types.is_floating(of_vector.value_type) or pa.types.is_integer(of_vector.value_type))
+    if not number:
+        raise UserError(f"{config.path}: expected lists of numbers in {config.vector_column}, found {of_vector}.")
 
 
 def _read_amazon(config: VectorsConfig) -> tuple[Iterator[tuple[str, int]], Any, int]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.tables import SCHEMA_VERSION
 
@@ -54,7 +54,7 @@ class Lineage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str
-    table: str
+    table: str = Field(pattern=r"^[A-Za-z0-9_]+(/[A-Za-z0-9][A-Za-z0-9_.-]*)?$")  # it names folders
     stage: str
     stage_version: int
     config: dict[str, Any]

@@ -1,11 +1,11 @@
 """Parameters of a whole run, one model a catalogue, flat enough for a command line; and the record a run leaves."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from schemas.demo import DemoConfig
-from schemas.features import PRESETS, CaptionSpec, EncoderSpec
+from schemas.features import PRESETS, CaptionSpec, EncoderSpec, VectorsConfig
 from schemas.images import ImagesConfig
 from schemas.ingest import (
     AmazonSource,
@@ -20,6 +20,9 @@ from schemas.report import ReportConfig
 from schemas.similarity import SimilarityConfig
 from schemas.training import CM3Config
 
+FeatureName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""It names a folder: `features/<name>`."""
+
 
 class RunParameters(BaseModel):
     """What every catalogue's run takes. The nested models deepen one stage each; their defaults are good ones."""
@@ -28,7 +31,10 @@ class RunParameters(BaseModel):
 
     models: Literal["default", "offline"] = Field("default", description="Models from the hub, or from packages.")
     features: tuple[str, ...] = Field(
-        ("sentence", "clip", "caption"), min_length=1, description="Features to extract, by name: see `encoders`."
+        ("sentence", "clip", "caption"), description="Features to extract, by name: see `encoders`."
+    )
+    imported: dict[FeatureName, VectorsConfig] = Field(
+        {}, description="Features that others made, by the name each shall have: files of vectors, used beside ours."
     )
     store: str = Field("store", min_length=1, description="Where tables are published: a folder or s3://bucket/prefix.")
     cluster: str = Field(
@@ -36,7 +42,9 @@ class RunParameters(BaseModel):
         description="Address of a Dask scheduler, such as tcp://scheduler:8786, whose workers download, encode and "
         "compare; empty: this machine.",
     )
-    encoders: dict[str, EncoderSpec] = Field({}, description="More features, or other models for known ones, by name.")
+    encoders: dict[FeatureName, EncoderSpec] = Field(
+        {}, description="More features, or other models for known ones, by name."
+    )
     captioner: CaptionSpec | None = Field(None, description="Another captioner than the preset's.")
     ingest: IngestConfig = Field(IngestConfig(), description="What is kept and how it is split.")
     images: ImagesConfig = Field(ImagesConfig(), description="How pictures are fetched and stored.")
@@ -53,6 +61,10 @@ class RunParameters(BaseModel):
             raise ValueError(f"features: no encoder for {', '.join(unknown)}; allowed: {', '.join(known)}")
         if len(set(self.features)) != len(self.features):
             raise ValueError("features: a name is given twice")
+        if both := sorted(set(self.features) & set(self.imported)):
+            raise ValueError(f"imported: {', '.join(both)} is extracted too; give the imported one another name")
+        if not self.features and not self.imported:
+            raise ValueError("features: name one at least, or vectors to import")
         return self
 
     @model_validator(mode="after")

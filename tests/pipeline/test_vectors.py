@@ -37,13 +37,29 @@ def amazon(folder: Path, records: list[tuple[str, np.ndarray]]) -> VectorsConfig
 
 
 @pytest.mark.parametrize(
-    "ids", ["c\na\nz\n", "asin\titemID\nz\t2\nc\t0\na\t1\n", "c,0\na,1\nz,2\n"], ids=["list", "mmrec mapping", "csv"]
+    "ids",
+    ["c\na\nz\n", "\ufeffc\na\nz\n", "asin\titemID\nz\t2\nc\t0\na\t1\n", "c,0\na,1\nz,2\n"],
+    ids=["list", "with a byte order mark", "mmrec mapping", "csv"],
 )
 def test_an_array_with_ids_lands_on_its_items_and_others_are_null(store: Store, tmp_path: Path, ids: str) -> None:
     found = imported(store, npy(tmp_path, ROWS, ids))
     assert found["c"] == pytest.approx([0.6, 0.8])
     assert found["a"] == pytest.approx([0, 1])
     assert found["b"] is None
+
+
+def test_an_id_may_hold_commas(store: Store, tmp_path: Path) -> None:
+    items = publish_items(store, [("52", "x"), ("52,red", "y"), ("52,53", "z")])
+    for ids in ("52\n52,red\n52,53", "52\t0\n52,red\t1\n52,53\t2", "52,0\n52,red,1\n52,53,2"):
+        version = vectors.run(store=store, items=items, name="theirs", config=npy(tmp_path, ROWS, ids))
+        found = dict(pl.read_parquet(version.path).select("item_id", "embedding").iter_rows())
+        assert [list(found[name]) for name in ("52", "52,red")] == [pytest.approx([0.6, 0.8]), [0, 1]]
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25])
+def test_lengths_are_no_float32(store: Store, tmp_path: Path, scale: float) -> None:
+    found = imported(store, npy(tmp_path, ROWS * np.float32(scale), "a\nb\nc"))
+    assert found["a"] == pytest.approx([0.6, 0.8])
 
 
 def test_vectors_keep_their_length_where_asked(store: Store, tmp_path: Path) -> None:
@@ -86,6 +102,8 @@ def test_a_second_import_is_reused_and_a_changed_file_is_not(store: Store, tmp_p
         (ROWS, "x\ny\nz", "for none of the 3 items"),
         (np.zeros(3), "a\nb\nc", r"expected an array \(items, width\)"),
         (np.array([["a"]]), "a", "expected an array"),
+        (np.zeros((3, 0)), "a\nb\nc", "expected an array"),
+        (ROWS, "a\t0\nb\t\u00b2\nc\t2", "line 1: expected an id alone, or in every line"),
     ],
 )
 def test_a_flaw_is_refused_by_name(store: Store, tmp_path: Path, rows: np.ndarray, ids: str, message: str) -> None:
@@ -114,3 +132,44 @@ def test_a_missing_file_and_vectors_of_several_widths_are_refused(store: Store, 
     pq.write_table(pa.table({"item_id": ["a", "b"], "embedding": [[1.0], [1.0, 2.0]]}), tmp_path / "v.parquet")
     with pytest.raises(UserError, match=r"one width, found widths \[1, 2\]"):
         imported(store, VectorsConfig(path=str(tmp_path / "v.parquet"), format="parquet"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"sku": ["a"], "v": [[1.0]]}, "expected the columns item_id, embedding, found sku, v"),
+        ({"item_id": ["a"], "embedding": [1.0]}, "expected lists of numbers in embedding, found double"),
+        ({"item_id": ["a"], "embedding": [["1.0"]]}, "expected lists of numbers"),
+        ({"item_id": ["a"], "embedding": [[[1.0]]]}, "expected lists of numbers"),
+        ({"item_id": [["a"]], "embedding": [[1.0]]}, "expected one id a row in item_id"),
+        ({"item_id": ["a", None], "embedding": [[1.0], [2.0]]}, "1 rows have no id"),
+    ],
+)
+def test_columns_of_another_kind_are_refused(
+    store: Store, tmp_path: Path, columns: dict[str, list[object]], message: str
+) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "v.parquet")
+    with pytest.raises(UserError, match=message):
+        imported(store, VectorsConfig(path=str(tmp_path / "v.parquet"), format="parquet"))
+
+
+def test_files_of_another_kind_are_refused(store: Store, tmp_path: Path) -> None:
+    config = npy(tmp_path, ROWS, "a\nb\nc")
+    (tmp_path / "ids.txt").write_bytes("é\nb\nc".encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        imported(store, config)
+    Path(config.path).write_bytes(b"")
+    with pytest.raises(UserError, match=r"not a \.npy array"):
+        imported(store, config)
+    with Path(config.path).open("wb") as file:
+        np.savez(file, one=ROWS, two=ROWS)
+    with pytest.raises(UserError, match=r"several arrays \(one, two\)"):
+        imported(store, config)
+    with pytest.raises(UserError, match="cannot read"):
+        vectors.read(VectorsConfig(path=str(tmp_path / "gone"), format="amazon-2014"))
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a b", "a/b"])
+def test_a_name_that_would_leave_its_folder_is_refused(store: Store, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="table"):
+        vectors.run(store=store, items=publish_items(store, ITEMS), name=name, config=npy(tmp_path, ROWS, "a\nb\nc"))
