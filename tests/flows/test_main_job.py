@@ -1,5 +1,6 @@
 """The main job from drawn catalogue to registered embeddings, in one process, with real models."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +18,7 @@ from pipeline import registry
 from pipeline.store import Store
 from schemas import tables
 from schemas.errors import UserError
+from schemas.features import VectorsConfig
 from schemas.ingest import IngestConfig
 from schemas.run import DemoParameters, RunSummary
 from tests.flows.conftest import QUICK, small_demo
@@ -74,6 +77,24 @@ def test_every_feature_has_the_items_ids_in_their_order(finished: Finished) -> N
     items = store.read(store.latest("demo", "items"), ["item_id"])
     for feature in FEATURES:
         assert store.read(store.latest("demo", f"features/{feature}"), ["item_id"]).equals(items)
+
+
+def test_imported_vectors_stand_beside_ours_in_graph_and_trainer(finished: Finished, tmp_path: Path) -> None:
+    ids = finished[0].read(finished[0].latest("demo", "items"), ["item_id"])["item_id"].to_pylist()
+    np.save(tmp_path / "image_feat.npy", np.random.default_rng(0).normal(size=(len(ids), 8)))
+    (tmp_path / "ids.txt").write_text("\n".join(ids))
+    theirs = VectorsConfig(path=f"{tmp_path}/image_feat.npy", format="npy", ids=f"{tmp_path}/ids.txt")
+    job = small_demo(tmp_path / "store", features=("sentence",), imported={"theirs": theirs})
+    summary = main_job.run(parameters=job)
+    assert summary.coverage == {"sentence": 1.0, "theirs": 1.0}
+    store = Store(tmp_path / "store")
+    graph = pq.read_schema(Path(store.latest("demo", "similarity").path) / "part-00000.parquet")
+    assert "similarity_theirs" in graph.names
+    inputs = json.loads(store.latest("demo", "embeddings/items").lineage["cm3.inputs"])
+    assert {"features/sentence", "features/theirs"} <= set(inputs)
+    cut = job.model_copy(update={"imported": {"theirs": theirs.model_copy(update={"ids": str(tmp_path / "gone")})}})
+    with pytest.raises(UserError, match="cannot read"):
+        main_job.check_models(cut)
 
 
 def test_one_picture_can_be_followed_from_its_file_to_its_vector(finished: Finished) -> None:
