@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.store import Store
+from pipeline.store import Store, explained
 
 logger = logging.getLogger(__name__)
 
@@ -17,8 +17,9 @@ def alone(store: Store, dataset: str) -> Iterator[None]:
     The kernel frees the lock with its process, so a killed run blocks nobody. Between machines the deployments' work
     queue does the same (prefect.yaml): one queue a data set, one run at a time.
     """
-    path = store.scratch("locks") / dataset
-    with path.open("a") as lock:
+    with explained(f"the lock of {dataset}", store):
+        opened = (store.scratch("locks") / dataset).open("a")
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -20,7 +20,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
 from pipeline import promotion
-from pipeline.store import Store, parse_reference
+from pipeline.store import Store, explained, parse_reference
 from schemas.errors import UserError
 from schemas.lineage import TableVersion, canonical_json
 from schemas.registry import Measured, Registered, RegistryConfig
@@ -99,7 +99,8 @@ def connect(store: Store, config: RegistryConfig | None = None) -> MlflowClient:
                 "server (docker-compose.yml starts one), or to sqlite:///some/file.db."
             )
         folder = Path(store.root) / "_mlflow"
-        folder.mkdir(parents=True, exist_ok=True)
+        with explained("the registry", store):
+            folder.mkdir(parents=True, exist_ok=True)
         uri = f"sqlite:///{folder}/mlflow.db"
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 

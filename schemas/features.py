@@ -10,6 +10,9 @@ IMAGE_KINDS = ("open_clip", "timm", "transformers_clip")
 EncoderKind = Literal["sentence", "open_clip", "open_clip_text", "timm", "transformers_clip", "transformers_clip_text"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 
+LOCAL = ("offline:", "/", ".", "~")
+"""How a model's name begins that is no hub repository's."""
+
 
 class ModelSpec(BaseModel):
     """Where a model comes from and what it may do: shared by encoders and captioners."""
@@ -41,11 +44,13 @@ class ModelSpec(BaseModel):
                 f"revision of {self.model!r} must be a hub commit of 40 hex digits, found {self.revision!r}; the "
                 "model's page lists its commits. For a local folder write its path with a leading / or ./"
             )
+        if self.revision and self.model.startswith(LOCAL):
+            raise ValueError(f"revision {self.revision!r}: {self.model!r} has none but its own weights; leave it out")
         return self
 
     def is_from_hub(self) -> bool:
         """Whether `model` names a hub repository, whose files change unless a commit is named."""
-        return not self.model.startswith(("offline:", "/", ".", "~")) and self.model.count("/") == 1
+        return not self.model.startswith(LOCAL) and self.model.count("/") == 1
 
 
 class EncoderSpec(ModelSpec):

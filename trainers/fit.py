@@ -371,9 +371,16 @@ class _State:
         state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with draft.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
+        try:
+            with draft.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.path)
+        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's
+            draft.unlink(missing_ok=True)
+            raise UserError(
+                f"checkpoint {self.path}: cannot be written ({error}). Free space there and run again: training goes "
+                "on from the last one that was."
+            ) from error
         self.saved_at, self.saved_epoch = time.monotonic(), self.epoch

@@ -67,9 +67,10 @@ def check(folder: Path, kind: str, name: str) -> None:
             with safe_open(path, "pt") as file:
                 file.keys()
         except (SafetensorError, OSError) as error:
+            theirs = Path(name).expanduser().is_dir()
+            mend = "write it again" if theirs else f"delete {folder} and run again to fetch or unpack it anew"
             raise UserError(
-                f"Model {name!r}: {path} is not a whole safetensors file ({error}). It was cut short or changed; "
-                f"delete {folder} and run again to fetch or unpack it anew."
+                f"Model {name!r}: {path} is not a whole safetensors file ({error}): cut short or changed; {mend}."
             ) from error
     for index in folder.glob("*.safetensors.index.json"):
         named = set(json.loads(index.read_text())["weight_map"].values())

@@ -61,6 +61,7 @@ def test_show_lists_data_sets_and_the_last_run(finished: Finished) -> None:
         (("compare", "demo", "--models", "lightgnc"), "'lightgcn', 'popularity', 'vbpr'], found 'lightgnc'"),
         (("tune", "demo", "--space", '{"gamma": 3}'), "space.gamma: expected a list"),
         (("versions", "other"), "other has no registered version"),
+        (("versions", "demo", "--store", __file__), f"Could not write the registry to {__file__}"),
         (("gc", "other"), "No data set 'other'"),
         (("diff", "demo", "1", "7"), "demo has no registered version '7'; registered: 1"),
     ],

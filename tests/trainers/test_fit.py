@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -152,6 +153,26 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_numbers_of_an_unbroken_one(worl
         assert (tmp_path / "whole" / f"{name}.parquet").read_bytes() == (
             tmp_path / "broken" / f"{name}.parquet"
         ).read_bytes(), name
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, checkpoint = load(**world.inputs()), tmp_path / "state.pt"
+    config = CM3Config(dim=8, max_epochs=2, batch_size=128, checkpoint_seconds=0)
+    fit(build(dataset, config), dataset, config, checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+
+    def full(state: object, file: IO[bytes]) -> None:
+        file.write(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 4 vs 8")
+
+    monkeypatch.setattr(torch, "save", full)
+    more = config.model_copy(update={"seed": 3})
+    with pytest.raises(UserError, match=r"state\.pt: cannot be written .*unexpected pos.*Free space"):
+        fit(build(dataset, more), dataset, more, checkpoint=checkpoint)
+    assert [path.name for path in tmp_path.glob("*state.pt*")] == ["state.pt"]
+    assert checkpoint.read_bytes() == before
 
 
 def test_a_checkpoint_of_other_data_or_another_configuration_is_not_used(world: World, tmp_path: Path) -> None:
