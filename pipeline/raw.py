@@ -268,7 +268,9 @@ class _Download:
 
 
 def _validators(answer: httpx.Response) -> dict[str, str]:
-    return {"etag": answer.headers.get("ETag", ""), "last_modified": answer.headers.get("Last-Modified", "")}
+    """What may be sent back, which is nothing but printable ASCII."""
+    found = {"etag": answer.headers.get("ETag", ""), "last_modified": answer.headers.get("Last-Modified", "")}
+    return {name: value if value.isascii() and value.isprintable() else "" for name, value in found.items()}
 
 
 def _validator(record: dict[str, Any]) -> str:

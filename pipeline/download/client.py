@@ -41,12 +41,12 @@ def parse_url(text: str) -> URL:
     """
     try:
         url = URL(text.strip())
-        port = url.port
+        host, port = url.host, url.port  # a broken international name is found when it is decoded
     except ValueError as error:
         raise PictureError(ImageStatus.INVALID_URL, str(error)) from error
     if url.scheme not in ("http", "https", "file"):
         raise PictureError(ImageStatus.INVALID_URL, f"scheme {url.scheme!r} is not http or https")
-    if url.scheme != "file" and (not url.host or not port):
+    if url.scheme != "file" and (not host or not port):
         raise PictureError(ImageStatus.INVALID_URL, "the URL names no host")
     return url
 
@@ -78,25 +78,34 @@ class Client:
         """Get one file, within the configured times and sizes.
 
         Raises:
-            PictureError: anything else; `transient` where another attempt may help.
+            PictureError: anything else; `transient` where another attempt may help, `elsewhere` where a redirect had
+                led to another host.
         """
         url = parse_url(text)
+        visited = [url]
         try:
             async with asyncio.timeout(self._config.total_timeout):
                 if url.scheme == "file":
                     return await asyncio.to_thread(read_file, url, self._config, validators)
-                return await self._follow(url, validators)
+                return await self._follow(visited, validators)
+        except PictureError as error:
+            error.elsewhere = _is_elsewhere(visited)
+            raise
         except NETWORK as error:
-            raise explain(error, self._config) from error
+            failure = explain(error, self._config)
+            failure.elsewhere = _is_elsewhere(visited)
+            raise failure from error
 
-    async def _follow(self, url: URL, validators: Validators | None) -> Fetched:
+    async def _follow(self, visited: list[URL], validators: Validators | None) -> Fetched:
+        """Ask the last of `visited`, to which redirects are added."""
         headers = self._headers | _conditions(validators)
         for _ in range(self._config.max_redirects + 1):
+            url = visited[-1]
             self._guard.check_literal(url.host or "", url.port)
             async with self._transport.get(url, headers) as answer:
                 if answer.status not in _REDIRECTS:
                     return await self._receive(answer, validators)
-                url = _redirected(url, answer.headers)
+                visited.append(_redirected(url, answer.headers))
         raise PictureError(ImageStatus.REDIRECT_ERROR, f"more than {self._config.max_redirects} redirects")
 
     async def _receive(self, answer: Answer, validators: Validators | None) -> Fetched:
@@ -108,7 +117,7 @@ class Client:
         if length.isdigit() and int(length) > self._config.max_bytes:
             raise self._too_large(f"{int(length):,} bytes announced")
         body = await self._read(answer.pieces)
-        found = Validators(etag=answer.headers.get("ETag"), last_modified=answer.headers.get("Last-Modified"))
+        found = Validators(etag=_sendable(answer, "ETag"), last_modified=_sendable(answer, "Last-Modified"))
         return Fetched(body=body, validators=found)
 
     async def _read(self, arriving: AsyncIterator[bytes]) -> bytes:
@@ -158,6 +167,17 @@ def read_file(url: URL, config: ImagesConfig, validators: Validators | None) -> 
     return Fetched(body=path.read_bytes(), validators=found)
 
 
+def _is_elsewhere(visited: list[URL]) -> bool:
+    first, last = visited[0], visited[-1]
+    return (first.host, first.port) != (last.host, last.port)
+
+
+def _sendable(answer: Answer, header: str) -> str | None:
+    """The header, where it may be sent back: none may hold anything but printable ASCII."""
+    value = answer.headers.get(header, "")
+    return value if value and value.isascii() and value.isprintable() else None
+
+
 def _conditions(validators: Validators | None) -> dict[str, str]:
     if validators is None:
         return {}
@@ -171,9 +191,10 @@ def _redirected(url: URL, headers: Mapping[str, str]) -> URL:
         raise PictureError(ImageStatus.REDIRECT_ERROR, "a redirect without a location")
     try:
         target = url.join(URL(location))
+        host = target.host
     except ValueError as error:
         raise PictureError(ImageStatus.REDIRECT_ERROR, f"a redirect to a broken URL: {error}") from error
-    if target.scheme not in ("http", "https") or not target.host:
+    if target.scheme not in ("http", "https") or not host:
         raise PictureError(ImageStatus.REDIRECT_ERROR, f"a redirect to {target.scheme or 'no'} scheme")
     return target
 

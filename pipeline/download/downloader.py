@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import random
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -95,7 +96,8 @@ class Crew:
             give_up_after=config.give_up_host_after,
             workers=workers,
         )
-        for url, validators in urls.items():
+        # In no order: where a catalogue begins with dead pictures, their host would be given up before its live ones.
+        for url, validators in random.sample(list(urls.items()), len(urls)):
             queues.add(url, _host_name(url), validators)
         queues.close_if_settled()
         try:
@@ -113,14 +115,14 @@ class Crew:
                 outcome = await self._attempt(job, client)
             except PictureError as error:
                 failure = error
+                if error.retry_after and not error.elsewhere and not self._asks_too_much(error):
+                    queues.rest(job.host, error.retry_after)
                 delay = self._delay(job, error)
                 if delay is not None:
-                    if error.retry_after:
-                        queues.rest(job.host, delay)
                     queues.retry(job, delay)
                     continue
                 outcome = Outcome(url=job.url, status=error.status, error=error.reason)
-            queues.settle(job, failure, unreachable=outcome.status in UNREACHABLE)
+            queues.settle(job, failure, unreachable=failure is not None and self._lost(failure))
             await self._results.put(outcome)
 
     async def _attempt(self, job: Job, client: Client) -> Outcome:
@@ -176,8 +178,15 @@ class Crew:
         if not failure.transient or job.host.given_up is not None or job.attempt + 1 >= config.attempts:
             return None
         if failure.retry_after is not None:
-            return failure.retry_after if failure.retry_after <= config.max_retry_after else None
+            return None if self._asks_too_much(failure) else failure.retry_after
         return backoff(job.attempt, base=config.backoff, longest=config.max_backoff)
+
+    def _asks_too_much(self, failure: PictureError) -> bool:
+        return failure.retry_after is not None and failure.retry_after > self._config.max_retry_after
+
+    def _lost(self, failure: PictureError) -> bool:
+        """Whether it speaks against the host: that it cannot be had, or wants to be left alone for long."""
+        return (failure.status in UNREACHABLE or self._asks_too_much(failure)) and not failure.elsewhere
 
 
 def _host_name(url: str) -> str:

@@ -14,6 +14,7 @@ class PictureError(Exception):
     Attributes:
         transient: another attempt in the same run may succeed.
         retry_after: seconds the server asked us to stay away, where it did.
+        elsewhere: it was not the URL's own host that failed, but one that it redirected to.
     """
 
     def __init__(
@@ -24,6 +25,7 @@ class PictureError(Exception):
         self.reason = reason[:300]
         self.transient = transient
         self.retry_after = retry_after
+        self.elsewhere = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

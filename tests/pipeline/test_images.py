@@ -87,6 +87,7 @@ EXPECTED = {
     "/redirect": "ok",
     "/redirect-loop": "redirect_error",
     "/redirect-nowhere": "redirect_error",
+    "/redirect-to-broken-name": "redirect_error",
     "/redirect-to-private": "blocked_address",
     "/redirect-to-loopback-name": "blocked_address",
     "/redirect-to-mapped": "blocked_address",
@@ -179,10 +180,16 @@ def test_what_is_no_public_address_is_never_connected_to(store: Store, server: C
 
 
 def test_missing_and_malformed_urls_are_rows(store: Store) -> None:
-    rows = fetch(
-        store, [None, "  ", "not a url", "ftp://127.0.0.1/x", "data:image/png;base64,AA", "http://", "http://[::1"]
-    )
-    assert [row["status"] for row in rows] == ["no_url"] * 2 + ["invalid_url"] * 5
+    broken = [
+        "not a url",
+        "ftp://127.0.0.1/x",
+        "data:image/png;base64,AA",
+        "http://",
+        "http://[::1",
+        "http://xn--/x.jpg",
+    ]
+    rows = fetch(store, [None, "  ", *broken])
+    assert [row["status"] for row in rows] == ["no_url"] * 2 + ["invalid_url"] * 6
     assert [row["url"] for row in rows[:2]] == [None, None]
 
 
@@ -315,6 +322,41 @@ def test_a_host_that_never_answers_is_given_up_and_others_go_on(store: Store, se
     assert {row["status"] for row in rows[:50]} == {"connect_error"}
     assert sum("given up" in row["error"] for row in rows[:50]) == 47
     assert rows[50]["status"] == "ok"
+
+
+def test_dead_pictures_at_a_catalogues_start_do_not_take_their_hosts_live_ones_along(
+    store: Store, server: ChaosServer
+) -> None:
+    urls: list[str | None] = [server.url(f"/reset/{n}") for n in range(10)]
+    rows = fetch(store, urls + [server.url(f"/good/{n}") for n in range(30)], give_up_host_after=10, attempts=1)
+    assert [row["status"] for row in rows] == ["connect_error"] * 10 + ["ok"] * 30
+
+
+def test_where_a_redirect_leads_to_a_dead_host_the_redirecting_one_is_not_given_up(
+    store: Store, server: ChaosServer
+) -> None:
+    urls: list[str | None] = [server.url(f"/redirect-to-dead/{n}") for n in range(10)]
+    rows = fetch(store, [*urls, server.url("/good/1")], give_up_host_after=3, per_host=1, attempts=1)
+    assert [row["status"] for row in rows] == ["connect_error"] * 10 + ["ok"]
+    assert server.counts.total() == 11
+
+
+def test_a_host_that_wants_a_longer_rest_than_the_run_waits_is_left_to_a_later_run(
+    store: Store, server: ChaosServer
+) -> None:
+    rows = fetch(store, [server.url(f"/429-for-long/{n}") for n in range(30)], give_up_host_after=3, per_host=1)
+    assert {row["status"] for row in rows} == {"rate_limited"}
+    assert server.counts.total() == 3
+
+
+@pytest.mark.parametrize("header", ["ETag", "Last_Modified"])
+def test_a_validator_that_cannot_be_sent_back_is_none(store: Store, server: ChaosServer, header: str) -> None:
+    server.validators = {header: '"\xe9"'}
+    urls: list[str | None] = [server.url("/good/1")]
+    for _ in range(2):
+        (row,) = fetch(store, urls, revalidate=True)
+        assert row["status"] == "ok"
+    assert not any({"if-none-match", "if-modified-since"} & set(request.headers) for request in server.requests)
 
 
 def test_as_many_requests_are_in_flight_as_allowed_and_no_more(store: Store, server: ChaosServer) -> None:

@@ -125,5 +125,5 @@ def test_retry_after_is_a_count_or_a_date() -> None:
     in_a_minute = datetime.now(UTC) + timedelta(seconds=60)
     assert parse_retry_after(format_datetime(in_a_minute, usegmt=True)) == pytest.approx(60, abs=5)
     assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    for nonsense in (None, "", "soon", "-5", "1e9", "²"):
+    for nonsense in (None, "", "soon", "-5", "1e9", "²", "Mon, 01 Jan 2024 00:00:00 +99999999999999999"):
         assert parse_retry_after(nonsense) is None
