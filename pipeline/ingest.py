@@ -208,8 +208,14 @@ class _Run:
     def _split(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.uint8]]:
         method = self._method()
         if method == "published":
-            return frame, frame["split"].to_physical().to_numpy().astype(np.uint8)
-        labels = splits.split(frame, method, self.config)
+            labels = frame["split"].to_physical().to_numpy().astype(np.uint8)
+        else:
+            labels = splits.split(frame, method, self.config)
+        if not (labels == splits.TRAIN).any():
+            raise UserError(
+                f"ingest.split: {method} leaves none of {len(frame):,} interactions of {self.name} for training. Are "
+                "all times equal, or is the split's column the right one? Choose per_user, or mend the file."
+            )
         ok = labels != splits.DROPPED
         self.quality.add(self.name, "held_out_of_untrained_user", "dropped", int((~ok).sum()))
         return (frame, labels) if ok.all() else (frame.filter(ok), labels[ok])

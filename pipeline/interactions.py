@@ -13,7 +13,8 @@ Codes = NDArray[np.uint32]
 
 _MILLISECONDS_FROM = 10**11
 """A time of at least this is not in seconds (that would be the year 5138) but in milliseconds (1973)."""
-_MICROSECONDS_FROM = 10**14
+MICROSECONDS_FROM = 10**14
+"""A time of at least this is in microseconds (1973; as milliseconds, the year 5138)."""
 _LATEST = 4_102_444_800_000
 """2100-01-01 in milliseconds: a later time is an error."""
 
@@ -44,9 +45,9 @@ def _milliseconds(raw: pl.Series, source: str, quality: Quality) -> pl.Series:
     time = pl.col(raw.name)
     frame = raw.to_frame().select(
         pl.when(time < _MILLISECONDS_FROM).then(time * 1000)
-        .when(time < _MICROSECONDS_FROM).then(time)
+        .when(time < MICROSECONDS_FROM).then(time)
         .otherwise(time // 1000).alias("ms"),
-        ((time >= _MILLISECONDS_FROM) & (time < _MICROSECONDS_FROM)).alias("was_ms"),
+        ((time >= _MILLISECONDS_FROM) & (time < MICROSECONDS_FROM)).alias("was_ms"),
     )  # fmt: skip
     quality.add(source, "timestamp_in_milliseconds", "repaired", int(frame["was_ms"].sum()))
     ms = frame["ms"].set((raw <= 0) | (frame["ms"] >= _LATEST), None)

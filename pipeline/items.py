@@ -15,7 +15,9 @@ _TAG = re.compile(r"<!--.*?(?:-->|$)|</?[a-zA-Z!][^<>]*>", re.DOTALL)
 _CUT_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s+[\w-]+=[^<>]*|\s*)$")
 _NESTED = 4
 """Tags inside broken tags are peeled off so many times; then the brackets themselves go."""
-_PRICE = re.compile(r"[$€£¥]?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)")
+_PRICE = re.compile(r"(?:[A-Z]{3}|[$€£¥₹])?\s*(\d[\d.,'\u2019\u00a0\u202f ]*)")
+_CENTS = re.compile(r"[.,]\d{1,2}$")
+_THOUSANDS = re.compile(r"\d{1,3}([.,'\u2019\u00a0\u202f ])\d{3}(?:\1\d{3})*")
 
 
 def clean(text: str) -> str:
@@ -41,15 +43,36 @@ def _without_tags(text: str) -> str:
 
 
 def price(value: Any) -> float | None:
-    """A number, or text that begins with one after an optional currency sign ("$12.99 - $20.00": the first)."""
+    """A number, or text that begins with one after an optional currency ("$12.99 - $20.00": the first).
+
+    A last mark with one or two digits behind it is the decimal one ("1,299.00", "1.299,00", "7,5"). Three digits behind
+    a mark are thousands, but behind a single point ("1.299"), which is read as every computer writes it.
+    """
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
         number = float(value) if abs(value) < 1e12 else -1.0  # also false for NaN
     else:
-        match = _PRICE.match(value.strip()) if isinstance(value, str) else None
-        number = float(match[1].replace(",", "")) if match else -1.0
+        number = _amount(value) if isinstance(value, str) else -1.0
     return number if 0 <= number < 1e12 else None
+
+
+def _amount(text: str) -> float:
+    """The number that a text begins with; -1 where there is none."""
+    try:
+        return float(text)
+    except ValueError:
+        found = _PRICE.match(text.strip())
+    if found is None:
+        return -1.0
+    digits = found[1].strip(" .,'")
+    if re.fullmatch(r"\d+(\.\d+)?", digits):
+        return float(digits)
+    cents = _CENTS.search(digits)
+    whole = digits[: cents.start()] if cents else digits
+    if not whole.isdigit() and not _THOUSANDS.fullmatch(whole):
+        return -1.0
+    return float(re.sub(r"\D", "", whole) + ("." + cents[0][1:] if cents else ""))
 
 
 def text_of(title: str, brand: str, categories: list[str], description: str) -> str | None:

@@ -97,7 +97,7 @@ class Amazon:
         if file.name.removesuffix(".gz").endswith(".csv"):
             batches = tables(file, quality, max_bad, header=_CSV_HEADERS[self.config.release])
         else:
-            batches = records.columns(file, fields.present(), quality, max_bad)
+            batches = records.columns(file, fields.present().values(), quality, max_bad)
         return raw_interactions(batches, fields, file, quality)
 
     def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:

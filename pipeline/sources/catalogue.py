@@ -59,7 +59,7 @@ class Catalogue:
             case "parquet":
                 batches = parquet(file, list(named.values()))
             case "json":
-                batches = records.columns(file, columns.present(), quality, max_bad)
+                batches = records.columns(file, columns.present().values(), quality, max_bad)
             case separator:
                 batches = tables(file, quality, max_bad, separator=separator)
         return raw_interactions(batches, columns, file, quality)
@@ -149,12 +149,15 @@ def rows(file: RawFile, names: list[str], quality: Quality, max_bad: float) -> I
 
 
 def parquet(file: RawFile, names: list[str]) -> Iterator[pl.DataFrame]:
-    """Some columns of a Parquet file, a batch at a time; texts stored as bytes as texts, decimals as floats."""
+    """Some columns of a Parquet file, a batch at a time; texts stored as bytes as texts, decimals as numbers, whole
+    ones (which may be ids) to the last digit."""
     try:
         for batch in _parquet_file(file).iter_batches(batch_size=65536, columns=names):
             frame = pl.from_arrow(batch)
             assert isinstance(frame, pl.DataFrame)
-            yield frame.with_columns(cs.binary().cast(pl.String), cs.decimal().cast(pl.Float64))
+            whole = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Decimal) and not dtype.scale]
+            frame = frame.with_columns(cs.binary().cast(pl.String), pl.col(whole).cast(pl.Int128))
+            yield frame.with_columns(cs.decimal().cast(pl.Float64))
     except (ArrowException, OSError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{file.name} is a damaged Parquet file: {error}. Write it again ({file.source}).") from error
 

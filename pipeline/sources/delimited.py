@@ -20,8 +20,9 @@ def tables(
     Args:
         header: column names of a file that has no header line; None: the first line is the header.
 
-    Polars reads a block at once. Where it refuses one, each row of that block is read by itself; a row with more or
-    fewer fields than columns is counted as bad.
+    Polars reads a block at once. Where it refuses one, or finds other numbers of rows and fields than there are line
+    ends and separators, Python's reader takes that block; where a quote in it is not closed as it should be, each line
+    stands for itself. A row with more or fewer fields than columns is counted as bad.
 
     Raises:
         UserError: see `blocks` and `LineGuard`; or the header names a column twice.
@@ -76,24 +77,24 @@ def _rows(block: Block, names: list[str], separator: str, guard: LineGuard) -> p
         )
     except pl.exceptions.PolarsError:
         return _row_by_row(block, names, separator, guard)
+    if not _whole(block, frame, separator):
+        return _row_by_row(block, names, separator, guard)
     guard.lines += len(frame)
     return frame
 
 
+def _whole(block: Block, frame: pl.DataFrame, separator: str) -> bool:
+    """Whether every line became a row and, where nothing is quoted, every row is as long as the header: polars reads
+    from a stray quote on to the next one, and short rows as if they ended in empty fields."""
+    if len(frame) != block.lines:
+        return False
+    return b'"' in block.data or block.data.count(separator.encode()) == len(frame) * (frame.width - 1)
+
+
 def _row_by_row(block: Block, names: list[str], separator: str, guard: LineGuard) -> pl.DataFrame:
-    text = io.StringIO(block.data.decode(errors="replace"), newline="")
-    reader = csv.reader((line.replace("\0", "") for line in text), delimiter=separator)
+    text = block.data.decode(errors="replace").replace("\0", "")
     rows: list[list[str | None]] = []
-    while True:
-        number = block.first_line + reader.line_num
-        try:
-            row = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            guard.lines += 1
-            guard.bad(number, str(error))
-            continue
+    for number, row in _numbered(text, block.first_line, separator, guard):
         if not row:
             continue
         guard.lines += 1
@@ -103,3 +104,24 @@ def _row_by_row(block: Block, names: list[str], separator: str, guard: LineGuard
         else:
             rows.append([value or None for value in row])
     return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+
+
+def _numbered(text: str, first: int, separator: str, guard: LineGuard) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the number of their first line; lines of their own, bad ones counted, where quotes do not pair."""
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    found, number = [], first
+    try:
+        for row in reader:
+            found.append((number, row))
+            number = first + reader.line_num
+    except csv.Error:
+        found = []
+        lines.seek(0)
+        for number, line in enumerate(lines, first):
+            try:
+                found += [(number, row) for row in csv.reader([line], delimiter=separator, strict=True)]
+            except csv.Error as error:
+                guard.lines += 1
+                guard.bad(number, str(error))
+    yield from found

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from pipeline.interactions import MICROSECONDS_FROM
 from pipeline.raw import RawFile
 from pipeline.sources.base import Quality
 from schemas.errors import UserError
@@ -33,18 +34,18 @@ class Columns:
 def raw_interactions(
     batches: Iterable[pl.DataFrame], columns: Columns, file: RawFile, quality: Quality
 ) -> Iterator[pl.DataFrame]:
-    """Type each batch of text columns, named as in the file or as ours.
+    """Type each batch of columns, named as in the file.
 
     Rules: white space around ids is dropped; an empty or missing id drops the row; a rating or a time that cannot be
     read becomes null; an unknown value of a published split drops the row. Each is counted.
 
     Raises:
-        UserError: a column is missing or nested; the file has no row with both ids.
+        UserError: a column is missing or of no use; the file has no row with both ids, or none of a known split.
     """
     rows = kept = 0
     for batch in batches:
         frame = _renamed(batch, columns, file)
-        _refuse_nested(frame, file)
+        _refuse_types(frame, file)
         rows += len(frame)
         frame = _with_ids(frame, file, quality)
         for name in ("rating", "timestamp"):
@@ -53,6 +54,11 @@ def raw_interactions(
             frame = _with_split(frame, file, quality)
         kept += len(frame)
         yield frame.select("user_id", "item_id", "rating", "timestamp", *(["split"] if columns.split else []))
+    if kept == 0 and columns.split and rows and quality.count("split_unknown"):
+        raise UserError(
+            f"{file.name}: none of {rows:,} rows has a split we know in {columns.split}; expected train, valid or "
+            "test, or 0, 1 or 2. Name another column in the source's mapping, or mend the file."
+        )
     if kept == 0:
         raise UserError(
             f"{file.name}: none of {rows:,} rows has both a user ({columns.user_id}) and an item ({columns.item_id}). "
@@ -62,8 +68,6 @@ def raw_interactions(
 
 def _renamed(batch: pl.DataFrame, columns: Columns, file: RawFile) -> pl.DataFrame:
     wanted = columns.present()
-    if set(wanted) <= set(batch.columns):
-        return batch
     if missing := [theirs for theirs in wanted.values() if theirs not in batch.columns]:
         raise UserError(
             f"{file.name}: column {', '.join(missing)} is missing; expected {', '.join(wanted.values())}; found "
@@ -72,10 +76,16 @@ def _renamed(batch: pl.DataFrame, columns: Columns, file: RawFile) -> pl.DataFra
     return batch.select(**{ours: pl.col(theirs) for ours, theirs in wanted.items()})
 
 
-def _refuse_nested(frame: pl.DataFrame, file: RawFile) -> None:
-    if nested := [f"{name} ({dtype})" for name, dtype in frame.schema.items() if dtype.is_nested()]:
+def _refuse_types(frame: pl.DataFrame, file: RawFile) -> None:
+    """What is no number, text or date: lists, structs, times of day and durations."""
+    refused = [
+        f"{name} ({dtype})"
+        for name, dtype in frame.schema.items()
+        if dtype.is_nested() or dtype == pl.Time or dtype == pl.Duration
+    ]
+    if refused:
         raise UserError(
-            f"{file.name}: expected one value a row for {', '.join(frame.columns)}; found {', '.join(nested)}. "
+            f"{file.name}: expected a number, text or date for {', '.join(frame.columns)}; found {', '.join(refused)}. "
             "Name another column in the source's mapping, or mend the file."
         )
 
@@ -107,6 +117,8 @@ def _typed(frame: pl.DataFrame, name: str, file: RawFile, quality: Quality) -> p
     if name not in frame.columns:
         return frame.with_columns(pl.lit(None, dtype).alias(name))
     raw = frame[name]
+    if isinstance(raw.dtype, pl.Categorical | pl.Enum):
+        raw = raw.cast(pl.String)
     if name == "rating":
         typed = raw.cast(pl.Float32, strict=False)
         typed = typed.set(typed.is_nan() | typed.is_infinite(), None)
@@ -120,10 +132,10 @@ def _typed(frame: pl.DataFrame, name: str, file: RawFile, quality: Quality) -> p
 
 
 def _times(raw: pl.Series) -> pl.Series:
-    """Integers as they are, floats cut, dates in microseconds (UTC where no zone is given): `interactions.collect`
+    """Integers as they are, floats cut, dates as `_unmistakable` (UTC where no zone is given): `interactions.collect`
     tells seconds, milliseconds and microseconds apart."""
     if raw.dtype.is_temporal():
-        return raw.cast(pl.Datetime("us")).cast(pl.Int64)
+        return _unmistakable(raw.cast(pl.Datetime("us")))
     typed = raw.cast(pl.Int64, strict=False)
     if raw.dtype != pl.String:
         return typed
@@ -134,15 +146,21 @@ def _times(raw: pl.Series) -> pl.Series:
         if unread.null_count() == len(unread):
             break
         try:
-            dates = unread.str.to_datetime(time_unit="us", time_zone="UTC", strict=False).cast(pl.Int64)
+            dates = _unmistakable(unread.str.to_datetime(time_unit="us", time_zone="UTC", strict=False))
         except pl.exceptions.PolarsError:  # no format fits
             break
         typed = typed.fill_null(dates)
     return typed
 
 
+def _unmistakable(dates: pl.Series) -> pl.Series:
+    """Microseconds, or seconds where so few would be taken for milliseconds or seconds: before March 1973."""
+    time = dates.cast(pl.Int64)
+    return (time // 1_000_000).zip_with(time < MICROSECONDS_FROM, time)
+
+
 def _with_split(frame: pl.DataFrame, file: RawFile, quality: Quality) -> pl.DataFrame:
-    named = frame["split"].cast(pl.String).str.to_lowercase().replace_strict(SPLITS, default=None)
+    named = _as_text(frame["split"]).str.to_lowercase().replace_strict(SPLITS, default=None)
     unknown = named.is_null()
     if count := int(unknown.sum()):
         examples = tuple(str(value)[:40] for value in frame.filter(unknown)["split"].head(3))

@@ -3,7 +3,7 @@
 import ast
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import polars as pl
@@ -87,16 +87,13 @@ def records(file: RawFile, quality: Quality, max_bad: float, *, literal: bool = 
     guard.finish()
 
 
-def columns(file: RawFile, names: Mapping[str, str], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
+def columns(file: RawFile, names: Iterable[str], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
     """Some fields of every record as text, a block at a time, null where absent; numbers as JSON writes them.
-
-    Args:
-        names: column of the result → field of the record.
 
     Polars reads a block at once. Where it refuses one, each line of that block is parsed by itself.
     """
     guard = LineGuard(file, quality, max_bad, "one JSON object a line")
-    schema = dict.fromkeys(names.values(), pl.String)
+    schema = dict.fromkeys(names, pl.String)
     for block in blocks(file):
         try:
             frame = pl.read_ndjson(io.BytesIO(block.data), schema=schema)
@@ -104,7 +101,7 @@ def columns(file: RawFile, names: Mapping[str, str], quality: Quality, max_bad: 
         except pl.exceptions.PolarsError:
             frame = _line_by_line(block.data, block.first_line, schema, guard)
         guard.seen(0)
-        yield frame.select(**{column: pl.col(field) for column, field in names.items()})
+        yield frame
     guard.finish()
 
 

@@ -286,6 +286,20 @@ def test_milliseconds_seconds_and_iso_times_are_told_apart(store, shop) -> None:
     assert (tally["timestamp_in_milliseconds"], tally["timestamp_unreadable"]) == (1, 1)
 
 
+def test_dates_near_the_epoch_are_what_they_say(store, shop) -> None:
+    rows = [["u9", "i0", 5, "1970-01-01T01:00:00"], ["u9", "i1", 5, "1971-06-01T00:00:00"]]
+    found = run(store, shop(more_rows=rows), core_k=1)
+    times = {(r["user_id"], r["item_id"]): r["timestamp"] for r in store.read(found.interactions).to_pylist()}
+    assert times["u9", "i0"].isoformat() == "1970-01-01T01:00:00+00:00"
+    assert times["u9", "i1"].isoformat() == "1971-06-01T00:00:00+00:00"
+
+
+def test_a_split_that_leaves_nothing_to_train_on_is_refused(store, shop) -> None:
+    source = shop(header=["user_id", "item_id", "timestamp", "rating"])  # the same time throughout
+    with pytest.raises(UserError, match=r"global_time leaves none of 36 interactions .* for training"):
+        run(store, source, split="global_time")
+
+
 def test_published_split_column_is_used(store, shop) -> None:
     names = ["train"] * 4 + ["valid", "test"]
     source = shop(

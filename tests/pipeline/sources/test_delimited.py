@@ -38,6 +38,28 @@ def test_ragged_row_is_counted_and_the_rest_is_read(raw_file) -> None:
     assert quality.table().to_pylist()[0]["examples"] == ["line 3"]
 
 
+@pytest.mark.parametrize("rows", [b"1,2\n3\n5,6\n", b"3\n1,2\n5,6\n", b"1,2\n5,6\n3\n", b'"1",2\n3\n5,6\n7,"a\nb"\n'])
+def test_a_short_row_is_counted_wherever_it_stands(raw_file, rows) -> None:
+    quality = Quality()
+    found = read(raw_file(b"a,b\n" + rows, "x.csv"), quality)
+    assert found.rows()[:2] == [("1", "2"), ("5", "6")]
+    assert quality.count("not_a_record") == 1
+
+
+@pytest.mark.parametrize("stray", [b'"great', b'"great" thing', b'a "great', b'5" pipe'])
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_stray_quote_costs_its_own_row_at_most(raw_file, stray, twice) -> None:
+    lines = [b"%d,thing %d" % (n, n) for n in range(500)]
+    for place in (10, 300)[: 1 + twice]:
+        lines[place] = b"%d,%s" % (place, stray)
+    quality = Quality()
+    found = read(raw_file(b"a,b\n" + b"\n".join(lines), "x.csv"), quality)
+    assert len(found) + quality.count("not_a_record") == 500
+    assert quality.count("not_a_record") <= 2
+    others = {(str(n), f"thing {n}") for n in range(500) if n not in (10, 300)}
+    assert others <= set(found.rows())
+
+
 def test_row_that_is_not_text_is_counted(raw_file) -> None:
     quality = Quality()
     found = read(raw_file(b"a,b\n1,\xff\xfe\n6,7\n", "x.csv"), quality)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,45 @@ def test_ids_in_parquet_are_the_same_text_in_both_files_whatever_their_type(ids,
     items, rows = read(source, tmp_path / "cache")
     assert [item.item_id for item in items] == ["7", "8"]
     assert rows.select("user_id", "item_id").rows() == [("7", "7"), ("8", "8")]
+
+
+def test_decimal_ids_are_exact(tmp_path) -> None:
+    ids = pl.Series([Decimal(9007199254740992), Decimal(9007199254740993)], dtype=pl.Decimal(38, 0))
+    pl.DataFrame({"item_id": ids}).write_parquet(tmp_path / "items.parquet")
+    pl.DataFrame({"user_id": ["u", "v"], "item_id": ids}).write_parquet(tmp_path / "interactions.parquet")
+    source = CatalogueSource(raw=str(tmp_path), items="items.parquet", interactions="interactions.parquet")
+    items, rows = read(source, tmp_path / "cache")
+    assert [item.item_id for item in items] == rows["item_id"].to_list() == ["9007199254740992", "9007199254740993"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_the_mapping_holds_also_where_the_file_has_columns_of_our_names(tmp_path, suffix) -> None:
+    frame = pl.DataFrame({"user_id": "u", "item_id": "7", "sku": "8", "rating": 1, "stars": 5, "timestamp": 1, "at": 2})
+    path = tmp_path / f"i.{suffix}"
+    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[suffix](path)
+    raw = write(tmp_path, {"items.jsonl": '{"item_id": 8}\n'})
+    mapping = InteractionColumns(user_id="user_id", item_id="sku", rating="stars", timestamp="at")
+    _, rows = read(CatalogueSource(raw=raw, interactions=path.name, interaction_columns=mapping), tmp_path / "cache")
+    assert rows.rows() == [("u", "8", 5.0, 2)]
+
+
+@pytest.mark.parametrize("times", [pl.Series([time(1)]), pl.Series([timedelta(1)])], ids=["time", "duration"])
+def test_times_of_day_are_refused_by_name(tmp_path, times) -> None:
+    pl.DataFrame({"user_id": "u", "item_id": "7", "timestamp": times}).write_parquet(tmp_path / "i.parquet")
+    raw = write(tmp_path, {"items.jsonl": '{"item_id": 7}\n'})
+    with pytest.raises(UserError, match=r"i\.parquet: expected a number, text or date .* found timestamp"):
+        read(CatalogueSource(raw=raw, interactions="i.parquet"), tmp_path / "cache")
+
+
+def test_a_published_split_of_floats_is_understood_and_an_unknown_one_named(tmp_path) -> None:
+    raw = write(tmp_path, {"items.jsonl": '{"item_id": 7}\n'})
+    mapping = InteractionColumns(split="part")
+    source = CatalogueSource(raw=raw, interactions="i.parquet", interaction_columns=mapping)
+    pl.DataFrame({"user_id": "u", "item_id": "7", "part": [0.0, 1.0, 2.0]}).write_parquet(tmp_path / "i.parquet")
+    assert read(source, tmp_path / "cache")[1]["split"].to_list() == ["train", "valid", "test"]
+    pl.DataFrame({"user_id": "u", "item_id": "7", "part": ["x", "y"]}).write_parquet(tmp_path / "i.parquet")
+    with pytest.raises(UserError, match=r"none of 2 rows has a split we know in part"):
+        read(source, tmp_path / "cache")
 
 
 def test_nested_ids_are_refused_by_name(tmp_path) -> None:

@@ -102,7 +102,7 @@ def test_bad_lines_are_dropped_and_counted_by_number(raw_file) -> None:
 def test_fast_columns_and_line_by_line_agree(raw_file) -> None:
     rows = [{"u": "a", "r": 5.0, "t": 12}, {"u": 7, "r": "4.5"}, {"u": None, "r": None, "t": "99"}, {"x": [1]}]
     good = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    names = {"user_id": "u", "rating": "r", "timestamp": "t"}
+    names = ("u", "r", "t")
     (fast,) = records.columns(raw_file(good), names, Quality(), 0.5)
     quality = Quality()
     (slow,) = records.columns(raw_file(good + b"broken\n"), names, quality, 0.5)
@@ -115,7 +115,7 @@ def test_fast_columns_and_line_by_line_agree(raw_file) -> None:
 @reuse_file
 def test_any_file_gives_columns_or_a_user_error(raw_file, data) -> None:
     for read in (
-        lambda: list(records.columns(raw_file(data), {"a": "a"}, Quality(), 1.0)),
+        lambda: list(records.columns(raw_file(data), ["a"], Quality(), 1.0)),
         lambda: list(records.records(raw_file(data), Quality(), 1.0, literal=True)),
     ):
         with contextlib.suppress(UserError):
