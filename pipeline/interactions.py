@@ -7,14 +7,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.sources.base import EXAMPLES, Quality
+from pipeline.sources.base import EXAMPLES, MICROSECONDS_FROM, Quality
 
 Codes = NDArray[np.uint32]
 
 _MILLISECONDS_FROM = 10**11
 """A time of at least this is not in seconds (that would be the year 5138) but in milliseconds (1973)."""
-MICROSECONDS_FROM = 10**14
-"""A time of at least this is in microseconds (1973; as milliseconds, the year 5138)."""
 _LATEST = 4_102_444_800_000
 """2100-01-01 in milliseconds: a later time is an error."""
 

@@ -10,6 +10,8 @@ import pyarrow as pa
 from pipeline.raw import RawFile
 from schemas.tables import QUALITY
 
+MICROSECONDS_FROM = 10**14
+"""A time of at least this is in microseconds (1973; as milliseconds, the year 5138)."""
 EXAMPLES = 3
 """Example ids or lines kept of each rule."""
 

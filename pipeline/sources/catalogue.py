@@ -99,18 +99,25 @@ def texts(value: Any, separator: str) -> list[str]:
 def chosen(
     mapping: dict[str, str | None], present: list[str], file: RawFile, required: tuple[str, ...], field: str
 ) -> dict[str, str]:
-    """Our name → the file's, for columns that are named or happen to be called like ours.
+    """Our name → the file's, for columns that are named or happen to be called like ours; in JSON Lines, where a field
+    may first occur in the last record, that is looked at in each.
 
     Raises:
         UserError: a named or required column is not in the file.
     """
     missing = [name for ours, name in mapping.items() if name and name not in present]
     if missing:
+        where = f" in the first {PEEKED:,} records" if format_of(file) == "json" else ""
         raise UserError(
-            f"{file.name}: column {', '.join(missing)} is missing; expected {', '.join(filter(None, mapping.values()))}"
+            f"{file.name}: column {', '.join(missing)} is missing{where}; expected {', '.join(filter(None, mapping.values()))}"
             f"; found {', '.join(present)}. Name the right columns in `{field}` (required: {', '.join(required)})."
         )
-    return {ours: name or ours for ours, name in mapping.items() if name or ours in present}
+    anywhere = format_of(file) == "json"
+    return {
+        ours: name or ours
+        for ours, name in mapping.items()
+        if name or ours in present or (anywhere and ours not in required)
+    }
 
 
 def format_of(file: RawFile) -> str:

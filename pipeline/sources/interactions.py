@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipeline.interactions import MICROSECONDS_FROM
 from pipeline.raw import RawFile
-from pipeline.sources.base import Quality
+from pipeline.sources.base import MICROSECONDS_FROM, Quality
 from schemas.errors import UserError
 
 DATE_FORMATS = 4

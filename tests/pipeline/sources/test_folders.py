@@ -210,6 +210,16 @@ def test_ids_in_parquet_are_the_same_text_in_both_files_whatever_their_type(ids,
     assert rows.select("user_id", "item_id").rows() == [("7", "7"), ("8", "8")]
 
 
+def test_a_field_that_only_late_records_have_is_read(tmp_path) -> None:
+    items = [{"item_id": n} for n in range(1500)] + [{"item_id": 1500, "brand": "B", "image_url": "http://x/1.jpg"}]
+    rows = [{"user_id": "u", "item_id": n} for n in range(1500)] + [{"user_id": "u", "item_id": 1500, "rating": 4}]
+    files = {"items.jsonl": items, "i.jsonl": rows}
+    raw = write(tmp_path, {name: "\n".join(map(json.dumps, lines)) for name, lines in files.items()})
+    found, typed = read(CatalogueSource(raw=raw, interactions="i.jsonl"), tmp_path / "cache")
+    assert (found[-1].brand, found[-1].image_url) == ("B", "http://x/1.jpg")
+    assert typed["rating"].to_list() == [None] * 1500 + [4.0]
+
+
 def test_decimal_ids_are_exact(tmp_path) -> None:
     ids = pl.Series([Decimal(9007199254740992), Decimal(9007199254740993)], dtype=pl.Decimal(38, 0))
     pl.DataFrame({"item_id": ids}).write_parquet(tmp_path / "items.parquet")
