@@ -109,8 +109,9 @@ def chosen(
     if missing:
         where = f" in the first {PEEKED:,} records" if format_of(file) == "json" else ""
         raise UserError(
-            f"{file.name}: column {', '.join(missing)} is missing{where}; expected {', '.join(filter(None, mapping.values()))}"
-            f"; found {', '.join(present)}. Name the right columns in `{field}` (required: {', '.join(required)})."
+            f"{file.name}: column {', '.join(missing)} is missing{where}; expected "
+            f"{', '.join(filter(None, mapping.values()))}; found {', '.join(present)}. Name the right columns in "
+            f"`{field}` (required: {', '.join(required)})."
         )
     anywhere = format_of(file) == "json"
     return {
