@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 import stamina
 
+from pipeline.download.answer import usable_validator
 from pipeline.progress import track
 from pipeline.store import digest
 from schemas.errors import UserError
@@ -181,7 +182,7 @@ class _transport:  # noqa: N801 - reads as a word: `with _transport(url)`
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, httpx.TooManyRedirects):
             raise UserError(f"{self.url}: more than {MAX_REDIRECTS} redirects. Give the final address.") from error
-        if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL | UnicodeError):  # the last: IDNA
             raise UserError(f"{self.url} is not an address that can be downloaded: {error}.") from error
         if isinstance(error, httpx.TransportError):
             if _unknown_host(error):
@@ -268,20 +269,19 @@ class _Download:
 
 
 def _validators(answer: httpx.Response) -> dict[str, str]:
-    """What may be sent back, which is nothing but printable ASCII."""
-    found = {"etag": answer.headers.get("ETag", ""), "last_modified": answer.headers.get("Last-Modified", "")}
-    return {name: value if value.isascii() and value.isprintable() else "" for name, value in found.items()}
+    found = {"etag": answer.headers.get("ETag"), "last_modified": answer.headers.get("Last-Modified")}
+    return {name: usable_validator(value) or "" for name, value in found.items()}
 
 
 def _validator(record: dict[str, Any]) -> str:
     """What If-Range may carry: a strong ETag, else the date."""
-    etag = str(record.get("etag", ""))
-    return etag if etag and not etag.startswith("W/") else str(record.get("last_modified", ""))
+    etag = usable_validator(record.get("etag"))
+    return etag if etag and not etag.startswith("W/") else usable_validator(record.get("last_modified")) or ""
 
 
 def _conditions(record: dict[str, Any]) -> dict[str, str]:
     pairs = {"If-None-Match": record.get("etag"), "If-Modified-Since": record.get("last_modified")}
-    return {name: value for name, value in pairs.items() if value}
+    return {name: value for name, value in pairs.items() if value and usable_validator(value)}
 
 
 def _cached(target: Path) -> dict[str, Any] | None:

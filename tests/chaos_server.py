@@ -241,8 +241,6 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "/redirect": redirect("/good/4"),
     "/redirect-loop": redirect("/redirect-loop"),
     "/redirect-nowhere": redirect(""),
-    "/redirect-to-broken-name": redirect("http://xn--/x.jpg"),
-    "/redirect-to-dead": redirect("http://127.0.0.1:1/x.jpg"),
     "/redirect-to-private": redirect("http://10.0.0.1/x.jpg"),
     "/redirect-to-loopback-name": redirect("http://localhost:{port}/good/1"),
     "/redirect-to-mapped": redirect("http://[::ffff:127.0.0.1]:{port}/good/1"),

@@ -10,11 +10,29 @@ from yarl import URL
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status, headers (looked up without regard to case) and the body, a piece at a time as it arrives."""
+    """Status, headers (looked up without regard to case) and the body, a piece at a time as it arrives.
+
+    Attributes:
+        delimited: the body says where it ends; else it ends with the connection, and one cut off looks complete.
+    """
 
     status: int
     headers: Mapping[str, str]
     pieces: AsyncIterator[bytes]
+    delimited: bool
+
+
+def delimited(headers: Mapping[str, str]) -> bool:
+    """Whether an HTTP/1.1 body says where it ends (RFC 9112 §6.3)."""
+    return "Content-Length" in headers or "Transfer-Encoding" in headers
+
+
+def usable_validator(value: str | None) -> str | None:
+    """An ETag or Last-Modified if it is printable ASCII, so that it can be kept and sent back; else None.
+
+    A server may put any bytes there; the libraries decode them to surrogates or Latin-1, and refuse to send them.
+    """
+    return value if value and value.isascii() and value.isprintable() else None
 
 
 class Transport(Protocol):

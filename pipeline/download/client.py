@@ -1,6 +1,7 @@
-"""One URL, one attempt: follow redirects under guard, read a bounded body, name what went wrong."""
+"""One request under guard: read a bounded body, or say where a redirect leads, or name what went wrong."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -10,9 +11,9 @@ from urllib.parse import unquote
 from yarl import URL
 
 from pipeline.download.addresses import AddressGuard, GuardedResolver, Lookup, system_lookup
-from pipeline.download.answer import Answer, Transport
+from pipeline.download.answer import Answer, Transport, usable_validator
 from pipeline.download.errors import NETWORK, explain
-from pipeline.download.outcome import Fetched, PictureError, Validators
+from pipeline.download.outcome import Fetched, Moved, PictureError, Validators
 from pipeline.download.politeness import parse_retry_after
 from pipeline.download.transports import Http1, Http2
 from schemas.images import ImagesConfig
@@ -41,7 +42,7 @@ def parse_url(text: str) -> URL:
     """
     try:
         url = URL(text.strip())
-        host, port = url.host, url.port  # a broken international name is found when it is decoded
+        host, port = url.host, url.port  # read in here: malformed punycode is noticed only now
     except ValueError as error:
         raise PictureError(ImageStatus.INVALID_URL, str(error)) from error
     if url.scheme not in ("http", "https", "file"):
@@ -74,39 +75,37 @@ class Client:
     ) -> None:
         await self._transport.close()
 
-    async def fetch(self, text: str, validators: Validators | None) -> Fetched:
-        """Get one file, within the configured times and sizes.
+    async def fetch(self, text: str, validators: Validators | None, moved: Moved | None = None) -> Fetched | Moved:
+        """Get one file, within the configured times and sizes; a redirect is the caller's to follow.
+
+        Args:
+            moved: where the last redirect led, to be asked instead of `text`.
 
         Raises:
-            PictureError: anything else; `transient` where another attempt may help, `elsewhere` where a redirect had
-                led to another host.
+            PictureError: anything else; `transient` where another attempt may help.
         """
-        url = parse_url(text)
-        visited = [url]
+        url = moved.url if moved else parse_url(text)
+        redirects, seconds = (moved.redirects, moved.seconds) if moved else (0, 0.0)
+        begun = time.monotonic()
         try:
-            async with asyncio.timeout(self._config.total_timeout):
+            async with asyncio.timeout(self._config.total_timeout - seconds):
                 if url.scheme == "file":
                     return await asyncio.to_thread(read_file, url, self._config, validators)
-                return await self._follow(visited, validators)
-        except PictureError as error:
-            error.elsewhere = _is_elsewhere(visited)
-            raise
+                found = await self._ask(url, validators)
         except NETWORK as error:
-            failure = explain(error, self._config)
-            failure.elsewhere = _is_elsewhere(visited)
-            raise failure from error
+            raise explain(error, self._config) from error
+        if isinstance(found, Fetched):
+            return found
+        if redirects == self._config.max_redirects:
+            raise PictureError(ImageStatus.REDIRECT_ERROR, f"more than {self._config.max_redirects} redirects")
+        return Moved(url=found, redirects=redirects + 1, seconds=seconds + time.monotonic() - begun)
 
-    async def _follow(self, visited: list[URL], validators: Validators | None) -> Fetched:
-        """Ask the last of `visited`, to which redirects are added."""
-        headers = self._headers | _conditions(validators)
-        for _ in range(self._config.max_redirects + 1):
-            url = visited[-1]
-            self._guard.check_literal(url.host or "", url.port)
-            async with self._transport.get(url, headers) as answer:
-                if answer.status not in _REDIRECTS:
-                    return await self._receive(answer, validators)
-                visited.append(_redirected(url, answer.headers))
-        raise PictureError(ImageStatus.REDIRECT_ERROR, f"more than {self._config.max_redirects} redirects")
+    async def _ask(self, url: URL, validators: Validators | None) -> Fetched | URL:
+        self._guard.check_literal(url.host or "", url.port)
+        async with self._transport.get(url, self._headers | _conditions(validators)) as answer:
+            if answer.status in _REDIRECTS:
+                return _redirected(url, answer.headers)
+            return await self._receive(answer, validators)
 
     async def _receive(self, answer: Answer, validators: Validators | None) -> Fetched:
         if answer.status == 304 and validators is not None:
@@ -117,8 +116,7 @@ class Client:
         if length.isdigit() and int(length) > self._config.max_bytes:
             raise self._too_large(f"{int(length):,} bytes announced")
         body = await self._read(answer.pieces)
-        found = Validators(etag=_sendable(answer, "ETag"), last_modified=_sendable(answer, "Last-Modified"))
-        return Fetched(body=body, validators=found)
+        return Fetched(body=body, validators=_validators(answer.headers), delimited=answer.delimited)
 
     async def _read(self, arriving: AsyncIterator[bytes]) -> bytes:
         pieces: list[bytes] = []
@@ -167,22 +165,18 @@ def read_file(url: URL, config: ImagesConfig, validators: Validators | None) -> 
     return Fetched(body=path.read_bytes(), validators=found)
 
 
-def _is_elsewhere(visited: list[URL]) -> bool:
-    first, last = visited[0], visited[-1]
-    return (first.host, first.port) != (last.host, last.port)
-
-
-def _sendable(answer: Answer, header: str) -> str | None:
-    """The header, where it may be sent back: none may hold anything but printable ASCII."""
-    value = answer.headers.get(header, "")
-    return value if value and value.isascii() and value.isprintable() else None
+def _validators(headers: Mapping[str, str]) -> Validators:
+    return Validators(
+        etag=usable_validator(headers.get("ETag")), last_modified=usable_validator(headers.get("Last-Modified"))
+    )
 
 
 def _conditions(validators: Validators | None) -> dict[str, str]:
     if validators is None:
         return {}
     sent = {"If-None-Match": validators.etag, "If-Modified-Since": validators.last_modified}
-    return {name: value for name, value in sent.items() if value}
+    # again, for what was kept before unusable ones were left out
+    return {name: value for name, value in sent.items() if value and usable_validator(value)}
 
 
 def _redirected(url: URL, headers: Mapping[str, str]) -> URL:
@@ -191,7 +185,7 @@ def _redirected(url: URL, headers: Mapping[str, str]) -> URL:
         raise PictureError(ImageStatus.REDIRECT_ERROR, "a redirect without a location")
     try:
         target = url.join(URL(location))
-        host = target.host
+        host = target.host  # read in here: malformed punycode is noticed only now
     except ValueError as error:
         raise PictureError(ImageStatus.REDIRECT_ERROR, f"a redirect to a broken URL: {error}") from error
     if target.scheme not in ("http", "https") or not host:

@@ -59,6 +59,8 @@ def _render(image: Image.Image, max_side: int, quality: int, max_pixels: int) ->
         raise PictureError(
             ImageStatus.TOO_MANY_PIXELS, f"{image.width} × {image.height} pixels, more than the limit of {max_pixels:,}"
         )
+    if image.format == "TIFF" and image.mode in ("I", "F"):
+        raise PictureError(ImageStatus.DECODE_ERROR, "a TIFF of 32-bit numbers does not say which are black and white")
     scale = max_side / max(image.width, image.height)
     if scale < 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import random
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +12,12 @@ from functools import partial
 from typing import TypeAlias
 
 from anyio.from_thread import start_blocking_portal
+from yarl import URL
 
 from pipeline.download.addresses import Lookup, system_lookup
 from pipeline.download.client import Client, parse_url
 from pipeline.download.decode import decode
-from pipeline.download.outcome import UNREACHABLE, Fetched, Outcome, Picture, PictureError, Validators
+from pipeline.download.outcome import UNREACHABLE, Fetched, Moved, Outcome, Picture, PictureError, Validators
 from pipeline.download.politeness import HostQueues, Job, backoff
 from schemas.images import ImagesConfig
 from schemas.tables import ImageStatus
@@ -96,9 +96,8 @@ class Crew:
             give_up_after=config.give_up_host_after,
             workers=workers,
         )
-        # In no order: where a catalogue begins with dead pictures, their host would be given up before its live ones.
-        for url, validators in random.sample(list(urls.items()), len(urls)):
-            queues.add(url, _host_name(url), validators)
+        for url, validators in urls.items():
+            queues.add(url, _host_of(url), validators)
         queues.close_if_settled()
         try:
             async with Client(config, lookup) as client, asyncio.TaskGroup() as group:
@@ -110,37 +109,47 @@ class Crew:
 
     async def _work(self, queues: HostQueues, client: Client) -> None:
         while (job := await queues.take()) is not None:
-            failure: PictureError | None = None
-            try:
-                outcome = await self._attempt(job, client)
-            except PictureError as error:
-                failure = error
-                if error.retry_after and not error.elsewhere and not self._asks_too_much(error):
-                    queues.rest(job.host, error.retry_after)
-                delay = self._delay(job, error)
-                if delay is not None:
-                    queues.retry(job, delay)
-                    continue
-                outcome = Outcome(url=job.url, status=error.status, error=error.reason)
-            queues.settle(job, failure, unreachable=failure is not None and self._lost(failure))
-            await self._results.put(outcome)
+            if (outcome := await self._turn(job, queues, client)) is not None:
+                await self._results.put(outcome)
 
-    async def _attempt(self, job: Job, client: Client) -> Outcome:
+    async def _turn(self, job: Job, queues: HostQueues, client: Client) -> Outcome | None:
+        """One request, unless the host was given up; None where another one follows."""
         if job.host.given_up is not None:
-            raise PictureError(*job.host.given_up)
+            status, reason = job.host.given_up
+            queues.leave(job)
+            return Outcome(url=job.url, status=status, error=reason, asked=job.attempt > 0)
+        failure: PictureError | None = None
         try:
-            fetched = await client.fetch(job.url, job.validators)
+            found = await self._ask(job, client)
+            if isinstance(found, Moved):
+                queues.move(job, found, host_name(found.url))
+                return None
+            outcome = await self._look(job.url, found)
+        except PictureError as error:
+            failure = error
+            if error.retry_after and not self._asks_too_much(error):
+                queues.rest(job.host, error.retry_after)  # whatever becomes of this job
+            delay = self._delay(job, error)
+            if delay is not None:
+                queues.retry(job, delay)
+                return None
+            outcome = Outcome(url=job.url, status=error.status, error=error.reason)
+        queues.settle(job, failure, unreachable=failure is not None and self._speaks_against_host(failure))
+        return outcome
+
+    async def _ask(self, job: Job, client: Client) -> Fetched | Moved:
+        try:
+            return await client.fetch(job.url, job.validators, job.moved)
         except PictureError:
             raise
         except Exception as error:  # one strange server must not end the run for all the others
             logger.warning("unexpected failure of %s", job.url, exc_info=True)
             raise PictureError(ImageStatus.HTTP_ERROR, f"unexpected {type(error).__name__}: {error}") from error
-        if fetched.body is None:
-            return Outcome(url=job.url, status=None, validators=fetched.validators)
-        return await self._look(job.url, fetched)
 
     async def _look(self, url: str, fetched: Fetched) -> Outcome:
-        body = fetched.body or b""
+        body = fetched.body
+        if body is None:
+            return Outcome(url=url, status=None, validators=fetched.validators)
         sha256 = hashlib.sha256(body).hexdigest()
         picture: Picture | None = None
         reason: str | None = None
@@ -149,6 +158,8 @@ class Crew:
             picture = await self._picture(sha256, body)
         except PictureError as error:
             status, reason = error.status, error.reason
+            if status == ImageStatus.DECODE_ERROR and not fetched.delimited:  # for a later run to ask again
+                status, reason = ImageStatus.CONNECT_ERROR, f"the answer may have broken off before its end: {reason}"
         return Outcome(
             url=url, status=status, error=reason, sha256=sha256, picture=picture, validators=fetched.validators
         )
@@ -172,6 +183,13 @@ class Crew:
             self._recent.popitem(last=False)
         return picture
 
+    def _asks_too_much(self, failure: PictureError) -> bool:
+        """Whether the host wants to be left alone for longer than this run waits."""
+        return (failure.retry_after or 0.0) > self._config.max_retry_after
+
+    def _speaks_against_host(self, failure: PictureError) -> bool:
+        return failure.status in UNREACHABLE or self._asks_too_much(failure)
+
     def _delay(self, job: Job, failure: PictureError) -> float | None:
         """Seconds until the next attempt; None where there is none."""
         config = self._config
@@ -181,17 +199,14 @@ class Crew:
             return None if self._asks_too_much(failure) else failure.retry_after
         return backoff(job.attempt, base=config.backoff, longest=config.max_backoff)
 
-    def _asks_too_much(self, failure: PictureError) -> bool:
-        return failure.retry_after is not None and failure.retry_after > self._config.max_retry_after
 
-    def _lost(self, failure: PictureError) -> bool:
-        """Whether it speaks against the host: that it cannot be had, or wants to be left alone for long."""
-        return (failure.status in UNREACHABLE or self._asks_too_much(failure)) and not failure.elsewhere
+def host_name(url: URL) -> str:
+    """What limits are counted by."""
+    return f"{url.host}:{url.port}"
 
 
-def _host_name(url: str) -> str:
+def _host_of(text: str) -> str:
     try:
-        parsed = parse_url(url)
+        return host_name(parse_url(text))
     except PictureError:
         return ""
-    return f"{parsed.host}:{parsed.port}"

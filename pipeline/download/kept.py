@@ -29,6 +29,9 @@ OUTCOMES = pa.schema(
 )
 """What became of each URL. `rules` identifies the limits and permissions under which a failure came about."""
 
+NEVER = datetime.fromtimestamp(0, UTC)
+"""`fetched_at` of a URL that no run has asked for yet."""
+
 PICTURES = pa.schema(
     [
         pa.field("sha256", pa.string(), nullable=False),
@@ -51,14 +54,18 @@ class KeptImages:
         self._rules = _rules(config)
 
     def due(self, batches: Iterable[list[str | None]]) -> dict[str, Validators | None]:
-        """The URLs to ask for, each once, in the catalogue's order, with what makes the request conditional."""
-        due: dict[str, Validators | None] = {}
+        """The URLs to ask for, each once, with what makes the request conditional.
+
+        Those never asked for come first, in the catalogue's order, then the others, the longest ago first: a run that
+        gives up a host on its broken pictures thus begins with other pictures than the run before.
+        """
+        due: dict[str, tuple[datetime, Validators | None]] = {}
         for batch in batches:
             urls = [url for url in dict.fromkeys(batch) if url is not None and url not in due]
             for row in self.outcomes.lookup(urls).to_pylist():
                 if self._is_due(row):
-                    due[row["url"]] = self._validators(row)
-        return due
+                    due[row["url"]] = (row["fetched_at"] or NEVER, self._validators(row))
+        return {url: validators for url, (_, validators) in sorted(due.items(), key=lambda each: each[1][0])}
 
     def keep(self, outcomes: list[Outcome], due: Mapping[str, Validators | None]) -> None:
         """Append what finished: pictures first, so that an outcome never names a picture that is not there."""
@@ -102,7 +109,9 @@ class KeptImages:
 
     def _is_due(self, row: dict[str, Any]) -> bool:
         status = row["status"]
-        if status is None or (status == ImageStatus.OK and row["sha256"] not in self.pictures):
+        if status is None or row["fetched_at"] == NEVER:
+            return True
+        if status == ImageStatus.OK and row["sha256"] not in self.pictures:
             return True
         if row["url"].startswith("file:"):  # looking at a file's date costs nothing
             return True
@@ -118,6 +127,8 @@ class KeptImages:
 
     def _row(self, outcome: Outcome, asked_with: Validators | None) -> dict[str, Any] | None:
         """The row to keep; None where the one there stands: an unchanged file, or a passing failure to revalidate."""
+        if not outcome.asked and outcome.url in self.outcomes:
+            return None
         if asked_with is not None and outcome.status in self._config.retry_statuses:
             return None
         row = {
@@ -132,7 +143,7 @@ class KeptImages:
             if outcome.url.startswith("file:"):
                 return None
             row = self.outcomes.lookup([outcome.url]).to_pylist()[0]
-        return row | {"fetched_at": datetime.now(UTC), "rules": self._rules}
+        return row | {"fetched_at": datetime.now(UTC) if outcome.asked else NEVER, "rules": self._rules}
 
 
 def _rules(config: ImagesConfig) -> str:

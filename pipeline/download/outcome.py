@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from yarl import URL
+
 from schemas.tables import ImageStatus
 
 UNREACHABLE = frozenset({ImageStatus.DNS_ERROR, ImageStatus.CONNECT_ERROR, ImageStatus.TLS_ERROR, ImageStatus.TIMEOUT})
@@ -14,7 +16,6 @@ class PictureError(Exception):
     Attributes:
         transient: another attempt in the same run may succeed.
         retry_after: seconds the server asked us to stay away, where it did.
-        elsewhere: it was not the URL's own host that failed, but one that it redirected to.
     """
 
     def __init__(
@@ -22,10 +23,10 @@ class PictureError(Exception):
     ) -> None:
         super().__init__(reason)
         self.status = status
-        self.reason = reason[:300]
+        # a server's bytes may be quoted in it, as surrogates, which no table can hold
+        self.reason = reason[:300].encode("utf-8", "replace").decode()
         self.transient = transient
         self.retry_after = retry_after
-        self.elsewhere = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +39,29 @@ class Validators:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """Bytes as served, not yet looked at; `body` is None where the server said "not modified"."""
+    """Bytes as served, not yet looked at; `body` is None where the server said "not modified".
+
+    Attributes:
+        delimited: False where a body cut off could not be told from a complete one.
+    """
 
     body: bytes | None
     validators: Validators
+    delimited: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """A redirect: `url` is to be asked next, when the limits of its own host allow.
+
+    Attributes:
+        redirects: followed so far in this attempt, this one included.
+        seconds: spent on this attempt so far, waits in queues not included.
+    """
+
+    url: URL
+    redirects: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +81,7 @@ class Outcome:
         status: None means "not modified": what is known of the URL still holds.
         sha256: hex digest of the file as served, where one arrived whole.
         picture: None for failures, and where the same bytes were decoded before.
+        asked: False where the run left this URL to a later one, because of what became of others on its host.
     """
 
     url: str
@@ -69,3 +90,4 @@ class Outcome:
     sha256: str | None = None
     picture: Picture | None = None
     validators: Validators = Validators()
+    asked: bool = True

@@ -7,27 +7,43 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from pipeline.download.outcome import PictureError, Validators
+from pipeline.download.outcome import Moved, PictureError, Validators
 from schemas.tables import ImageStatus
 
 
 @dataclass(slots=True)
 class Job:
-    """One URL still to be settled; `attempt` counts from 0."""
+    """One URL still to be settled; `attempt` counts from 0.
+
+    Attributes:
+        home: the host that the URL names.
+        host: the one to ask next: `home`, or the one that a redirect led to.
+        moved: that redirect; None at the start of an attempt.
+    """
 
     url: str
+    home: "Host"
     host: "Host"
     validators: Validators | None = None
     attempt: int = 0
+    moved: Moved | None = None
 
 
 @dataclass(slots=True)
 class Host:
-    """The queue and the state of one `host:port`. Times are the event loop's, in seconds."""
+    """The queue and the state of one `host:port`. Times are the event loop's, in seconds.
+
+    Attributes:
+        arrivals: jobs redirected to it; they go before its own, `pending`.
+        active: requests in flight to it.
+        away: its own jobs that were redirected to other hosts and are not settled.
+    """
 
     name: str
     pending: deque[Job] = field(default_factory=deque)
+    arrivals: deque[Job] = field(default_factory=deque)
     active: int = 0
+    away: int = 0
     not_before: float = 0.0
     announced: bool = False
     lost_in_a_row: int = 0
@@ -49,8 +65,8 @@ class HostQueues:
 
     def add(self, url: str, host_name: str, validators: Validators | None) -> None:
         """Queue one URL."""
-        host = self._hosts.setdefault(host_name, Host(host_name))
-        host.pending.append(Job(url, host, validators))
+        host = self._host(host_name)
+        host.pending.append(Job(url, host, host, validators))
         self._unsettled += 1
         self._announce(host)
 
@@ -76,22 +92,37 @@ class HostQueues:
         if failure is not None and host.given_up is None and host.lost_in_a_row >= self._give_up_after:
             reason = f"{host.name} given up after {host.lost_in_a_row} failures in a row; the last: {failure.reason}"
             host.given_up = (failure.status, reason)
+        self.leave(job)
+
+    def leave(self, job: Job) -> None:
+        """The job ends without having been asked; its host's count of losses is left as it is."""
         self._unsettled -= 1
-        self._release(host)
+        self._release(job)
         self.close_if_settled()
 
     def retry(self, job: Job, delay: float) -> None:
         """Queue the job again after `delay` seconds; its place is free for others meanwhile."""
-        job.attempt += 1
-        self._release(job.host)
+        self._release(job)
+        job.attempt, job.host, job.moved = job.attempt + 1, job.home, None
         self._loop.call_later(delay, self._requeue, job)
+
+    def move(self, job: Job, moved: Moved, host_name: str) -> None:
+        """The host answered with a redirect: the job goes on in the queue of the host that it leads to."""
+        job.host.lost_in_a_row = 0
+        target = self._host(host_name)
+        if target is not job.home:
+            job.home.away += 1
+        self._release(job)
+        job.host, job.moved = target, moved
+        target.arrivals.append(job)
+        self._announce(target)
 
     def rest(self, host: Host, seconds: float) -> None:
         """Leave a host alone for a while: it asked for it."""
         host.not_before = max(host.not_before, self._loop.time() + seconds)
 
     def _start(self, host: Host) -> Job:
-        job = host.pending.popleft()
+        job = (host.arrivals or host.pending).popleft()
         host.active += 1
         host.not_before = max(host.not_before, self._loop.time() + self._interval)
         self._announce(host)
@@ -101,13 +132,28 @@ class HostQueues:
         job.host.pending.appendleft(job)
         self._announce(job.host)
 
-    def _release(self, host: Host) -> None:
-        host.active -= 1
-        self._announce(host)
+    def _release(self, job: Job) -> None:
+        job.host.active -= 1
+        if job.host is not job.home:
+            job.home.away -= 1
+            self._announce(job.home)
+        self._announce(job.host)
+
+    def _host(self, name: str) -> Host:
+        return self._hosts.setdefault(name, Host(name))
+
+    def _may_start(self, host: Host) -> bool:
+        """Jobs that are away hold back those that would follow them, lest they all come to wait at a slower host.
+
+        They do not hold back arrivals, so two hosts that redirect to each other never wait for each other.
+        """
+        if host.arrivals:
+            return host.active < self._per_host
+        return bool(host.pending) and host.active + host.away < self._per_host
 
     def _announce(self, host: Host) -> None:
         """Put the host in the ring once, now or when it may be asked again."""
-        if host.announced or not host.pending or host.active >= self._per_host:
+        if host.announced or not self._may_start(host):
             return
         host.announced = True
         wait = 0.0 if host.given_up else host.not_before - self._loop.time()
@@ -134,8 +180,8 @@ def parse_retry_after(value: str | None) -> float | None:
         return float(value[:9])
     try:
         moment = parsedate_to_datetime(value)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError):  # the latter: a year or an offset of many digits
         return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -10,6 +10,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -23,11 +24,12 @@ from PIL import Image
 from pipeline import images
 from pipeline.download.client import SMALL_BODY
 from pipeline.download.kept import KeptImages
+from pipeline.download.outcome import PictureError
 from pipeline.store import Store
 from schemas.images import ImagesConfig
 from schemas.lineage import Lineage, TableVersion
-from schemas.tables import IMAGES, ITEMS
-from tests.chaos_server import ChaosServer, jpeg
+from schemas.tables import IMAGES, ITEMS, ImageStatus
+from tests.chaos_server import BEHAVIOURS, ChaosServer, Request, answer, good, jpeg, redirect, reset
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,7 +89,6 @@ EXPECTED = {
     "/redirect": "ok",
     "/redirect-loop": "redirect_error",
     "/redirect-nowhere": "redirect_error",
-    "/redirect-to-broken-name": "redirect_error",
     "/redirect-to-private": "blocked_address",
     "/redirect-to-loopback-name": "blocked_address",
     "/redirect-to-mapped": "blocked_address",
@@ -180,17 +181,24 @@ def test_what_is_no_public_address_is_never_connected_to(store: Store, server: C
 
 
 def test_missing_and_malformed_urls_are_rows(store: Store) -> None:
-    broken = [
-        "not a url",
-        "ftp://127.0.0.1/x",
-        "data:image/png;base64,AA",
-        "http://",
-        "http://[::1",
-        "http://xn--/x.jpg",
-    ]
-    rows = fetch(store, [None, "  ", *broken])
-    assert [row["status"] for row in rows] == ["no_url"] * 2 + ["invalid_url"] * 6
+    rows = fetch(
+        store, [None, "  ", "not a url", "ftp://127.0.0.1/x", "data:image/png;base64,AA", "http://", "http://[::1"]
+    )
+    assert [row["status"] for row in rows] == ["no_url"] * 2 + ["invalid_url"] * 5
     assert [row["url"] for row in rows[:2]] == [None, None]
+
+
+@pytest.mark.parametrize("http2", [False, True])
+@pytest.mark.parametrize("host", ["xn--", "xn--99999999.com", "a..b", "cdn.xn--a"])
+def test_a_malformed_host_is_a_row_and_its_neighbour_arrives(
+    store: Store, server: ChaosServer, monkeypatch: pytest.MonkeyPatch, host: str, http2: bool
+) -> None:
+    monkeypatch.setitem(BEHAVIOURS, "/redirect-as-told", redirect(f"http://{host}/x.jpg"))
+    urls: list[str | None] = [f"http://{host}/x.jpg", server.url("/redirect-as-told"), server.url("/good/1")]
+    malformed, redirected, good = fetch(store, urls, http2=http2)
+    assert malformed["status"] == "invalid_url"
+    assert redirected["status"] in ("invalid_url", "redirect_error")
+    assert good["status"] == "ok"
 
 
 def test_a_picture_is_stored_small_with_the_digest_of_the_original(store: Store, server: ChaosServer) -> None:
@@ -233,6 +241,21 @@ def test_a_later_run_asks_only_for_what_failed_for_a_passing_reason(store: Store
     assert [row["status"] for row in store.read(versions[4]).to_pylist()] == ["ok", "not_found", "ok"]
 
 
+@pytest.mark.parametrize("http2", [False, True])
+def test_a_picture_cut_off_without_its_length_announced_is_asked_for_again(
+    store: Store, server: ChaosServer, monkeypatch: pytest.MonkeyPatch, http2: bool
+) -> None:
+    async def cut_at_first(_: ChaosServer, request: Request) -> None:
+        picture = jpeg(1, (400, 400))
+        arriving = picture[:-700] if request.seen == 1 else picture
+        request.writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + arriving)
+        request.writer.close()
+
+    monkeypatch.setitem(BEHAVIOURS, "/cut-at-first", cut_at_first)
+    found = [fetch(store, [server.url("/cut-at-first")], http2=http2)[0]["status"] for _ in range(2)]
+    assert found == ["connect_error", "ok"]
+
+
 def test_lifting_a_limit_asks_again_for_what_it_refused(store: Store, server: ChaosServer) -> None:
     server.pictures["/good/1"] = jpeg(1, (300, 300))
     urls: list[str | None] = [server.url("/good/1"), server.url("/good/2")]
@@ -264,6 +287,25 @@ def test_revalidation_asks_conditionally_and_changes_only_what_changed(
     changed = images.run(store=store, items=items, config=config(revalidate=True))
     assert changed.version != first.version
     assert store.read(changed)["sha256"] != store.read(first)["sha256"]
+
+
+@pytest.mark.parametrize("http2", [False, True])
+@pytest.mark.parametrize("header", [{"ETag": '"caf\xe9"'}, {"Last-Modified": "\xff\xfe"}, {"ETag": '"a\x01"'}])
+def test_a_validator_that_is_not_printable_ascii_is_ignored(
+    store: Store, server: ChaosServer, header: dict[str, str], http2: bool
+) -> None:
+    server.validators = {name.replace("-", "_"): value for name, value in header.items()}
+    urls: list[str | None] = [server.url("/good/1")]
+    for revalidate in (False, True):
+        (row,) = fetch(store, urls, http2=http2, revalidate=revalidate)
+        assert (row["status"], row["error"]) == ("ok", None)
+    assert server.counts["/good/1"] == 2
+    assert not any({"if-none-match", "if-modified-since"} & request.headers.keys() for request in server.requests)
+
+
+def test_a_reason_that_quotes_a_servers_bytes_can_be_kept() -> None:
+    error = PictureError(ImageStatus.REDIRECT_ERROR, "a redirect to \udce9x scheme")
+    assert error.reason == "a redirect to ?x scheme"
 
 
 def test_a_picture_is_kept_when_revalidating_it_fails_for_a_passing_reason(store: Store) -> None:
@@ -324,45 +366,77 @@ def test_a_host_that_never_answers_is_given_up_and_others_go_on(store: Store, se
     assert rows[50]["status"] == "ok"
 
 
-def test_dead_pictures_at_a_catalogues_start_do_not_take_their_hosts_live_ones_along(
-    store: Store, server: ChaosServer
+def test_what_a_host_given_up_left_unasked_comes_first_in_a_later_run(
+    store: Store, server: ChaosServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    urls: list[str | None] = [server.url(f"/reset/{n}") for n in range(10)]
-    rows = fetch(store, urls + [server.url(f"/good/{n}") for n in range(30)], give_up_host_after=10, attempts=1)
-    assert [row["status"] for row in rows] == ["connect_error"] * 10 + ["ok"] * 30
+    async def six_broken(server: ChaosServer, request: Request) -> None:
+        await (reset if int(request.path.rsplit("/", 1)[1]) < 6 else good)(server, request)
+
+    monkeypatch.setitem(BEHAVIOURS, "/six-broken", six_broken)
+    urls: list[str | None] = [server.url(f"/six-broken/{n}") for n in range(10)]
+    arrived: list[int] = []
+    for _ in range(3):
+        rows = fetch(store, urls, give_up_host_after=3, per_host=1, attempts=1)
+        arrived.append([row["status"] for row in rows].count("ok"))
+    assert arrived == [0, 0, 4]
+    asked = [int(request.path.rsplit("/", 1)[1]) for request in server.requests]
+    assert list(dict.fromkeys(asked)) == list(range(10))
 
 
-def test_where_a_redirect_leads_to_a_dead_host_the_redirecting_one_is_not_given_up(
-    store: Store, server: ChaosServer
+def test_a_host_that_asks_for_a_longer_rest_than_the_run_waits_is_left_for_a_later_run(
+    store: Store, server: ChaosServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    urls: list[str | None] = [server.url(f"/redirect-to-dead/{n}") for n in range(10)]
-    rows = fetch(store, [*urls, server.url("/good/1")], give_up_host_after=3, per_host=1, attempts=1)
-    assert [row["status"] for row in rows] == ["connect_error"] * 10 + ["ok"]
-    assert server.counts.total() == 11
-
-
-def test_a_host_that_wants_a_longer_rest_than_the_run_waits_is_left_to_a_later_run(
-    store: Store, server: ChaosServer
-) -> None:
-    rows = fetch(store, [server.url(f"/429-for-long/{n}") for n in range(30)], give_up_host_after=3, per_host=1)
+    urls: list[str | None] = [server.url(f"/429-for-long/{n}") for n in range(30)]
+    rows = fetch(store, urls, per_host=1, give_up_host_after=3)
     assert {row["status"] for row in rows} == {"rate_limited"}
     assert server.counts.total() == 3
+    monkeypatch.setitem(BEHAVIOURS, "/429-for-long", good)
+    assert {row["status"] for row in fetch(store, urls)} == {"ok"}
 
 
-@pytest.mark.parametrize("header", ["ETag", "Last_Modified"])
-def test_a_validator_that_cannot_be_sent_back_is_none(store: Store, server: ChaosServer, header: str) -> None:
-    server.validators = {header: '"\xe9"'}
-    urls: list[str | None] = [server.url("/good/1")]
-    for _ in range(2):
-        (row,) = fetch(store, urls, revalidate=True)
-        assert row["status"] == "ok"
-    assert not any({"if-none-match", "if-modified-since"} & set(request.headers) for request in server.requests)
+def test_a_host_rests_also_when_the_picture_it_refused_is_not_asked_for_again(
+    store: Store, server: ChaosServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    async def busy_at_first(server: ChaosServer, request: Request) -> None:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            await answer(request, "429 Too Many Requests", Retry_After="1")
+        else:
+            await good(server, request)
+
+    monkeypatch.setitem(BEHAVIOURS, "/busy-at-first", busy_at_first)
+    rows = fetch(store, [server.url(f"/busy-at-first/{n}") for n in range(2)], per_host=1, attempts=1)
+    assert [row["status"] for row in rows] == ["rate_limited", "ok"]
+    assert asked[1] - asked[0] >= 0.9
 
 
 def test_as_many_requests_are_in_flight_as_allowed_and_no_more(store: Store, server: ChaosServer) -> None:
     rows = fetch(store, [server.url(f"/rendezvous/{n}") for n in range(12)], per_host=3)
     assert {row["status"] for row in rows} == {"ok"}
     assert server.most_at_once == 3
+
+
+def test_limits_of_a_host_hold_for_what_others_redirect_to_it(
+    store: Store, server: ChaosServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BEHAVIOURS, "/elsewhere", redirect(server.url("/rendezvous/1")))
+    with ChaosServer() as first, ChaosServer() as second, ChaosServer() as third, ChaosServer() as fourth:
+        urls = [each.url(f"/elsewhere/{n}") for each in (first, second, third, fourth) for n in range(3)]
+        rows = fetch(store, list(urls), per_host=3)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert server.most_at_once == 3
+
+
+def test_a_dead_host_that_another_redirects_to_is_given_up_in_its_place(
+    store: Store, server: ChaosServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BEHAVIOURS, "/dead", redirect("http://127.0.0.1:1/x.jpg"))
+    urls = [*(server.url(f"/dead/{n}") for n in range(5)), *(server.url(f"/good/{n}") for n in range(4))]
+    rows = fetch(store, list(urls), give_up_host_after=2, per_host=1, attempts=1)
+    assert [row["status"] for row in rows] == ["connect_error"] * 5 + ["ok"] * 4
+    assert ["127.0.0.1:1 given up" in row["error"] for row in rows[:5]] == [False] * 2 + [True] * 3
 
 
 def test_runs_from_inside_an_event_loop(store: Store, server: ChaosServer) -> None:

@@ -144,6 +144,14 @@ def test_changed_file_replaces_the_cached_one(site, at) -> None:
     assert first.sha256 != second.sha256
 
 
+@pytest.mark.parametrize("cut_after", [[None, None], [2 << 20, None, None]])
+def test_validator_that_is_not_printable_ascii_is_ignored(site, at, cut_after) -> None:
+    site.etag, site.cut_after = '"caf\xe9"', cut_after
+    for _ in range(2):
+        assert at(site.url).fetch("x.json.gz").path.read_bytes() == BODY
+    assert set(site.gets) == {""}
+
+
 def test_damaged_cache_is_noticed_and_fetched_again(site, at) -> None:
     path = at(site.url).fetch("x.json.gz").path
     path.write_bytes(BODY[:-1] + b"?")
@@ -196,6 +204,14 @@ def test_unreachable_place_is_a_user_error(at, address) -> None:
         at(address).find("the reviews", ["x.json.gz"])
     with pytest.raises(UserError, match=r"no-such-host\.invalid|127\.0\.0\.1:9"):
         at(address).fetch("x.json.gz")
+
+
+@pytest.mark.parametrize("host", ["xn--", "xn--99999999.com", "a..b"])
+def test_malformed_host_is_a_user_error(at, host) -> None:
+    with pytest.raises(UserError, match="not an address that can be downloaded"):
+        at(f"http://{host}/x").find("the reviews", ["x.json.gz"])
+    with pytest.raises(UserError, match="not an address that can be downloaded"):
+        at(f"http://{host}/x").fetch("x.json.gz")
 
 
 def test_folder_is_read_in_place_and_a_missing_file_lists_what_is_there(at, tmp_path) -> None:

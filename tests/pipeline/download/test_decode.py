@@ -85,6 +85,11 @@ def test_every_mode_keeps_a_grey_grey(mode: str) -> None:
     assert near(rendered(encoded(image, kind)), (16, 16), (level, level, level), tolerance=3)
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_a_tiff_of_32_bit_numbers_is_refused_rather_than_black(dtype: type) -> None:
+    assert refusal(encoded(Image.fromarray(np.ones((32, 32), dtype)), "TIFF")) is ImageStatus.DECODE_ERROR
+
+
 def test_a_cmyk_jpeg_keeps_its_colours() -> None:
     assert near(rendered(encoded(halves().convert("CMYK"), "JPEG", quality=95)), (5, 10), RED, tolerance=20)
 

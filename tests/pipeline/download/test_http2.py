@@ -1,9 +1,11 @@
 """HTTP/2, where the run asks for it: the same rules over another transport."""
 
 import asyncio
+import gzip
 import hashlib
 import os
 import ssl
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,10 @@ import pytest
 import trustme
 
 from pipeline.download.client import Client
-from pipeline.download.outcome import Fetched, PictureError
+from pipeline.download.outcome import Fetched, Moved, PictureError
 from schemas.images import ImagesConfig
 from schemas.tables import ImageStatus
-from tests.chaos_server import ChaosServer
+from tests.chaos_server import BEHAVIOURS, ChaosServer, body, jpeg
 from tests.http2_server import Http2Server
 
 
@@ -43,11 +45,18 @@ def server_context(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLCon
     return context
 
 
+async def follow(client: Client, url: str) -> Fetched:
+    found = await client.fetch(url, None)
+    while isinstance(found, Moved):
+        found = await client.fetch(url, None, found)
+    return found
+
+
 def fetch(config: ImagesConfig, *urls: str) -> list[Any]:
     async def run() -> list[Any]:
         async with Client(config) as client:
-            first = await client.fetch(urls[0], None)  # alone, so that the connection stands before the rest
-            return [first, *await asyncio.gather(*(client.fetch(url, None) for url in urls[1:]))]
+            first = await follow(client, urls[0])  # alone, so that the connection stands before the rest
+            return [first, *await asyncio.gather(*(follow(client, url) for url in urls[1:]))]
 
     return asyncio.run(run())
 
@@ -59,11 +68,11 @@ def status(config: ImagesConfig, url: str) -> ImageStatus:
 
 
 def test_many_pictures_share_one_connection_and_arrive_whole(authority: trustme.CA, config: ImagesConfig) -> None:
-    body = os.urandom(300_000)  # several times HTTP/2's first flow-control window
-    with Http2Server(server_context(authority), body) as server:
+    picture = os.urandom(300_000)  # several times HTTP/2's first flow-control window
+    with Http2Server(server_context(authority), picture) as server:
         urls = [f"https://127.0.0.1:{server.port}/{number}?size=big" for number in range(20)]
         found: list[Fetched] = fetch(config, *urls)
-        assert {hashlib.sha256(one.body or b"").digest() for one in found} == {hashlib.sha256(body).digest()}
+        assert {hashlib.sha256(one.body or b"").digest() for one in found} == {hashlib.sha256(picture).digest()}
         assert found[0].validators.etag == '"h2"'
         assert sorted(server.paths) == sorted(f"/{number}?size=big" for number in range(20))
         assert server.connections == 1
@@ -82,6 +91,7 @@ def test_a_host_without_http2_is_asked_in_http1(authority: trustme.CA, config: I
         ("/reset", ImageStatus.CONNECT_ERROR),
         ("/wrong-length", ImageStatus.CONNECT_ERROR),
         ("/endless", ImageStatus.TOO_LARGE),
+        ("/gzip-bomb", ImageStatus.TOO_LARGE),
         ("/redirect-to-metadata", ImageStatus.BLOCKED_ADDRESS),
         ("/redirect-to-loopback-name", ImageStatus.BLOCKED_ADDRESS),
         ("/redirect-loop", ImageStatus.REDIRECT_ERROR),
@@ -90,6 +100,23 @@ def test_a_host_without_http2_is_asked_in_http1(authority: trustme.CA, config: I
 def test_misbehaviour_has_the_same_names_as_over_http1(path: str, expected: ImageStatus, config: ImagesConfig) -> None:
     with ChaosServer() as server:
         assert status(config, server.url(path)) is expected
+
+
+def test_a_body_compressed_unasked_is_unpacked(config: ImagesConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, packed in enumerate((gzip.compress(jpeg(1)), zlib.compress(jpeg(1)))):
+        behaviour = body(packed, Content_Encoding=("gzip", "deflate")[number])
+        monkeypatch.setitem(BEHAVIOURS, "/packed", behaviour)
+        with ChaosServer() as server:
+            assert fetch(config, server.url("/packed"))[0].body == jpeg(1)
+
+
+@pytest.mark.parametrize("packed", [jpeg(1), gzip.compress(jpeg(1))[:-20]])
+def test_a_compressed_body_that_is_damaged_is_a_broken_answer(
+    config: ImagesConfig, monkeypatch: pytest.MonkeyPatch, packed: bytes
+) -> None:
+    monkeypatch.setitem(BEHAVIOURS, "/packed", body(packed, Content_Encoding="gzip"))
+    with ChaosServer() as server:
+        assert status(config, server.url("/packed")) is ImageStatus.CONNECT_ERROR
 
 
 def test_certificates_names_and_addresses_are_checked(authority: trustme.CA, config: ImagesConfig) -> None:

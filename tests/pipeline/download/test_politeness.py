@@ -6,8 +6,9 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from yarl import URL
 
-from pipeline.download.outcome import PictureError
+from pipeline.download.outcome import Moved, PictureError
 from pipeline.download.politeness import HostQueues, Job, backoff, parse_retry_after
 from schemas.tables import ImageStatus
 
@@ -75,6 +76,72 @@ def test_a_rate_spaces_the_requests_to_one_host() -> None:
     asyncio.run(scenario())
 
 
+def elsewhere(redirects: int = 1) -> Moved:
+    return Moved(url=URL("http://elsewhere.example/"), redirects=redirects, seconds=0.0)
+
+
+def test_redirected_jobs_keep_to_the_rate_of_the_host_they_lead_to() -> None:
+    async def scenario() -> None:
+        some = queues(rate=0.001)
+        some.add("a", "shop", None)
+        some.add("b", "other", None)
+        _, job = await ready(some)
+        some.move(job, elsewhere(), "shop")
+        assert await ready(some) == []
+        assert (job.host.name, job.moved) == ("shop", elsewhere())
+
+    asyncio.run(scenario())
+
+
+def test_no_more_jobs_of_a_host_wait_elsewhere_than_its_limit() -> None:
+    async def scenario() -> None:
+        some = queues()
+        for url in "abcd":
+            some.add(url, "fast", None)
+        for job in await ready(some):
+            some.move(job, elsewhere(), "slow")
+        away = await ready(some)
+        assert [job.url for job in away] == ["a", "b"]
+        some.settle(away[0], None, unreachable=False)
+        assert [job.url for job in await ready(some)] == ["c"]
+
+    asyncio.run(scenario())
+
+
+def test_hosts_that_redirect_to_each_other_do_not_wait_for_each_other() -> None:
+    async def scenario() -> None:
+        some = queues(per_host=1)
+        other = {"one": "two", "two": "one"}
+        for name in other:
+            for number in range(2):
+                some.add(f"{name}{number}", name, None)
+        for number in range(2):
+            for job in await ready(some):
+                some.move(job, elsewhere(), other[job.host.name])
+            moved = await ready(some)
+            assert {job.url for job in moved} == {f"one{number}", f"two{number}"}
+            for job in moved:
+                some.settle(job, None, unreachable=False)
+        assert await some.take() is None
+
+    asyncio.run(scenario())
+
+
+def test_another_attempt_begins_at_the_catalogues_url() -> None:
+    async def scenario() -> None:
+        some = queues()
+        some.add("a", "shop", None)
+        (job,) = await ready(some)
+        some.move(job, elsewhere(), "other")
+        (job,) = await ready(some)
+        some.retry(job, 0)
+        again = await some.take()
+        assert again is job
+        assert (job.host.name, job.moved, job.attempt) == ("shop", None, 1)
+
+    asyncio.run(scenario())
+
+
 def test_workers_go_home_once_everything_is_settled() -> None:
     async def scenario() -> None:
         some = queues(workers=3)
@@ -125,5 +192,6 @@ def test_retry_after_is_a_count_or_a_date() -> None:
     in_a_minute = datetime.now(UTC) + timedelta(seconds=60)
     assert parse_retry_after(format_datetime(in_a_minute, usegmt=True)) == pytest.approx(60, abs=5)
     assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    for nonsense in (None, "", "soon", "-5", "1e9", "²", "Mon, 01 Jan 2024 00:00:00 +99999999999999999"):
+    offset, year = "Mon, 01 Jan 2001 00:00:00 +99999999999999", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"
+    for nonsense in (None, "", "soon", "-5", "1e9", "²", offset, year):
         assert parse_retry_after(nonsense) is None
