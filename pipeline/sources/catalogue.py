@@ -19,6 +19,8 @@ from schemas.errors import UserError
 from schemas.ingest import CatalogueSource, ItemColumns
 
 ITEM_FIELDS = tuple(ItemColumns.model_fields)
+TEXTS = ("title", "description", "brand", "image_url")
+"""Fields of one text; a list or an object in their place is counted and taken for none."""
 PEEKED = 1000
 """Rows of a JSON Lines file looked at to learn which fields its records have."""
 
@@ -72,6 +74,9 @@ class Catalogue:
         for record in rows(file, list(named.values()), quality, max_bad):
             fields = {ours: record.get(theirs) for ours, theirs in named.items()}
             if item_id := (as_text(fields.pop("item_id")) or "").strip():
+                for name in TEXTS:
+                    if isinstance(fields.get(name), list | dict):
+                        quality.add(file.name, f"{name}_unreadable", "repaired", 1, (item_id,))
                 yield self._item(item_id, fields)
             else:
                 title = str(fields.get("title") or "untitled")[:60]

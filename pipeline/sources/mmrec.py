@@ -18,6 +18,8 @@ from schemas.errors import UserError
 from schemas.ingest import MMRecSource
 
 MAPPINGS = {"item_ids": ("i_id_mapping.csv", "itemID"), "user_ids": ("u_id_mapping.csv", "userID")}
+SPARSE = 1000
+"""An item number above so many times the rows is no row of a feature file."""
 """Role → file, and its column of numbers; the other column is the original id."""
 
 
@@ -75,11 +77,17 @@ class MMRec:
             mapping = _mapping(files["item_ids"], "item_ids")
             return [mapping[number] for number in sorted(mapping, key=int)]
         file = files["interactions"]
-        last = -1
+        rows, last = 0, -1
         for batch in tables(file, Quality(), 1.0, separator="\t"):
             if "itemID" not in batch.columns:
                 raise UserError(f"{file.name}: column itemID is missing; found {', '.join(batch.columns)}.")
+            rows += len(batch)
             last = max(last, *batch["itemID"].cast(pl.Int64, strict=False).drop_nulls().top_k(1), -1)
+        if last > SPARSE * rows:
+            raise UserError(
+                f"{file.name}: itemID {last:,} in {rows:,} rows is no number of a row of a feature file. Give the "
+                "mapping of numbers to ids as item_ids, or mend the file."
+            )
         return [str(number) for number in range(last + 1)]
 
 
@@ -89,8 +97,11 @@ def _mapping(file: RawFile, role: str) -> dict[str, str]:
     present = header_of(file, separator)
     number = MAPPINGS[role][1]
     others = [name for name in present if name != number]
-    if number not in present or not others:
-        raise UserError(f"{file.name}: expected the columns {number} and an original id; found {', '.join(present)}.")
+    if number not in present or len(others) != 1:
+        raise UserError(
+            f"{file.name}: expected two columns, {number} and the original id; found {', '.join(present)}. Leave out "
+            "the others."
+        )
     mapping: dict[str, str] = {}
     for batch in tables(file, Quality(), 0.0, separator=separator):
         known = batch.filter(batch[number].str.contains(r"^\d+$") & batch[others[0]].is_not_null())

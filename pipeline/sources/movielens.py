@@ -13,6 +13,7 @@ import polars as pl
 from pipeline.raw import Raw, RawFile
 from pipeline.sources.base import Quality, RawItem
 from pipeline.sources.catalogue import Catalogue, field_names, rows
+from pipeline.sources.records import as_text
 from schemas.errors import UserError
 from schemas.ingest import CatalogueSource, InteractionColumns, ItemColumns, MovieLensSource
 
@@ -92,5 +93,11 @@ class MovieLens:
         present = field_names(file)
         if "item_id" not in present or not {"plot", "image"} & set(present):
             raise UserError(f"{file.name}: expected item_id with plot, image or both; found {', '.join(present)}.")
-        records = rows(file, present, quality, max_bad)
-        return {str(row["item_id"]): (row.get("plot") or "", row.get("image") or "") for row in records}
+        joined: dict[str, tuple[str, str]] = {}
+        for row in rows(file, present, quality, max_bad):
+            item_id = (as_text(row["item_id"]) or "").strip()
+            if item_id in joined:
+                quality.add(file.name, "duplicate_item", "dropped", 1, (item_id,))
+            else:
+                joined[item_id] = as_text(row.get("plot")) or "", as_text(row.get("image")) or ""
+        return joined

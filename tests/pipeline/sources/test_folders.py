@@ -56,7 +56,7 @@ def test_movielens_of_grouplens_with_joined_plots_and_posters(tmp_path) -> None:
     raw = write(tmp_path, {
         "movies.csv": "movieId,title,genres\n1,Toy Story (1995),Animation|Comedy\n2,Jumanji (1995),Adventure\n",
         "ratings.csv": "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n",
-        "more.csv": "item_id,plot,image\n1,A cowboy doll.,https://host/1.jpg\n",
+        "more.csv": "item_id,plot,image\n 1 ,A cowboy doll.,https://host/1.jpg\n1,Another plot.,\n",
     })  # fmt: skip
     items, rows = read(MovieLensSource(raw=raw, joined="more.csv"), tmp_path / "cache")
     assert [(item.description, item.image_url) for item in items] == [
@@ -134,6 +134,19 @@ def test_mmrec_mapping_of_another_data_set_is_refused(tmp_path) -> None:
         read(MMRecSource(raw=raw, name="toy"), tmp_path / "cache")
 
 
+def test_mmrec_numbers_that_are_no_rows_are_refused(tmp_path) -> None:
+    raw = write(tmp_path, {"x.inter": "userID\titemID\tx_label\n1\t2000000000\t0\n"})
+    with pytest.raises(UserError, match=r"x\.inter: itemID 2,000,000,000 in 1 rows is no number of a row"):
+        read(MMRecSource(raw=raw, name="x"), tmp_path / "cache")
+
+
+def test_mmrec_mapping_of_three_columns_is_refused(tmp_path) -> None:
+    inter = "userID\titemID\tx_label\n1\t0\t0\n"
+    raw = write(tmp_path, {"x.inter": inter, "i_id_mapping.csv": "itemID\ttitle\tasin\n0\tShirt\tB0\n"})
+    with pytest.raises(UserError, match=r"expected two columns, itemID and the original id; found itemID, title, asin"):
+        read(MMRecSource(raw=raw, name="x"), tmp_path / "cache")
+
+
 def test_mmrec_unknown_label_is_counted(tmp_path) -> None:
     source = MMRec(MMRecSource(raw=write(tmp_path, {"toy.inter": INTER + "1\t2\t9\n"}), name="toy"), tmp_path / "cache")
     quality = Quality()
@@ -208,6 +221,19 @@ def test_ids_in_parquet_are_the_same_text_in_both_files_whatever_their_type(ids,
     items, rows = read(source, tmp_path / "cache")
     assert [item.item_id for item in items] == ["7", "8"]
     assert rows.select("user_id", "item_id").rows() == [("7", "7"), ("8", "8")]
+
+
+def test_lists_in_the_place_of_texts_are_counted(tmp_path) -> None:
+    item = {"item_id": "7", "title": ["A"], "brand": {"name": "B"}, "description": "fine", "image_url": None}
+    raw = write(tmp_path, {"items.jsonl": json.dumps(item), "interactions.csv": "user_id,item_id\nu,7\n"})
+    source = open_source(CatalogueSource(raw=raw), tmp_path / "cache")
+    quality = Quality()
+    (found,) = source.items(source.fetch(), quality, 0.01)
+    assert (found.title, found.brand, found.description) == ("", "", "fine")
+    assert {row["rule"]: row["examples"] for row in quality.table().to_pylist()} == {
+        "title_unreadable": ["7"],
+        "brand_unreadable": ["7"],
+    }
 
 
 def test_a_field_that_only_late_records_have_is_read(tmp_path) -> None:
