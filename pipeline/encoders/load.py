@@ -48,7 +48,7 @@ def load(spec: EncoderSpec) -> TextEncoder | ImageEncoder:
     """The encoder, ready to use.
 
     Raises:
-        UserError: the model is missing, damaged, or not of the kind the spec says.
+        UserError: the model is missing, damaged, or not of the kind the spec says, or has fewer dimensions.
     """
     use_threads()
     quiet_libraries()
@@ -64,6 +64,11 @@ def load(spec: EncoderSpec) -> TextEncoder | ImageEncoder:
             f"Model {spec.model!r} in {folder} could not be loaded as {spec.kind!r}: {type(error).__name__}: {error}. "
             "Check that the kind fits the model; if its files were changed, delete the folder and run again."
         ) from error
+    if spec.truncate_dim and spec.truncate_dim > encoder.dim:
+        raise UserError(
+            f"truncate_dim {spec.truncate_dim}: vectors of {spec.model!r} have {encoder.dim} numbers. Choose fewer, or "
+            "leave it out."
+        )
     if others := devices()[1:]:
         from pipeline.encoders.many_devices import ManyDevices
 

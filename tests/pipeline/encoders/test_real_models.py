@@ -18,6 +18,7 @@ from pipeline.encoders import load
 from pipeline.encoders.base import ImageEncoder, TextEncoder
 from pipeline.encoders.sentence import SentenceEncoder
 from pipeline.encoders.settings import native_bfloat16
+from schemas.errors import UserError
 from schemas.features import PRESETS, EncoderSpec
 
 PRESET = PRESETS["offline"].encoders
@@ -194,3 +195,8 @@ def load_tokenizer():  # type: ignore[no-untyped-def]
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(offline.unpack("minilm"))
+
+
+def test_more_dimensions_than_a_model_has_are_refused() -> None:
+    with pytest.raises(UserError, match=r"truncate_dim 5000: vectors of 'offline:minilm' have 384 numbers"):
+        encoder(PRESET["sentence"], truncate_dim=5000)
