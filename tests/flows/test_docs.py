@@ -22,7 +22,7 @@ import yaml
 from flows import catalogues, cli, local, main_job, re_extract
 from pipeline import registry
 from pipeline.store import Store
-from schemas.run import RunSummary
+from schemas.run import CatalogueParameters, RunSummary
 from tests.conftest import ROOT
 from tests.flows import stand_in
 from tests.flows.compose import Stack
@@ -188,8 +188,12 @@ def test_what_is_not_run_here_is_listed_with_a_reason_and_shown_somewhere() -> N
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("yaml"), ids=[page for page, _ in blocks("yaml")])
-def test_yaml_in_the_docs_is_a_deployment_with_good_parameters(page: str, text: str) -> None:
-    for deployment in yaml.safe_load(text):
+def test_yaml_in_the_docs_is_deployments_or_a_part_of_a_run_with_good_parameters(page: str, text: str) -> None:
+    shown = yaml.safe_load(text)
+    if isinstance(shown, dict):
+        assert CatalogueParameters.model_validate({"raw": "."} | shown).model_fields_set == {"raw", *shown}
+        return
+    for deployment in shown:
         file, name = deployment["entrypoint"].split(":")
         assert (ROOT / file).is_file()
         values = {k: v for k, v in deployment["parameters"].items() if not str(v).startswith("{{")}
