@@ -269,8 +269,7 @@ class _Download:
 
 
 def _validators(answer: httpx.Response) -> dict[str, str]:
-    found = {"etag": answer.headers.get("ETag"), "last_modified": answer.headers.get("Last-Modified")}
-    return {name: usable_validator(value) or "" for name, value in found.items()}
+    return {"etag": answer.headers.get("ETag", ""), "last_modified": answer.headers.get("Last-Modified", "")}
 
 
 def _validator(record: dict[str, Any]) -> str:
@@ -281,7 +280,7 @@ def _validator(record: dict[str, Any]) -> str:
 
 def _conditions(record: dict[str, Any]) -> dict[str, str]:
     pairs = {"If-None-Match": record.get("etag"), "If-Modified-Since": record.get("last_modified")}
-    return {name: value for name, value in pairs.items() if value and usable_validator(value)}
+    return {name: value for name, kept in pairs.items() if (value := usable_validator(kept))}
 
 
 def _cached(target: Path) -> dict[str, Any] | None:

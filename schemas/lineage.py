@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.tables import SCHEMA_VERSION
 
 CODE_VERSION = "0.1.0"
+FOLDER = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+"""Pattern of a name that becomes a folder's."""
 
 
 class TableVersion(BaseModel):
@@ -54,7 +56,7 @@ class Lineage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str
-    table: str = Field(pattern=r"^[A-Za-z0-9_]+(/[A-Za-z0-9][A-Za-z0-9_.-]*)?$")  # it names folders
+    table: str = Field(pattern=rf"^[A-Za-z0-9_]+(/{FOLDER})?$")
     stage: str
     stage_version: int
     config: dict[str, Any]

@@ -15,13 +15,13 @@ from schemas.ingest import (
     MMRecSource,
     MovieLensSource,
 )
+from schemas.lineage import FOLDER
 from schemas.registry import RegistryConfig
 from schemas.report import ReportConfig
 from schemas.similarity import SimilarityConfig
 from schemas.training import CM3Config
 
-FeatureName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-"""It names a folder: `features/<name>`."""
+FeatureName = Annotated[str, StringConstraints(pattern=f"^{FOLDER}$")]
 
 
 class RunParameters(BaseModel):
@@ -54,7 +54,7 @@ class RunParameters(BaseModel):
     report: ReportConfig = Field(ReportConfig(), description="How much the report shows.")
 
     @model_validator(mode="after")
-    def _features_have_an_encoder(self) -> "RunParameters":
+    def _features_can_be_made(self) -> "RunParameters":
         known = PRESETS[self.models].encoders | self.encoders
         unknown = [name for name in self.features if name not in known]
         if unknown:

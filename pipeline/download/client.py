@@ -176,7 +176,7 @@ def _conditions(validators: Validators | None) -> dict[str, str]:
         return {}
     sent = {"If-None-Match": validators.etag, "If-Modified-Since": validators.last_modified}
     # again, for what was kept before unusable ones were left out
-    return {name: value for name, value in sent.items() if value and usable_validator(value)}
+    return {name: value for name, kept in sent.items() if (value := usable_validator(kept))}
 
 
 def _redirected(url: URL, headers: Mapping[str, str]) -> URL:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -59,13 +60,17 @@ class KeptImages:
         Those never asked for come first, in the catalogue's order, then the others, the longest ago first: a run that
         gives up a host on its broken pictures thus begins with other pictures than the run before.
         """
-        due: dict[str, tuple[datetime, Validators | None]] = {}
+        due: dict[str, Validators | None] = {}
+        again: list[tuple[datetime, str, Validators | None]] = []
         for batch in batches:
             urls = [url for url in dict.fromkeys(batch) if url is not None and url not in due]
-            for row in self.outcomes.lookup(urls).to_pylist():
-                if self._is_due(row):
-                    due[row["url"]] = (row["fetched_at"] or NEVER, self._validators(row))
-        return {url: validators for url, (_, validators) in sorted(due.items(), key=lambda each: each[1][0])}
+            for row in filter(self._is_due, self.outcomes.lookup(urls).to_pylist()):
+                if row["fetched_at"] in (None, NEVER):
+                    due[row["url"]] = self._validators(row)
+                else:
+                    again.append((row["fetched_at"], row["url"], self._validators(row)))
+        due.update((url, validators) for _, url, validators in sorted(again, key=itemgetter(0)))
+        return due
 
     def keep(self, outcomes: list[Outcome], due: Mapping[str, Validators | None]) -> None:
         """Append what finished: pictures first, so that an outcome never names a picture that is not there."""

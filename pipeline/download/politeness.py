@@ -95,7 +95,7 @@ class HostQueues:
         self.leave(job)
 
     def leave(self, job: Job) -> None:
-        """The job ends without having been asked; its host's count of losses is left as it is."""
+        """The job has ended; its host's count of losses is left as it is."""
         self._unsettled -= 1
         self._release(job)
         self.close_if_settled()

@@ -110,15 +110,15 @@ def chosen(
     Raises:
         UserError: a named or required column is not in the file.
     """
+    anywhere = format_of(file) == "json"
     missing = [name for ours, name in mapping.items() if name and name not in present]
     if missing:
-        where = f" in the first {PEEKED:,} records" if format_of(file) == "json" else ""
+        where = f" in the first {PEEKED:,} records" if anywhere else ""
         raise UserError(
             f"{file.name}: column {', '.join(missing)} is missing{where}; expected "
             f"{', '.join(filter(None, mapping.values()))}; found {', '.join(present)}. Name the right columns in "
             f"`{field}` (required: {', '.join(required)})."
         )
-    anywhere = format_of(file) == "json"
     return {
         ours: name or ours
         for ours, name in mapping.items()
@@ -169,8 +169,10 @@ def parquet(file: RawFile, names: list[str]) -> Iterator[pl.DataFrame]:
             frame = pl.from_arrow(batch)
             assert isinstance(frame, pl.DataFrame)
             whole = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Decimal) and not dtype.scale]
-            frame = frame.with_columns(cs.binary().cast(pl.String), pl.col(whole).cast(pl.Int128))
-            yield frame.with_columns(cs.decimal().cast(pl.Float64))
+            broken = cs.decimal() - cs.by_name(*whole)
+            yield frame.with_columns(
+                cs.binary().cast(pl.String), cs.by_name(*whole).cast(pl.Int128), broken.cast(pl.Float64)
+            )
     except (ArrowException, OSError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{file.name} is a damaged Parquet file: {error}. Write it again ({file.source}).") from error
 

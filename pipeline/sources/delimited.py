@@ -1,5 +1,6 @@
 """Comma- or tab-separated files as text columns, a block at a time."""
 
+import contextlib
 import csv
 import io
 from collections.abc import Iterator, Sequence
@@ -71,13 +72,12 @@ def _header(block: Block, file: RawFile, separator: str) -> tuple[list[str], Blo
 
 def _rows(block: Block, names: list[str], separator: str, guard: LineGuard) -> pl.DataFrame:
     schema = dict.fromkeys(names, pl.String)
-    try:
+    frame: pl.DataFrame | None = None
+    with contextlib.suppress(pl.exceptions.PolarsError):  # row by row, each bad one gets its reason
         frame = pl.read_csv(
             io.BytesIO(block.data), has_header=False, schema=schema, separator=separator, raise_if_empty=False
         )
-    except pl.exceptions.PolarsError:
-        return _row_by_row(block, names, separator, guard)
-    if not _whole(block, frame, separator):
+    if frame is None or not _whole(block, frame, separator):
         return _row_by_row(block, names, separator, guard)
     guard.lines += len(frame)
     return frame

@@ -53,7 +53,7 @@ def raw_interactions(
             frame = _with_split(frame, file, quality)
         kept += len(frame)
         yield frame.select("user_id", "item_id", "rating", "timestamp", *(["split"] if columns.split else []))
-    if kept == 0 and columns.split and rows and quality.count("split_unknown"):
+    if kept == 0 and quality.count("split_unknown"):
         raise UserError(
             f"{file.name}: none of {rows:,} rows has a split we know in {columns.split}; expected train, valid or "
             "test, or 0, 1 or 2. Name another column in the source's mapping, or mend the file."

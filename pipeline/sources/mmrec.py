@@ -18,9 +18,9 @@ from schemas.errors import UserError
 from schemas.ingest import MMRecSource
 
 MAPPINGS = {"item_ids": ("i_id_mapping.csv", "itemID"), "user_ids": ("u_id_mapping.csv", "userID")}
+"""Role → file, and its column of numbers; the other column is the original id."""
 SPARSE = 1000
 """An item number above so many times the rows is no row of a feature file."""
-"""Role → file, and its column of numbers; the other column is the original id."""
 
 
 class MMRec:
