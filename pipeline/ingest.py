@@ -27,7 +27,7 @@ from schemas.tables import INTERACTIONS, ITEMS, QUALITY
 
 logger = logging.getLogger(__name__)
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 TABLES = ("items", "interactions", "quality")
 ITEM_ROWS = 4096
 INTERACTION_ROWS = 1 << 18

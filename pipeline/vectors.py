@@ -22,7 +22,7 @@ from schemas.tables import features
 
 logger = logging.getLogger(__name__)
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 SHARD = 1024
 AMAZON_2014 = np.dtype([("id", "S10"), ("vector", "<f4", (4096,))])
 
