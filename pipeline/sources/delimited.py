@@ -23,7 +23,9 @@ def tables(
 
     Polars reads a block at once. Where it refuses one, or finds other numbers of rows and fields than there are line
     ends and separators, Python's reader takes that block; where a quote in it is not closed as it should be, each line
-    stands for itself. A row with more or fewer fields than columns is counted as bad.
+    stands for itself. A row with more or fewer fields than columns is counted as bad, every line of it. Two stray
+    quotes may pair and hide the rows between them, which nothing tells from a text of several lines for certain: lines
+    within quotes that have as many separators as a row are counted as `quoted_line_like_a_row` and stay text.
 
     Raises:
         UserError: see `blocks` and `LineGuard`; or the header names a column twice.
@@ -84,43 +86,51 @@ def _rows(block: Block, names: list[str], separator: str, guard: LineGuard) -> p
 
 
 def _whole(block: Block, frame: pl.DataFrame, separator: str) -> bool:
-    """Whether every line became a row and, where nothing is quoted, every row is as long as the header: polars reads
-    from a stray quote on to the next one, and short rows as if they ended in empty fields."""
+    """Whether every line became a row and every separator is between two fields or in one: polars reads from a stray
+    quote on to the next one, and short rows as if they ended in empty fields."""
     if len(frame) != block.lines:
         return False
-    return b'"' in block.data or block.data.count(separator.encode()) == len(frame) * (frame.width - 1)
+    within = 0
+    if b'"' in block.data:
+        counts = frame.select(pl.all().str.count_matches(separator, literal=True).sum())
+        within = sum(count or 0 for count in counts.row(0))
+    return block.data.count(separator.encode()) == len(frame) * (frame.width - 1) + within
 
 
 def _row_by_row(block: Block, names: list[str], separator: str, guard: LineGuard) -> pl.DataFrame:
     text = block.data.decode(errors="replace").replace("\0", "")
+    lines = list(io.StringIO(text, newline=""))
     rows: list[list[str | None]] = []
-    for number, row in _numbered(text, block.first_line, separator, guard):
+    for start, end, row in _numbered(lines, block.first_line, separator, guard):
         if not row:
             continue
-        guard.lines += 1
+        guard.lines += end - start
         if len(row) != len(names) or any("\ufffd" in value for value in row):
             reason = "not UTF-8" if len(row) == len(names) else f"{len(row)} fields where {len(names)} are expected"
-            guard.bad(number, reason)
+            for number in range(start, end):
+                guard.bad(number, reason)
         else:
             rows.append([value or None for value in row])
+            for number in range(start + 1, end):
+                if lines[number - block.first_line].count(separator) == len(names) - 1:
+                    guard.quality.add(guard.file.name, "quoted_line_like_a_row", "kept", 1, (f"line {number}",))
     return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
 
 
-def _numbered(text: str, first: int, separator: str, guard: LineGuard) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the number of their first line; lines of their own, bad ones counted, where quotes do not pair."""
-    lines = io.StringIO(text, newline="")
+def _numbered(lines: list[str], first: int, separator: str, guard: LineGuard) -> Iterator[tuple[int, int, list[str]]]:
+    """Rows with the numbers of their first line and of the one after their last; lines of their own, bad ones counted,
+    where quotes do not pair."""
     reader = csv.reader(lines, delimiter=separator, strict=True)
-    found, number = [], first
+    found, start = [], first
     try:
         for row in reader:
-            found.append((number, row))
-            number = first + reader.line_num
+            found.append((start, first + reader.line_num, row))
+            start = first + reader.line_num
     except csv.Error:
         found = []
-        lines.seek(0)
         for number, line in enumerate(lines, first):
             try:
-                found += [(number, row) for row in csv.reader([line], delimiter=separator, strict=True)]
+                found += [(number, number + 1, row) for row in csv.reader([line], delimiter=separator, strict=True)]
             except csv.Error as error:
                 guard.lines += 1
                 guard.bad(number, str(error))

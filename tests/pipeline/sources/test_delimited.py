@@ -38,7 +38,7 @@ def test_ragged_row_is_counted_and_the_rest_is_read(raw_file) -> None:
     assert quality.table().to_pylist()[0]["examples"] == ["line 3"]
 
 
-@pytest.mark.parametrize("rows", [b"1,2\n3\n5,6\n", b"3\n1,2\n5,6\n", b"1,2\n5,6\n3\n", b'"1",2\n3\n5,6\n7,"a\nb"\n'])
+@pytest.mark.parametrize("rows", [b"1,2\n3\n5,6\n", b"3\n1,2\n5,6\n", b"1,2\n5,6\n3\n", b'"1",2\n3\n5,6\n7,"a\nb"\n', b'1,"2"\n5,6\n3\n'])
 def test_a_short_row_is_counted_wherever_it_stands(raw_file, rows) -> None:
     quality = Quality()
     found = read(raw_file(b"a,b\n" + rows, "x.csv"), quality)
@@ -58,6 +58,33 @@ def test_a_stray_quote_costs_its_own_row_at_most(raw_file, stray, twice) -> None
     assert quality.count("not_a_record") <= 2
     others = {(str(n), f"thing {n}") for n in range(500) if n not in (10, 300)}
     assert others <= set(found.rows())
+
+
+@pytest.mark.parametrize("width", [2, 3])
+@pytest.mark.parametrize("last", [11, 300])
+def test_rows_hidden_between_two_quotes_that_pair_are_counted(raw_file, width, last) -> None:
+    tail = b",x" * (width - 2)
+    lines = [b"%d,thing %d%s" % (n, n, tail) for n in range(500)]
+    lines[10], lines[last] = b'10,"great' + tail, b'%d,5"%s' % (last, tail)
+    quality = Quality()
+    found = read(raw_file(b"a,b,c"[: 2 * width - 1] + b"\n" + b"\n".join(lines), "x.csv"), quality)
+    assert len(found) == 500 - (last - 10)
+    assert quality.count("quoted_line_like_a_row") == last - 10
+
+
+def test_every_line_of_a_row_of_another_length_is_bad(raw_file) -> None:
+    quality = Quality()
+    rows = b"".join(b"%d,2,3\n" % n for n in range(20))
+    found = read(raw_file(b'a,b,c\n1,"x,y\n7,8,9\nz",3,4\n' + rows, "x.csv"), quality)
+    assert len(found) == 20
+    assert quality.count("not_a_record") == 3
+
+
+def test_a_text_of_several_lines_stays_whole_and_uncounted(raw_file) -> None:
+    quality = Quality()
+    found = read(raw_file(b'a,b,c\n1,"Soft, warm.\nRed.\n",3\n4,5,6\n', "x.csv"), quality)
+    assert found.rows() == [("1", "Soft, warm.\nRed.\n", "3"), ("4", "5", "6")]
+    assert quality.table().num_rows == 0
 
 
 def test_row_that_is_not_text_is_counted(raw_file) -> None:
