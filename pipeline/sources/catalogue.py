@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 import polars.selectors as cs
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
@@ -162,17 +163,14 @@ def rows(file: RawFile, names: list[str], quality: Quality, max_bad: float) -> I
 
 
 def parquet(file: RawFile, names: list[str]) -> Iterator[pl.DataFrame]:
-    """Some columns of a Parquet file, a batch at a time; texts stored as bytes as texts, decimals as numbers, whole
-    ones (which may be ids) to the last digit."""
+    """Some columns of a Parquet file, a batch at a time; texts stored as bytes as texts, and so decimals, which may be
+    ids: a float would lose their last digits, and polars knows none of 256 bits."""
     try:
         for batch in _parquet_file(file).iter_batches(batch_size=65536, columns=names):
-            frame = pl.from_arrow(batch)
+            columns = [each.cast(pa.string()) if pa.types.is_decimal(each.type) else each for each in batch.columns]
+            frame = pl.from_arrow(pa.RecordBatch.from_arrays(columns, names=batch.schema.names))
             assert isinstance(frame, pl.DataFrame)
-            whole = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Decimal) and not dtype.scale]
-            broken = cs.decimal() - cs.by_name(*whole)
-            yield frame.with_columns(
-                cs.binary().cast(pl.String), cs.by_name(*whole).cast(pl.Int128), broken.cast(pl.Float64)
-            )
+            yield frame.with_columns(cs.binary().cast(pl.String))
     except (ArrowException, OSError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{file.name} is a damaged Parquet file: {error}. Write it again ({file.source}).") from error
 

@@ -38,7 +38,12 @@ def test_ragged_row_is_counted_and_the_rest_is_read(raw_file) -> None:
     assert quality.table().to_pylist()[0]["examples"] == ["line 3"]
 
 
-@pytest.mark.parametrize("rows", [b"1,2\n3\n5,6\n", b"3\n1,2\n5,6\n", b"1,2\n5,6\n3\n", b'"1",2\n3\n5,6\n7,"a\nb"\n', b'1,"2"\n5,6\n3\n'])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        b"1,2\n3\n5,6\n", b"3\n1,2\n5,6\n", b"1,2\n5,6\n3\n", b'"1",2\n3\n5,6\n7,"a\nb"\n', b'1,"2"\n5,6\n3\n',
+    ],
+)  # fmt: skip
 def test_a_short_row_is_counted_wherever_it_stands(raw_file, rows) -> None:
     quality = Quality()
     found = read(raw_file(b"a,b\n" + rows, "x.csv"), quality)

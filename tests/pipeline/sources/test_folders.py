@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline.items import price
 from pipeline.sources import open_source
 from pipeline.sources.base import Quality
 from pipeline.sources.mmrec import MMRec
@@ -246,13 +249,24 @@ def test_a_field_that_only_late_records_have_is_read(tmp_path) -> None:
     assert typed["rating"].to_list() == [None] * 1500 + [4.0]
 
 
-def test_decimal_ids_are_exact(tmp_path) -> None:
-    ids = pl.Series([Decimal(9007199254740992), Decimal(9007199254740993)], dtype=pl.Decimal(38, 0))
-    pl.DataFrame({"item_id": ids}).write_parquet(tmp_path / "items.parquet")
-    pl.DataFrame({"user_id": ["u", "v"], "item_id": ids}).write_parquet(tmp_path / "interactions.parquet")
-    source = CatalogueSource(raw=str(tmp_path), items="items.parquet", interactions="interactions.parquet")
+@pytest.mark.parametrize(
+    ("dtype", "ids"),
+    [
+        (pa.decimal128(20, 0), ["9007199254740992", "9007199254740993"]),
+        (pa.decimal128(20, 2), ["9007199254740992.01", "9007199254740992.50"]),
+        (pa.decimal256(60, 0), ["9" * 50 + "1", "9" * 50 + "2"]),
+    ],
+    ids=str,
+)
+def test_decimal_ids_are_exact(tmp_path, dtype, ids) -> None:
+    written = pa.array([Decimal(each) for each in ids], dtype)
+    number = pa.array([Decimal("4.5")] * 2, pa.decimal128(5, 2))
+    pq.write_table(pa.table({"item_id": written, "price": number}), tmp_path / "items.parquet")
+    pq.write_table(pa.table({"user_id": ["u", "v"], "item_id": written, "rating": number}), tmp_path / "i.parquet")
+    source = CatalogueSource(raw=str(tmp_path), items="items.parquet", interactions="i.parquet")
     items, rows = read(source, tmp_path / "cache")
-    assert [item.item_id for item in items] == rows["item_id"].to_list() == ["9007199254740992", "9007199254740993"]
+    assert [item.item_id for item in items] == rows["item_id"].to_list() == ids
+    assert [price(item.price) for item in items] == rows["rating"].to_list() == [4.5, 4.5]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
