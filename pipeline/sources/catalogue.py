@@ -109,14 +109,13 @@ def chosen(
     may first occur in the last record, that is looked at in each.
 
     Raises:
-        UserError: a named or required column is not in the file.
+        UserError: a named or required column is not in the file; of JSON Lines, in no record of it.
     """
     anywhere = format_of(file) == "json"
-    missing = [name for ours, name in mapping.items() if name and name not in present]
+    missing = _nowhere([name for name in mapping.values() if name and name not in present], file)
     if missing:
-        where = f" in the first {PEEKED:,} records" if anywhere else ""
         raise UserError(
-            f"{file.name}: column {', '.join(missing)} is missing{where}; expected "
+            f"{file.name}: column {', '.join(missing)} is missing; expected "
             f"{', '.join(filter(None, mapping.values()))}; found {', '.join(present)}. Name the right columns in "
             f"`{field}` (required: {', '.join(required)})."
         )
@@ -125,6 +124,18 @@ def chosen(
         for ours, name in mapping.items()
         if name or ours in present or (anywhere and ours not in required)
     }
+
+
+def _nowhere(names: list[str], file: RawFile) -> list[str]:
+    """Those of the names, absent from the columns or first records, that no later record of JSON Lines has either."""
+    absent = dict.fromkeys(names)
+    if absent and format_of(file) == "json":
+        for record in records.records(file, Quality(), 1.0):
+            for name in absent.keys() & record.keys():
+                del absent[name]
+            if not absent:
+                break
+    return list(absent)
 
 
 def format_of(file: RawFile) -> str:

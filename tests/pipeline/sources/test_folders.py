@@ -249,6 +249,21 @@ def test_a_field_that_only_late_records_have_is_read(tmp_path) -> None:
     assert typed["rating"].to_list() == [None] * 1500 + [4.0]
 
 
+def test_a_mapped_field_that_only_late_records_have_is_read_and_one_that_none_has_refused(tmp_path) -> None:
+    late = {"item_id": "late", "user_id": "u", "pic": "http://x/1.jpg", "stars": 4}
+    lines = [json.dumps({"item_id": str(n), "user_id": "u"}) for n in range(1500)] + [json.dumps(late)]
+    raw = write(tmp_path, {"items.jsonl": "\n".join(lines), "i.jsonl": "\n".join(lines)})
+    source = CatalogueSource(
+        raw=raw, interactions="i.jsonl", item_columns=ItemColumns(image_url="pic"),
+        interaction_columns=InteractionColumns(rating="stars"),
+    )  # fmt: skip
+    items, rows = read(source, tmp_path / "cache")
+    assert [item.image_url for item in items] == [""] * 1500 + ["http://x/1.jpg"]
+    assert rows["rating"].to_list() == [None] * 1500 + [4.0]
+    with pytest.raises(UserError, match=r"items\.jsonl: column photo is missing"):
+        read(source.model_copy(update={"item_columns": ItemColumns(image_url="photo")}), tmp_path / "cache")
+
+
 @pytest.mark.parametrize(
     ("dtype", "ids"),
     [
