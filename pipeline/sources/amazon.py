@@ -5,7 +5,7 @@ release is taken as found: gzip or not, full reviews, 5-core or ratings only, `i
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from pipeline.sources import records
 from pipeline.sources.base import Quality, RawItem
 from pipeline.sources.delimited import tables
 from pipeline.sources.interactions import Columns, raw_interactions
-from pipeline.sources.records import Record, as_text
+from pipeline.sources.records import Record, as_text, nested
 from schemas.errors import UserError
 from schemas.ingest import AmazonSource
 
@@ -57,7 +57,21 @@ _CSV_HEADERS: Final = {
     2018: ("asin", "reviewerID", "overall", "unixReviewTime"),  # the two releases differ in order
     2023: None,  # a header line of its own
 }
-
+_TEXTS: Final = {
+    2014: {
+        "title": "title", "description": "description", "brand": "brand", "categories": "categories",
+        "imUrl": "image_url",
+    },
+    2018: {
+        "title": "title", "description": "description", "brand": "brand", "category": "categories",
+        "imageURLHighRes": "image_url", "imageURL": "image_url", "image": "image_url",
+    },
+    2023: {
+        "title": "title", "description": "description", "store": "brand", "categories": "categories",
+        "main_category": "categories",
+    },
+}  # fmt: skip
+"""Release → its fields of texts → ours."""
 
 _MODIFIER = re.compile(r"\._[^/]*_(?=\.[A-Za-z]{3,4}$)")
 
@@ -106,6 +120,8 @@ class Amazon:
         make = _ITEMS[self.config.release]
         for record in records.records(file, quality, max_bad, literal=self.config.release == 2014):
             if item_id := as_text(record.get("parent_asin" if self.config.release == 2023 else "asin")):
+                for name in _unreadable(record, self.config.release):
+                    quality.add(file.name, f"{name}_unreadable", "repaired", 1, (item_id,))
                 yield make(item_id, record)
             else:
                 quality.add(file.name, "item_without_id", "dropped", 1, (str(record.get("title") or "untitled")[:60],))
@@ -116,6 +132,19 @@ class Amazon:
             "items": self.raw.find(f"the metadata {what}", self._metadata),
             "interactions": self.raw.find(f"the reviews {what}", self._reviews),
         }
+
+
+def _unreadable(record: Record, release: int) -> Iterable[str]:
+    """Our names of the fields in which something is neither a text nor a list of them (2014: a list of paths)."""
+    found = {
+        ours: None  # a dictionary keeps their order
+        for theirs, ours in _TEXTS[release].items()
+        if nested(record.get(theirs), 2 if release == 2014 and ours == "categories" else 1)
+    }
+    pictures = record.get("images") if release == 2023 else None
+    if pictures and not (isinstance(pictures, list) and all(isinstance(picture, dict) for picture in pictures)):
+        found["image_url"] = None
+    return found
 
 
 def item_2014(item_id: str, record: Record) -> RawItem:

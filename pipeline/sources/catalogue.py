@@ -15,13 +15,13 @@ from pipeline.sources import records
 from pipeline.sources.base import Quality, RawItem
 from pipeline.sources.delimited import header_of, tables
 from pipeline.sources.interactions import Columns, raw_interactions
-from pipeline.sources.records import as_text
+from pipeline.sources.records import as_text, nested
 from schemas.errors import UserError
 from schemas.ingest import CatalogueSource, ItemColumns
 
 ITEM_FIELDS = tuple(ItemColumns.model_fields)
-TEXTS = ("title", "description", "brand", "image_url")
-"""Fields of one text; a list or an object in their place is counted and taken for none."""
+TEXTS = {"title": 0, "description": 0, "brand": 0, "image_url": 0, "categories": 1, "gallery_urls": 1}
+"""Field → 0: one text, 1: a list of them; a deeper list or an object in their place is counted and taken for none."""
 PEEKED = 1000
 """Rows of a JSON Lines file looked at to learn which fields its records have."""
 
@@ -75,8 +75,8 @@ class Catalogue:
         for record in rows(file, list(named.values()), quality, max_bad):
             fields = {ours: record.get(theirs) for ours, theirs in named.items()}
             if item_id := (as_text(fields.pop("item_id")) or "").strip():
-                for name in TEXTS:
-                    if isinstance(fields.get(name), list | dict):
+                for name, depth in TEXTS.items():
+                    if nested(fields.get(name), depth):
                         quality.add(file.name, f"{name}_unreadable", "repaired", 1, (item_id,))
                 yield self._item(item_id, fields)
             else:

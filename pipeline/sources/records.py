@@ -133,3 +133,10 @@ def as_text(value: Any) -> str | None:
         return str(int(value)) if value == int(value) else str(value)
     except (ValueError, OverflowError):  # NaN, infinity, or more digits than Python writes
         return None
+
+
+def nested(value: Any, depth: int) -> bool:
+    """Whether an object, or a list in more than `depth` lists, stands where texts are expected: it is not read."""
+    if isinstance(value, list | tuple):
+        return depth == 0 or any(nested(each, depth - 1) for each in value)
+    return isinstance(value, dict)

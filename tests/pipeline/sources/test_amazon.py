@@ -178,3 +178,27 @@ def test_items_without_asin_are_counted_by_title(tmp_path) -> None:
     items, _ = read(amazon(tmp_path, category="Software"), quality)
     assert len(items) == 1
     assert quality.table().to_pylist()[0]["examples"] == ["Nobody's"]
+
+
+@pytest.mark.parametrize(
+    ("release", "category", "reviews", "fine", "odd"),
+    [
+        (2014, "Beauty", "ratings_Beauty.csv", {"categories": [["a", "b"]], "imUrl": "http://x/1.jpg"},
+         {"categories": [["a", ["b"]]], "imUrl": {"x": "http://x"}}),
+        (2018, "Software", "Software.csv", {"category": ["a"], "image": ["http://x/1.jpg"]},
+         {"category": [["a"]], "imageURL": {"x": 1}, "image": [["y"]]}),
+        (2023, "All_Beauty", "All_Beauty.csv", {"categories": ["a"], "images": [{"large": "http://x/1.jpg"}]},
+         {"categories": {"a": 1}, "images": {"large": ["http://x"]}}),
+    ],
+)  # fmt: skip
+def test_fields_that_cannot_be_read_are_counted_once_an_item(tmp_path, release, category, reviews, fine, odd) -> None:
+    name = "parent_asin" if release == 2023 else "asin"
+    records = [{name: "B01", "title": "T", "description": [""], **fine}, {name: "B02", "title": {"x": "T"}, **odd}]
+    metadata = tmp_path / METADATA[release].format(category).removesuffix(".gz")
+    metadata.write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / reviews).write_text("")
+    source, quality = amazon(tmp_path, category=category, release=release), Quality()
+    assert len(list(source.items(source.fetch(), quality, 0.01))) == 2
+    assert [(row["rule"], row["count"], row["examples"]) for row in quality.table().to_pylist()] == [
+        ("title_unreadable", 1, ["B02"]), ("categories_unreadable", 1, ["B02"]), ("image_url_unreadable", 1, ["B02"]),
+    ]  # fmt: skip

@@ -239,6 +239,21 @@ def test_lists_in_the_place_of_texts_are_counted(tmp_path) -> None:
     }
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_lists_in_lists_and_objects_in_the_place_of_lists_are_counted(tmp_path, suffix) -> None:
+    frame = pl.DataFrame({
+        "item_id": ["7", "8"], "categories": [[["a"]], [["b"]]], "gallery_urls": [{"u": "x"}, None], "title": "fine",
+    })  # fmt: skip
+    {"jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[suffix](tmp_path / f"items.{suffix}")
+    raw = write(tmp_path, {"interactions.csv": "user_id,item_id\nu,7\n"})
+    source = open_source(CatalogueSource(raw=raw, items=f"items.{suffix}"), tmp_path / "cache")
+    quality = Quality()
+    assert [item.categories for item in source.items(source.fetch(), quality, 0.01)] == [[], []]
+    assert {row["rule"]: row["examples"] for row in quality.table().to_pylist()} == {
+        "categories_unreadable": ["7", "8"], "gallery_urls_unreadable": ["7"],
+    }  # fmt: skip
+
+
 def test_a_field_that_only_late_records_have_is_read(tmp_path) -> None:
     items = [{"item_id": n} for n in range(1500)] + [{"item_id": 1500, "brand": "B", "image_url": "http://x/1.jpg"}]
     rows = [{"user_id": "u", "item_id": n} for n in range(1500)] + [{"user_id": "u", "item_id": 1500, "rating": 4}]
