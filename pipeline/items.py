@@ -15,9 +15,9 @@ _TAG = re.compile(r"<!--.*?(?:-->|$)|</?[a-zA-Z!][^<>]*>", re.DOTALL)
 _CUT_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s+[\w-]+=[^<>]*|\s*)$")
 _NESTED = 4
 """Tags inside broken tags are peeled off so many times; then the brackets themselves go."""
-_PRICE = re.compile(r"(?:[A-Z]{3}|[$€£¥₹])?\s*(\d[\d.,'\u2019\u00a0\u202f ]*)")
+_PRICE = re.compile(r"(?:[A-Z]{3}|[A-Z]{0,2}[$€£¥₹])?\s*(\d[\d.,'\u2019\u00a0\u202f ]*)")
 _CENTS = re.compile(r"[.,]\d{1,2}$")
-_THOUSANDS = re.compile(r"\d{1,3}([.,'\u2019\u00a0\u202f ])\d{3}(?:\1\d{3})*")
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}([.,'\u2019\u00a0\u202f ])\d{3}(?:\1\d{3})*")
 
 
 def clean(text: str) -> str:
@@ -46,7 +46,8 @@ def price(value: Any) -> float | None:
     """A number, or text that begins with one after an optional currency ("$12.99 - $20.00": the first).
 
     A last mark with one or two digits behind it is the decimal one ("1,299.00", "1.299,00", "7,5"). Three digits behind
-    a mark are thousands, but behind a single point ("1.299"), which is read as every computer writes it.
+    a mark are thousands, but behind a single point ("1.299"), which is read as every computer writes it, and behind a
+    zero ("0,999"), which nobody can tell.
     """
     if isinstance(value, bool):
         return None
