@@ -12,7 +12,12 @@ from schemas.errors import UserError
 DATE_FORMATS = 4
 """So many formats of dates may be mixed in one batch."""
 
-SPLITS = {"0": "train", "1": "valid", "2": "test", "train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}  # fmt: skip # noqa: E501
+SPLITS = {
+    "0": "train", "0.0": "train", "train": "train",
+    "1": "valid", "1.0": "valid", "valid": "valid", "val": "valid", "validation": "valid",
+    "2": "test", "2.0": "test", "test": "test",
+}  # fmt: skip
+"""A published split's values, as numbers too, which pandas writes as floats where some are missing."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,11 @@ def _renamed(batch: pl.DataFrame, columns: Columns, file: RawFile) -> pl.DataFra
 
 
 def _refuse_types(frame: pl.DataFrame, file: RawFile) -> None:
-    """What is no number, text or date: lists, structs, times of day and durations."""
+    """What is no number, text or date: lists, structs, times of day and durations; and dates as ratings."""
     refused = [
         f"{name} ({dtype})"
         for name, dtype in frame.schema.items()
-        if dtype.is_nested() or dtype == pl.Time or dtype == pl.Duration
+        if dtype.is_nested() or dtype == pl.Time or dtype == pl.Duration or (name == "rating" and dtype.is_temporal())
     ]
     if refused:
         raise UserError(
@@ -159,7 +164,7 @@ def _unmistakable(dates: pl.Series) -> pl.Series:
 
 
 def _with_split(frame: pl.DataFrame, file: RawFile, quality: Quality) -> pl.DataFrame:
-    named = _as_text(frame["split"]).str.to_lowercase().replace_strict(SPLITS, default=None)
+    named = _as_text(frame["split"]).str.strip_chars().str.to_lowercase().replace_strict(SPLITS, default=None)
     unknown = named.is_null()
     if count := int(unknown.sum()):
         examples = tuple(str(value)[:40] for value in frame.filter(unknown)["split"].head(3))

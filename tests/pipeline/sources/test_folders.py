@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from datetime import time, timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -318,12 +318,22 @@ def test_times_of_day_are_refused_by_name(tmp_path, times) -> None:
         read(CatalogueSource(raw=raw, interactions="i.parquet"), tmp_path / "cache")
 
 
+def test_dates_as_ratings_are_refused_by_name(tmp_path) -> None:
+    pl.DataFrame({"user_id": "u", "item_id": "7", "rating": date(2020, 1, 1)}).write_parquet(tmp_path / "i.parquet")
+    raw = write(tmp_path, {"items.jsonl": '{"item_id": 7}\n'})
+    with pytest.raises(UserError, match=r"i\.parquet: expected a number, text or date .* found rating \(Date\)"):
+        read(CatalogueSource(raw=raw, interactions="i.parquet"), tmp_path / "cache")
+
+
 def test_a_published_split_of_floats_is_understood_and_an_unknown_one_named(tmp_path) -> None:
     raw = write(tmp_path, {"items.jsonl": '{"item_id": 7}\n'})
     mapping = InteractionColumns(split="part")
     source = CatalogueSource(raw=raw, interactions="i.parquet", interaction_columns=mapping)
     pl.DataFrame({"user_id": "u", "item_id": "7", "part": [0.0, 1.0, 2.0]}).write_parquet(tmp_path / "i.parquet")
     assert read(source, tmp_path / "cache")[1]["split"].to_list() == ["train", "valid", "test"]
+    write(tmp_path, {"i.csv": "user_id,item_id,part\nu,7,0.0\nu,7,1.0\nu,7, Test\n"})
+    as_csv = source.model_copy(update={"interactions": "i.csv"})
+    assert read(as_csv, tmp_path / "cache")[1]["split"].to_list() == ["train", "valid", "test"]
     pl.DataFrame({"user_id": "u", "item_id": "7", "part": ["x", "y"]}).write_parquet(tmp_path / "i.parquet")
     with pytest.raises(UserError, match=r"none of 2 rows has a split we know in part"):
         read(source, tmp_path / "cache")
