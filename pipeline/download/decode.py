@@ -6,13 +6,14 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.download import effort
 from pipeline.download.outcome import Picture, PictureError
 from schemas.tables import ImageStatus
 
 logger = logging.getLogger(__name__)
 
-CODEC_VERSION = 1
-"""Bumped when the same bytes and configuration would give another JPEG; it is part of the cache's namespace."""
+CODEC_VERSION = 2
+"""Bumped when the same bytes and configuration would give another JPEG, or none; part of the cache's namespace."""
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 _EXIF_ORIENTATION = 0x0112
@@ -37,10 +38,12 @@ def decode(body: bytes, *, max_side: int, quality: int, max_pixels: int) -> Pict
     """Open, orient, flatten onto white, shrink to `max_side` pixels and encode as JPEG; the first frame of several.
 
     Raises:
-        PictureError: EMPTY, NOT_AN_IMAGE, TOO_MANY_PIXELS or DECODE_ERROR (truncated or damaged).
+        PictureError: EMPTY, NOT_AN_IMAGE, TOO_MANY_PIXELS (or decoding them would take too long) or DECODE_ERROR
+            (truncated or damaged).
     """
     if not body:
         raise PictureError(ImageStatus.EMPTY, "the answer has no bytes")
+    effort.check(body)
     try:
         with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             return _render(image, max_side, quality, max_pixels)
