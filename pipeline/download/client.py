@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 from urllib.parse import unquote
 
 from yarl import URL
@@ -22,6 +24,8 @@ from schemas.tables import ImageStatus
 SMALL_BODY = 2 << 20
 """Bytes any request may buffer; more needs one of `LARGE_BODIES` places, which bounds the memory of all together."""
 LARGE_BODIES = 4
+Admit: TypeAlias = Callable[[], Awaitable[None]]
+"""Waits for one of the places."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 _STATUS = {
     401: ImageStatus.FORBIDDEN,
@@ -75,10 +79,13 @@ class Client:
     ) -> None:
         await self._transport.close()
 
-    async def fetch(self, text: str, validators: Validators | None, moved: Moved | None = None) -> Fetched | Moved:
+    async def fetch(
+        self, text: str, validators: Validators | None, needed: AsyncExitStack, moved: Moved | None = None
+    ) -> Fetched | Moved:
         """Get one file, within the configured times and sizes; a redirect is the caller's to follow.
 
         Args:
+            needed: left by the caller when it has no more need of the body; a large one keeps its place until then.
             moved: where the last redirect led, to be asked instead of `text`.
 
         Raises:
@@ -88,10 +95,11 @@ class Client:
         redirects, seconds = (moved.redirects, moved.seconds) if moved else (0, 0.0)
         begun = time.monotonic()
         try:
-            async with asyncio.timeout(self._config.total_timeout - seconds):
+            async with asyncio.timeout(self._config.total_timeout - seconds) as deadline:
+                admit = partial(self._admit, needed, deadline)
                 if url.scheme == "file":
-                    return await asyncio.to_thread(read_file, url, self._config, validators)
-                found = await self._ask(url, validators)
+                    return await self._read_file(url, validators, admit)
+                found = await self._ask(url, validators, admit)
         except NETWORK as error:
             raise explain(error, self._config) from error
         if isinstance(found, Fetched):
@@ -100,14 +108,23 @@ class Client:
             raise PictureError(ImageStatus.REDIRECT_ERROR, f"more than {self._config.max_redirects} redirects")
         return Moved(url=found, redirects=redirects + 1, seconds=seconds + time.monotonic() - begun)
 
-    async def _ask(self, url: URL, validators: Validators | None) -> Fetched | URL:
+    async def _admit(self, needed: AsyncExitStack, deadline: asyncio.Timeout) -> None:
+        """Wait for a place among the large bodies; how long others keep theirs is no fault of this one."""
+        loop = asyncio.get_running_loop()
+        due, begun = deadline.when(), loop.time()
+        assert due is not None
+        deadline.reschedule(None)
+        await needed.enter_async_context(self._large)
+        deadline.reschedule(due + loop.time() - begun)
+
+    async def _ask(self, url: URL, validators: Validators | None, admit: Admit) -> Fetched | URL:
         self._guard.check_literal(url.host or "", url.port)
         async with self._transport.get(url, self._headers | _conditions(validators)) as answer:
             if answer.status in _REDIRECTS:
                 return _redirected(url, answer.headers)
-            return await self._receive(answer, validators)
+            return await self._receive(answer, validators, admit)
 
-    async def _receive(self, answer: Answer, validators: Validators | None) -> Fetched:
+    async def _receive(self, answer: Answer, validators: Validators | None, admit: Admit) -> Fetched:
         if answer.status == 304 and validators is not None:
             return Fetched(body=None, validators=validators)
         if not 200 <= answer.status < 300:
@@ -115,39 +132,43 @@ class Client:
         length = answer.headers.get("Content-Length", "")
         if length.isdigit() and int(length) > self._config.max_bytes:
             raise self._too_large(f"{int(length):,} bytes announced")
-        body = await self._read(answer.pieces)
+        body = await self._read(answer.pieces, admit)
         return Fetched(body=body, validators=_validators(answer.headers), delimited=answer.delimited)
 
-    async def _read(self, arriving: AsyncIterator[bytes]) -> bytes:
+    async def _read(self, arriving: AsyncIterator[bytes], admit: Admit) -> bytes:
         pieces: list[bytes] = []
         size = 0
+        admitted = False
         async for piece in arriving:
             pieces.append(piece)
             size += len(piece)
-            if size > min(SMALL_BODY, self._config.max_bytes):
-                break
-        else:
-            return b"".join(pieces)
-        async with self._large:
-            while size <= self._config.max_bytes:
-                try:
-                    piece = await anext(arriving)
-                except StopAsyncIteration:
-                    return b"".join(pieces)
-                pieces.append(piece)
-                size += len(piece)
-        raise self._too_large("the body is longer")
+            if size > self._config.max_bytes:
+                raise self._too_large("the body is longer")
+            if size > SMALL_BODY and not admitted:
+                await admit()
+                admitted = True
+        return b"".join(pieces)
+
+    async def _read_file(self, url: URL, validators: Validators | None, admit: Admit) -> Fetched:
+        path, size, found = await asyncio.to_thread(find_file, url, self._config)
+        if found == validators:
+            return Fetched(body=None, validators=found)
+        if size > self._config.max_bytes:
+            raise self._too_large(f"{size:,} bytes")
+        if size > SMALL_BODY:
+            await admit()
+        return Fetched(body=await asyncio.to_thread(path.read_bytes), validators=found)
 
     def _too_large(self, what: str) -> PictureError:
         return PictureError(ImageStatus.TOO_LARGE, f"{what}; the limit is {self._config.max_bytes:,} bytes")
 
 
-def read_file(url: URL, config: ImagesConfig, validators: Validators | None) -> Fetched:
-    """A file:// URL; its "ETag" is modification time and size.
+def find_file(url: URL, config: ImagesConfig) -> tuple[Path, int, Validators]:
+    """The path of a file:// URL, its size in bytes and its "ETag", which is modification time and size.
 
     Raises:
-        PictureError: BLOCKED_ADDRESS outside `file_root` (symbolic links followed), NOT_FOUND, TOO_LARGE.
-        OSError: the file cannot be read.
+        PictureError: BLOCKED_ADDRESS outside `file_root` (symbolic links followed), NOT_FOUND.
+        OSError: the file cannot be looked at.
     """
     if config.file_root is None:
         raise PictureError(ImageStatus.BLOCKED_ADDRESS, "file:// URLs are not allowed; set file_root to a folder")
@@ -157,12 +178,7 @@ def read_file(url: URL, config: ImagesConfig, validators: Validators | None) -> 
     if not path.is_file():
         raise PictureError(ImageStatus.NOT_FOUND, "no such file")
     stat = path.stat()
-    found = Validators(etag=f'"{stat.st_mtime_ns}-{stat.st_size}"')
-    if found == validators:
-        return Fetched(body=None, validators=found)
-    if stat.st_size > config.max_bytes:
-        raise PictureError(ImageStatus.TOO_LARGE, f"{stat.st_size:,} bytes; the limit is {config.max_bytes:,} bytes")
-    return Fetched(body=path.read_bytes(), validators=found)
+    return path, stat.st_size, Validators(etag=f'"{stat.st_mtime_ns}-{stat.st_size}"')
 
 
 def _validators(headers: Mapping[str, str]) -> Validators:

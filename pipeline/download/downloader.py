@@ -8,6 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TypeAlias
 
@@ -120,13 +121,14 @@ class Crew:
             return Outcome(url=job.url, status=status, error=reason, asked=job.attempt > 0)
         failure: PictureError | None = None
         try:
-            found = await self._ask(job, client)
-            if isinstance(found, Moved):
-                queues.move(job, found, host_name(found.url))
-                return None
-            outcome = await self._look(job.url, found)
+            async with AsyncExitStack() as needed:
+                found = await self._ask(job, client, needed)
+                if isinstance(found, Moved):
+                    queues.move(job, found, host_name(found.url))
+                    return None
+                outcome = await self._look(job.url, found)
         except PictureError as error:
-            failure = error
+            failure = error.with_traceback(None)  # in a ring with this frame, it would keep what was received
             if error.retry_after and not self._asks_too_much(error):
                 queues.rest(job.host, error.retry_after)  # whatever becomes of this job
             delay = self._delay(job, error)
@@ -137,9 +139,9 @@ class Crew:
         queues.settle(job, failure, unreachable=failure is not None and self._speaks_against_host(failure))
         return outcome
 
-    async def _ask(self, job: Job, client: Client) -> Fetched | Moved:
+    async def _ask(self, job: Job, client: Client, needed: AsyncExitStack) -> Fetched | Moved:
         try:
-            return await client.fetch(job.url, job.validators, job.moved)
+            return await client.fetch(job.url, job.validators, needed, job.moved)
         except PictureError:
             raise
         except Exception as error:  # one strange server must not end the run for all the others
@@ -177,7 +179,7 @@ class Crew:
         try:
             picture = await future
         finally:
-            del self._decoding[sha256]
+            del self._decoding[sha256], future  # a failure's traceback leads here: in a ring it would keep the body
         self._recent[sha256] = None
         if len(self._recent) > RECENT:
             self._recent.popitem(last=False)

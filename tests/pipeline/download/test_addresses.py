@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import AsyncExitStack
 from ipaddress import ip_address
 
 import pytest
@@ -91,7 +92,7 @@ def test_a_name_that_changes_its_answer_is_judged_by_the_address_connected_to() 
         config = ImagesConfig(connect_timeout=0.2, read_timeout=0.2, total_timeout=0.2)
         async with Client(config, rebinding) as client:
             with pytest.raises(PictureError) as caught:
-                await client.fetch(f"http://rebind.example:{port}/good/1", None)
+                await client.fetch(f"http://rebind.example:{port}/good/1", None, AsyncExitStack())
             return caught.value.status
 
     with ChaosServer() as server:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import ssl
 import zlib
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,11 @@ def server_context(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLCon
 
 
 async def follow(client: Client, url: str) -> Fetched:
-    found = await client.fetch(url, None)
-    while isinstance(found, Moved):
-        found = await client.fetch(url, None, found)
-    return found
+    async with AsyncExitStack() as needed:
+        found = await client.fetch(url, None, needed)
+        while isinstance(found, Moved):
+            found = await client.fetch(url, None, needed, found)
+        return found
 
 
 def fetch(config: ImagesConfig, *urls: str) -> list[Any]:
