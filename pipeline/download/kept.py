@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.cache import ShardCache
 from pipeline.download.decode import CODEC_VERSION
-from pipeline.download.outcome import Outcome, Validators
+from pipeline.download.outcome import NO_PICTURE, Outcome, Validators
 from pipeline.store import Store
 from schemas.images import ImagesConfig
 from schemas.lineage import canonical_json
@@ -131,10 +131,10 @@ class KeptImages:
         return Validators(etag=row["etag"], last_modified=row["last_modified"])
 
     def _row(self, outcome: Outcome, asked_with: Validators | None) -> dict[str, Any] | None:
-        """The row to keep; None where the one there stands: an unchanged file, or a passing failure to revalidate."""
+        """The row to keep; None where the one there stands: an unchanged file, or no picture where there was one."""
         if not outcome.asked and outcome.url in self.outcomes:
             return None
-        if asked_with is not None and outcome.status in self._config.retry_statuses:
+        if asked_with is not None and outcome.status in NO_PICTURE.union(self._config.retry_statuses):
             return None
         row = {
             "url": outcome.url,

@@ -9,6 +9,9 @@ from schemas.tables import ImageStatus
 UNREACHABLE = frozenset({ImageStatus.DNS_ERROR, ImageStatus.CONNECT_ERROR, ImageStatus.TLS_ERROR, ImageStatus.TIMEOUT})
 """Failures that say the host, rather than the picture, cannot be had."""
 
+NO_PICTURE = frozenset({ImageStatus.EMPTY, ImageStatus.NOT_AN_IMAGE, ImageStatus.DECODE_ERROR})
+"""What a host sends in the place of a picture while it is not itself: a maintenance page, say."""
+
 
 class PictureError(Exception):
     """No picture: `status` says which kind, the message why. Never leaves this package; it ends as a row.

@@ -29,7 +29,7 @@ from pipeline.store import Store
 from schemas.images import ImagesConfig
 from schemas.lineage import Lineage, TableVersion
 from schemas.tables import IMAGES, ITEMS, ImageStatus
-from tests.chaos_server import BEHAVIOURS, ChaosServer, Request, answer, good, jpeg, redirect, reset
+from tests.chaos_server import BEHAVIOURS, ChaosServer, Request, answer, good, jpeg, redirect, reset, status
 
 ROOT = Path(__file__).parents[2]
 
@@ -314,6 +314,31 @@ def test_a_picture_is_kept_when_revalidating_it_fails_for_a_passing_reason(store
         first = images.run(store=store, items=items, config=config())
     again = images.run(store=store, items=items, config=config(revalidate=True))
     assert (again.version, again.reused) == (first.version, True)
+
+
+@pytest.mark.parametrize("instead", [b"<!DOCTYPE html><title>Back soon</title>", b"", jpeg(1, (400, 400))[:-700]])
+def test_a_picture_is_kept_when_another_thing_is_served_in_its_place(
+    store: Store, server: ChaosServer, instead: bytes
+) -> None:
+    items = publish_items(store, [server.url("/good/1")])
+    first = images.run(store=store, items=items, config=config())
+    server.pictures = {"/good/1": instead}
+    assert images.run(store=store, items=items, config=config(revalidate=True)).version == first.version
+    assert images.run(store=store, items=items, config=config()).reused
+    server.pictures = {"/good/1": jpeg(2)}
+    changed = images.run(store=store, items=items, config=config(revalidate=True))
+    assert store.read(changed)["sha256"] != store.read(first)["sha256"]
+    assert server.counts["/good/1"] == 3
+
+
+def test_a_picture_that_is_gone_when_it_is_revalidated_is_given_up(
+    store: Store, server: ChaosServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = publish_items(store, [server.url("/good/1")])
+    images.run(store=store, items=items, config=config())
+    monkeypatch.setitem(BEHAVIOURS, "/good", status("410 Gone"))
+    gone = images.run(store=store, items=items, config=config(revalidate=True))
+    assert store.read(gone)["status"].to_pylist() == ["not_found"]
 
 
 def test_files_are_read_only_under_the_folder_the_run_names(store: Store, tmp_path: Path) -> None:
