@@ -1,6 +1,7 @@
 """One request under guard: read a bounded body, or say where a redirect leads, or name what went wrong."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -8,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from yarl import URL
 
@@ -35,6 +36,11 @@ _STATUS = {
     429: ImageStatus.RATE_LIMITED,
     451: ImageStatus.FORBIDDEN,
 }
+_DROPPED = {ord(character): None for character in "\t\r\n"}
+"""From within a URL, as browsers do."""
+_TARGET = re.compile(r"(?:[a-z][a-z\d+.-]*:)?(?://[^/?#]*)?([^?#]*)(?:\?([^#]*))?", re.IGNORECASE)
+"""Path and query."""
+_ILLEGAL = re.compile(r"%(?![\da-f]{2})|[^\w.~!$&'()*+,;=:@/?\[\]%-]", re.IGNORECASE | re.ASCII)
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -45,7 +51,7 @@ def parse_url(text: str) -> URL:
         PictureError: INVALID_URL.
     """
     try:
-        url = URL(text.strip())
+        url = as_written(text.strip())
         host, port = url.host, url.port  # read in here: malformed punycode is noticed only now
     except ValueError as error:
         raise PictureError(ImageStatus.INVALID_URL, str(error)) from error
@@ -54,6 +60,28 @@ def parse_url(text: str) -> URL:
     if url.scheme != "file" and (not host or not port):
         raise PictureError(ImageStatus.INVALID_URL, "the URL names no host")
     return url
+
+
+def as_written(text: str) -> URL:
+    """A URL or a reference whose path and query go onto the wire as they are, for they may be signed.
+
+    Only what no URI may hold is escaped (RFC 3986). yarl's own reading would also unescape, e.g. `%2F` in a query.
+
+    Raises:
+        ValueError: no URL.
+    """
+    text = text.translate(_DROPPED)
+    read = URL(text)
+    if read.scheme == "file":
+        return read
+    parts = _TARGET.match(text)
+    assert parts is not None  # it may be empty
+    path, query = (_ILLEGAL.sub(_escaped, part or "") for part in parts.groups())
+    return URL.build(scheme=read.scheme, authority=read.raw_authority, path=path, query_string=query, encoded=True)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return quote(found[0], safe="", errors="surrogateescape")  # as which headers keep bytes that are no UTF-8
 
 
 class Client:
@@ -200,7 +228,7 @@ def _redirected(url: URL, headers: Mapping[str, str]) -> URL:
     if not location:
         raise PictureError(ImageStatus.REDIRECT_ERROR, "a redirect without a location")
     try:
-        target = url.join(URL(location))
+        target = url.join(as_written(location))
         host = target.host  # read in here: malformed punycode is noticed only now
     except ValueError as error:
         raise PictureError(ImageStatus.REDIRECT_ERROR, f"a redirect to a broken URL: {error}") from error

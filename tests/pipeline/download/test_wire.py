@@ -1,0 +1,71 @@
+"""What goes onto the wire, over either transport: the path and query of the catalogue or a redirect, byte for byte."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from pipeline.download.client import Client
+from pipeline.download.outcome import Fetched, Moved
+from schemas.images import ImagesConfig
+from tests.chaos_server import BEHAVIOURS, ChaosServer, Request, answer, body, jpeg
+
+SIGNED = "/picture/a%2Fb%2fc.jpg?X-Sig=ab%2Fcd%3D%3D&x=1%2B2&y=a/b:c@d+e~*'(!$,;)[0]&z=%C3%A9&=&"
+
+pytestmark = pytest.mark.parametrize("http2", [False, True])
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChaosServer]:
+    monkeypatch.setitem(BEHAVIOURS, "/picture", body(jpeg(1)))
+    with ChaosServer() as server:
+        yield server
+
+
+def fetch(url: str, http2: bool) -> None:
+    async def run() -> None:
+        config = ImagesConfig(allowed_hosts=("127.0.0.1",), http2=http2)
+        async with Client(config) as client, AsyncExitStack() as needed:
+            found = await client.fetch(url, None, needed)
+            while isinstance(found, Moved):
+                found = await client.fetch(url, None, needed, found)
+            assert isinstance(found, Fetched)
+            assert found.body == jpeg(1)
+
+    asyncio.run(run())
+
+
+def redirect(monkeypatch: pytest.MonkeyPatch, location: bytes) -> None:
+    async def behave(_: ChaosServer, request: Request) -> None:
+        await answer(request, "302 Found", Location=location.decode("latin-1"))  # as which the server encodes it
+
+    monkeypatch.setitem(BEHAVIOURS, "/redirect", behave)
+
+
+@pytest.mark.parametrize("path", [SIGNED, "/picture/.././a//b.jpg", "/picture?", "/picture/x?a?b"])
+def test_what_is_legal_is_sent_as_it_is(server: ChaosServer, path: str, http2: bool) -> None:
+    fetch(server.url(path) + "#fragment", http2)
+    assert [request.path for request in server.requests] == [path.removesuffix("?")]
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ('/picture/a b "1".jpg?q={<é>}', "/picture/a%20b%20%221%22.jpg?q=%7B%3C%C3%A9%3E%7D"),
+        ("/picture/100%.jpg?p=5%&q=%2F%zz", "/picture/100%25.jpg?p=5%25&q=%2F%25zz"),
+        ("/picture/a\n b\\c|^`.jpg", "/picture/a%20b%5Cc%7C%5E%60.jpg"),
+    ],
+)
+def test_only_what_is_not_legal_is_escaped(server: ChaosServer, path: str, sent: str, http2: bool) -> None:
+    fetch(server.url(path), http2)
+    assert [request.path for request in server.requests] == [sent]
+
+
+@pytest.mark.parametrize("prefix", ["", "http://127.0.0.1:{port}", "//127.0.0.1:{port}"])
+def test_a_redirect_is_followed_as_it_is_written(
+    server: ChaosServer, monkeypatch: pytest.MonkeyPatch, prefix: str, http2: bool
+) -> None:
+    redirect(monkeypatch, (prefix.format(port=server.port) + SIGNED).encode())
+    fetch(server.url("/redirect"), http2)
+    assert [request.path for request in server.requests] == ["/redirect", SIGNED]
