@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -147,7 +148,8 @@ class Client:
 
     async def _ask(self, url: URL, validators: Validators | None, admit: Admit) -> Fetched | URL:
         self._guard.check_literal(url.host or "", url.port)
-        async with self._transport.get(url, self._headers | _conditions(validators)) as answer:
+        headers = self._headers | _credentials(url) | _conditions(validators)
+        async with self._transport.get(url.with_user(None), headers) as answer:
             if answer.status in _REDIRECTS:
                 return _redirected(url, answer.headers)
             return await self._receive(answer, validators, admit)
@@ -213,6 +215,14 @@ def _validators(headers: Mapping[str, str]) -> Validators:
     return Validators(
         etag=usable_validator(headers.get("ETag")), last_modified=usable_validator(headers.get("Last-Modified"))
     )
+
+
+def _credentials(url: URL) -> dict[str, str]:
+    """Basic Authorization for a URL that names a user; here, so that both transports send the same (RFC 7617)."""
+    if url.user is None and url.password is None:
+        return {}
+    pair = f"{url.user or ''}:{url.password or ''}".encode()
+    return {"Authorization": f"Basic {b64encode(pair).decode()}"}
 
 
 def _conditions(validators: Validators | None) -> dict[str, str]:

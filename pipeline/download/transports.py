@@ -76,7 +76,7 @@ class Http2:
         )
         sent: list[tuple[bytes | str, bytes | str]] = [("Host", url.host_port_subcomponent or ""), *headers.items()]
         async with self._pool.stream("GET", target, headers=sent, extensions={"timeout": self._timeouts}) as response:
-            found = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers)
+            found = CIMultiDict((_text(name), _text(value)) for name, value in response.headers)
             pieces = _unpacked(response.aiter_stream(), found.get("Content-Encoding", ""))
             framed = response.extensions.get("http_version") == b"HTTP/2"
             yield Answer(response.status, found, pieces, framed or delimited(found))
@@ -84,6 +84,11 @@ class Http2:
     async def close(self) -> None:
         """Close every connection."""
         await self._pool.aclose()
+
+
+def _text(header: bytes) -> str:
+    """As aiohttp reads them, so that both transports follow a redirect to the same place."""
+    return header.decode("utf-8", "surrogateescape")
 
 
 async def _unpacked(pieces: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:

@@ -1,6 +1,7 @@
 """What goes onto the wire, over either transport: the path and query of the catalogue or a redirect, byte for byte."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
@@ -9,7 +10,7 @@ import pytest
 from pipeline.download.client import Client
 from pipeline.download.outcome import Fetched, Moved
 from schemas.images import ImagesConfig
-from tests.chaos_server import BEHAVIOURS, ChaosServer, Request, answer, body, jpeg
+from tests.chaos_server import BEHAVIOURS, ChaosServer, body, jpeg, redirect
 
 SIGNED = "/picture/a%2Fb%2fc.jpg?X-Sig=ab%2Fcd%3D%3D&x=1%2B2&y=a/b:c@d+e~*'(!$,;)[0]&z=%C3%A9&=&"
 
@@ -36,13 +37,6 @@ def fetch(url: str, http2: bool) -> None:
     asyncio.run(run())
 
 
-def redirect(monkeypatch: pytest.MonkeyPatch, location: bytes) -> None:
-    async def behave(_: ChaosServer, request: Request) -> None:
-        await answer(request, "302 Found", Location=location.decode("latin-1"))  # as which the server encodes it
-
-    monkeypatch.setitem(BEHAVIOURS, "/redirect", behave)
-
-
 @pytest.mark.parametrize("path", [SIGNED, "/picture/.././a//b.jpg", "/picture?", "/picture/x?a?b"])
 def test_what_is_legal_is_sent_as_it_is(server: ChaosServer, path: str, http2: bool) -> None:
     fetch(server.url(path) + "#fragment", http2)
@@ -66,6 +60,30 @@ def test_only_what_is_not_legal_is_escaped(server: ChaosServer, path: str, sent:
 def test_a_redirect_is_followed_as_it_is_written(
     server: ChaosServer, monkeypatch: pytest.MonkeyPatch, prefix: str, http2: bool
 ) -> None:
-    redirect(monkeypatch, (prefix.format(port=server.port) + SIGNED).encode())
+    monkeypatch.setitem(BEHAVIOURS, "/redirect", redirect(prefix + SIGNED))
     fetch(server.url("/redirect"), http2)
     assert [request.path for request in server.requests] == ["/redirect", SIGNED]
+
+
+@pytest.mark.parametrize(
+    ("location", "sent"), [("/picture/é ü.jpg".encode(), "%C3%A9%20%C3%BC.jpg"), (b"/picture/\xe9.jpg", "%E9.jpg")]
+)
+def test_the_bytes_of_a_redirect_are_escaped_one_by_one(
+    server: ChaosServer, monkeypatch: pytest.MonkeyPatch, location: bytes, sent: str, http2: bool
+) -> None:
+    monkeypatch.setitem(BEHAVIOURS, "/redirect", redirect(location.decode("latin-1")))  # and so encoded again
+    fetch(server.url("/redirect"), http2)
+    assert [request.path for request in server.requests] == ["/redirect", f"/picture/{sent}"]
+
+
+def test_a_user_named_in_a_url_is_authorized_at_its_own_host_only(
+    server: ChaosServer, monkeypatch: pytest.MonkeyPatch, http2: bool
+) -> None:
+    with ChaosServer() as other:
+        monkeypatch.setitem(BEHAVIOURS, "/redirect", redirect("/away"))
+        monkeypatch.setitem(BEHAVIOURS, "/away", redirect(other.url("/picture/1")))
+        fetch(server.url("/redirect", host="us%C3%A9r:p%40:w@127.0.0.1"), http2)
+    sent = "Basic " + b64encode("usér:p@:w".encode()).decode()
+    assert [request.headers.get("authorization") for request in server.requests] == [sent, sent]
+    assert [request.headers.get("authorization") for request in other.requests] == [None]
+    assert [request.headers["host"] for request in server.requests] == [f"127.0.0.1:{server.port}"] * 2
