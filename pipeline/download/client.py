@@ -42,6 +42,7 @@ _DROPPED = {ord(character): None for character in "\t\r\n"}
 _TARGET = re.compile(r"(?:[a-z][a-z\d+.-]*:)?(?://[^/?#]*)?([^?#]*)(?:\?([^#]*))?", re.IGNORECASE)
 """Path and query."""
 _ILLEGAL = re.compile(r"%(?![\da-f]{2})|[^\w.~!$&'()*+,;=:@/?\[\]%-]", re.IGNORECASE | re.ASCII)
+"""A percent sign that escapes nothing, and what no URI may hold."""
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
