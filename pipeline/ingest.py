@@ -1,11 +1,13 @@
 """Raw catalogue → `items`, `interactions` and `quality`: what is kept, what is not, and why."""
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline import interactions as inter
 from pipeline import splits
-from pipeline.items import Finisher
+from pipeline.items import Finisher, is_missing
 from pipeline.raw import RawFile
 from pipeline.sources import open_source
 from pipeline.sources.base import EXAMPLES, Quality, Source
@@ -81,9 +83,13 @@ def _lineages(
     dataset: str, source: SourceConfig, config: IngestConfig, opened: Source, files: dict[str, RawFile]
 ) -> dict[str, Lineage]:
     """Equal bytes and parameters give equal versions, wherever the bytes lie. Where picture addresses are relative to
-    that place, it counts for the tables that they decide."""
+    that place, it counts for the tables that they decide. Which pictures lie there counts only where items without
+    one are left out."""
     described = source.model_dump(mode="json", exclude={"raw", "image_url"})
-    pictures = {"image_url": source.image_url, "base": opened.image_base if opened.relative_images else None}
+    base = opened.image_base if opened.relative_images else None
+    pictures = {"image_url": source.image_url, "base": base}
+    if "image" in config.require and base and base.startswith("file:"):
+        pictures["missing"] = _missing(source, config, opened, files)
     lineages = {}
     for table in TABLES:
         settings = {"source": described, **config.model_dump(mode="json")}
@@ -100,6 +106,17 @@ def _lineages(
             inputs={f"raw/{file.name}": file.sha256 for file in files.values()},
         )
     return lineages
+
+
+def _missing(source: SourceConfig, config: IngestConfig, opened: Source, files: dict[str, RawFile]) -> str:
+    """Digest of the ids of the items without a picture. It takes a pass over the items; no other table knows those that
+    were left out."""
+    finisher = Finisher("", Quality(), opened.image_base, source.image_url)
+    found = hashlib.sha256()
+    for item in opened.items(files, Quality(), config.max_bad_share):
+        if is_missing(next(iter(finisher.pictures(item)), None)):
+            found.update(item.item_id.encode(errors="replace") + b"\n")
+    return found.hexdigest()
 
 
 class _Run:
@@ -145,7 +162,7 @@ class _Run:
                     self.quality.add(self.items_name, "item_without_interaction", "dropped", 1, (item.item_id,))
                     continue
                 row = finisher.row(item)
-                lacks = [name for name in self.config.require if not row["image_url" if name == "image" else name]]
+                lacks = [name for name in self.config.require if _lacks(row, name)]
                 if lacks:
                     self.quality.add(self.items_name, f"item_without_{lacks[0]}", "dropped", 1, (item.item_id,))
                     continue
@@ -240,6 +257,10 @@ class _Run:
                 ).to_arrow()
                 writer.write(table.cast(INTERACTIONS))
         return writer.version
+
+
+def _lacks(row: dict[str, Any], name: str) -> bool:
+    return is_missing(row["image_url"]) if name == "image" else not row[name]
 
 
 @contextmanager

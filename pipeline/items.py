@@ -1,6 +1,7 @@
 """Raw items to the rows of the `items` table: clean words, the text encoders read, one usable picture address."""
 
 import html
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ _NESTED = 4
 _PRICE = re.compile(r"(?:[A-Z]{3}|[A-Z]{0,2}[$€£¥₹])?\s*(\d[\d.,'\u2019\u00a0\u202f ]*)")
 _CENTS = re.compile(r"[.,]\d{1,2}$")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}([.,'\u2019\u00a0\u202f ])\d{3}(?:\1\d{3})*")
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
+"""Bytes; no file system we know has longer ones."""
 
 
 def clean(text: str) -> str:
@@ -83,6 +86,14 @@ def text_of(title: str, brand: str, categories: list[str], description: str) -> 
     return "\n".join(part for part in parts if part) or None
 
 
+def is_missing(url: str | None) -> bool:
+    """Whether a picture cannot be had, as far as can be known without asking anyone: it has no address, or its file is
+    not there."""
+    if url is None or not url.startswith("file:"):
+        return url is None
+    return not os.path.isfile(unquote(urlsplit(url).path))  # noqa: PTH113 - Path's raises where a folder is closed to us
+
+
 class _Unusable(Exception):  # noqa: N818 - carries the rule's name to where it is counted
     """A picture's address that cannot be used; the rule is named `image_<reason>` or `gallery_<reason>`."""
 
@@ -117,7 +128,7 @@ class Finisher:
         if cost is None and item.price not in (None, ""):
             self._count(item, "price_unreadable", "repaired")
         text = text_of(title, brand, categories, description)
-        urls = self._pictures(item)
+        urls = self.pictures(item)
         if text is None and not urls:
             self._count(item, "neither_words_nor_picture", "kept")
         return {
@@ -141,7 +152,7 @@ class Finisher:
                 self._count(item, f"{name}_entities", "repaired")
         return plain
 
-    def _pictures(self, item: RawItem) -> list[str]:
+    def pictures(self, item: RawItem) -> list[str]:
         """Usable addresses, each once, the main picture's first; the reasons against others are counted."""
         if self.template:
             name = item.item_id if self._folder and "://" not in self.template else quote(item.item_id, safe="")
@@ -169,15 +180,16 @@ class Finisher:
         return self._local(self._folder, address) if self._folder else self._remote(self.base, address)
 
     def _local(self, folder: Path, address: str) -> str:
-        try:
-            path = (folder / address).resolve()
-            inside, there = path.is_relative_to(folder), path.is_file()
-        except (OSError, ValueError, RuntimeError) as error:  # too long a name, a link that loops
-            raise _Unusable("url_unusable") from error
-        if not inside:
+        """Whether the file is there, and where its links lead, is for the stage `images` to find, anew in each run."""
+        path = Path(os.path.normpath(folder / address))
+        if not path.is_relative_to(folder):
             raise _Unusable("outside_raw")
-        if not there:
-            raise _Unusable("file_missing")
+        try:
+            name = os.fsencode(path)
+        except UnicodeEncodeError as error:
+            raise _Unusable("url_unusable") from error
+        if len(name) > _LONGEST_PATH or max(map(len, name.split(b"/"))) > _LONGEST_NAME:
+            raise _Unusable("url_unusable")
         return path.as_uri()
 
     def _remote(self, base: str, address: str) -> str:

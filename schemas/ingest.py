@@ -35,7 +35,8 @@ class IngestConfig(BaseModel):
         None, description="Smallest rating that counts as a choice, in the source's scale; null: every rating does."
     )
     require: tuple[Literal["title", "image"], ...] = Field(
-        (), description="What an item must have to be kept: a title, the address of a picture."
+        (),
+        description="What an item must have to be kept: a title, a picture's address (where that is a file, the file).",
     )
     split: Literal["auto", "per_user", "leave_one_out", "global_time", "published"] = Field(
         "auto",

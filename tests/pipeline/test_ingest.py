@@ -13,22 +13,25 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline import ingest
+from pipeline import images, ingest
 from pipeline.demo import catalogue as demo
 from pipeline.demo.server import serve
 from pipeline.ingest import Ingested
 from pipeline.store import Store
 from schemas.demo import DemoConfig
 from schemas.errors import UserError
+from schemas.images import ImagesConfig
 from schemas.ingest import (
     AmazonSource,
     CatalogueSource,
     IngestConfig,
     InteractionColumns,
     ItemColumns,
+    MicroLensSource,
     MMRecSource,
     MovieLensSource,
 )
+from tests.chaos_server import jpeg
 
 DEMO_COLUMNS = ItemColumns(item_id="id", image_url="image")
 DRAWN = DemoConfig(items=40, users=60, picture_size=64)
@@ -325,14 +328,56 @@ def test_a_gallery_of_an_own_catalogue_is_a_list_or_a_text_with_separators(store
         [["u0", "x", 5, SECOND]],
         item_columns=ItemColumns(gallery_urls="photos"),
     )
-    for name in ("1.jpg", "2.jpg"):
-        (Path(source.raw) / name).write_bytes(b"x")
     found = run(store, source, core_k=1)
     row = store.read(found.items).to_pylist()[-1]
     assert [row["item_id"], row["image_url"], *row["gallery_urls"]] == [
-        "x", *((Path(source.raw) / name).as_uri() for name in ("1.jpg", "2.jpg")),
+        "x", *((Path(source.raw) / name).as_uri() for name in ("1.jpg", "2.jpg", "3.jpg")),
     ]  # fmt: skip
-    assert counts(store, found)["gallery_file_missing"] == 1
+
+
+@pytest.mark.parametrize("kind", [CatalogueSource, MovieLensSource, MicroLensSource])
+def test_pictures_added_or_changed_after_the_first_ingest_are_noticed(store, tmp_path, kind) -> None:
+    folder, pairs = tmp_path / "raw", "u,i,1\nu,j,2\n"
+    (folder / "m_covers").mkdir(parents=True)
+    files, source = {
+        CatalogueSource: (
+            {"items.jsonl": '{"item_id": "i"}\n{"item_id": "j"}\n', "interactions.csv": f"user_id,item_id,at\n{pairs}"},
+            CatalogueSource(raw=str(folder), image_url="m_covers/{item_id}.jpg"),
+        ),
+        MovieLensSource: (
+            {
+                "movies.csv": "movieId,title,genres\ni,A,B\nj,B,C\n", "more.csv": "item_id,image\ni,m_covers/i.jpg\n",
+                "ratings.csv": "userId,movieId,timestamp,rating\nu,i,1,4\nu,j,2,4\n",
+            },
+            MovieLensSource(raw=str(folder), joined="more.csv"),
+        ),
+        MicroLensSource: (
+            {"m_titles.csv": "item,title\ni,A\nj,B\n", "m_pairs.csv": f"user,item,timestamp\n{pairs}"},
+            MicroLensSource(raw=str(folder), prefix="m"),
+        ),
+    }[kind]  # fmt: skip
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    found, config = [], ImagesConfig(file_root=str(folder), give_up_host_after=1)
+    for picture in (None, jpeg(1), jpeg(2)):
+        if picture is not None:
+            (folder / "m_covers" / "i.jpg").write_bytes(picture)
+        items = run(store, source, core_k=1).items
+        found.append(store.read(images.run(store=store, items=items, config=config)).to_pylist()[0])
+    assert [row["status"] for row in found] == ["not_found", "ok", "ok"]
+    assert found[0]["url"] == (folder / "m_covers" / "i.jpg").as_uri()
+    assert found[1]["sha256"] != found[2]["sha256"]
+
+
+def test_items_left_out_for_want_of_a_local_picture_come_back_with_it(store, shop) -> None:
+    source = shop(image_url="{item_id}.jpg")
+    for n in range(5):
+        (Path(source.raw) / f"i{n}.jpg").write_bytes(b"x")
+    first, again = (run(store, source, require=("image",)) for _ in range(2))
+    assert (first.items.rows, again.items.reused) == (5, True)
+    assert examples(store, first, "item_without_image") == ["i5"]
+    (Path(source.raw) / "i5.jpg").write_bytes(b"x")
+    assert run(store, source, require=("image",)).items.rows == 6
 
 
 def test_where_no_galleries_are_the_versions_are_those_from_before_there_were_any(store, shop) -> None:
