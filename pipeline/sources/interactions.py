@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import polars as pl
+import polars.selectors as cs
 
 from pipeline.raw import RawFile
 from pipeline.sources.base import MICROSECONDS_FROM, Quality
@@ -40,7 +41,7 @@ def raw_interactions(
 ) -> Iterator[pl.DataFrame]:
     """Type each batch of columns, named as in the file.
 
-    Rules: white space around ids is dropped; an empty or missing id drops the row; a rating or a time that cannot be
+    Rules: white space around values is dropped; an empty or missing id drops the row; a rating or a time that cannot be
     read becomes null; an unknown value of a published split drops the row. Each is counted.
 
     Raises:
@@ -77,7 +78,9 @@ def _renamed(batch: pl.DataFrame, columns: Columns, file: RawFile) -> pl.DataFra
             f"{file.name}: column {', '.join(missing)} is missing; expected {', '.join(wanted.values())}; found "
             f"{', '.join(batch.columns)}. Name the columns in the source's mapping, or mend the file."
         )
-    return batch.select(**{ours: pl.col(theirs) for ours, theirs in wanted.items()})
+    frame = batch.select(**{ours: pl.col(theirs) for ours, theirs in wanted.items()})
+    frame = frame.with_columns((cs.categorical() | cs.enum()).cast(pl.String))
+    return frame.with_columns(cs.string().str.strip_chars())
 
 
 def _refuse_types(frame: pl.DataFrame, file: RawFile) -> None:
@@ -95,7 +98,7 @@ def _refuse_types(frame: pl.DataFrame, file: RawFile) -> None:
 
 
 def _with_ids(frame: pl.DataFrame, file: RawFile, quality: Quality) -> pl.DataFrame:
-    frame = frame.with_columns(_as_text(frame[name]).str.strip_chars() for name in ("user_id", "item_id"))
+    frame = frame.with_columns(_as_text(frame[name]) for name in ("user_id", "item_id"))
     for name in ("user_id", "item_id"):
         there = frame[name].is_not_null() & (frame[name] != "")
         if not there.all():
@@ -121,8 +124,6 @@ def _typed(frame: pl.DataFrame, name: str, file: RawFile, quality: Quality) -> p
     if name not in frame.columns:
         return frame.with_columns(pl.lit(None, dtype).alias(name))
     raw = frame[name]
-    if isinstance(raw.dtype, pl.Categorical | pl.Enum):
-        raw = raw.cast(pl.String)
     if name == "rating":
         typed = raw.cast(pl.Float32, strict=False)
         typed = typed.set(typed.is_nan() | typed.is_infinite(), None)
@@ -164,7 +165,7 @@ def _unmistakable(dates: pl.Series) -> pl.Series:
 
 
 def _with_split(frame: pl.DataFrame, file: RawFile, quality: Quality) -> pl.DataFrame:
-    named = _as_text(frame["split"]).str.strip_chars().str.to_lowercase().replace_strict(SPLITS, default=None)
+    named = _as_text(frame["split"]).str.to_lowercase().replace_strict(SPLITS, default=None)
     unknown = named.is_null()
     if count := int(unknown.sum()):
         examples = tuple(str(value)[:40] for value in frame.filter(unknown)["split"].head(3))

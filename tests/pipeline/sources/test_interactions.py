@@ -51,6 +51,13 @@ def test_ids_are_trimmed_and_rows_without_them_dropped(raw_file) -> None:
     }
 
 
+def test_blanks_around_numbers_and_dates_are_dropped(raw_file) -> None:
+    quality = Quality()
+    found = typed(raw_file, [("u", "i", " 4.0", "\t123 "), ("u", "i", "5 ", " 2024-05-06")], quality)
+    assert found.select("rating", "timestamp").rows() == [(4.0, 123), (5.0, 1714953600_000_000)]
+    assert quality.table().num_rows == 0
+
+
 def test_file_without_any_ids_is_refused(raw_file) -> None:
     with pytest.raises(UserError, match=r"x\.csv: none of 1 rows has both a user \(user\) and an item \(item\)"):
         typed(raw_file, [("u", None, "5", "1")])
