@@ -13,6 +13,8 @@ Codes = NDArray[np.uint32]
 
 _MILLISECONDS_FROM = 10**11
 """A time of at least this is not in seconds (that would be the year 5138) but in milliseconds (1973)."""
+_AS_DATES = (19_900_101, 20_991_231)
+"""Numbers between these may be dates of 1990 to 2099; as seconds, they are times in August 1970."""
 _LATEST = 4_102_444_800_000
 """2100-01-01 in milliseconds: a later time is an error."""
 
@@ -21,7 +23,8 @@ def collect(batches: Iterable[pl.DataFrame], source: str, quality: Quality) -> p
     """All raw interactions with ids as categoricals (4 bytes each) and times in milliseconds.
 
     Seconds and milliseconds (and microseconds) are told apart value by value; a time before 1970 or after 2099 becomes
-    null. Both are counted.
+    null. Numbers that all look like 20240506 are dates. Texts as 01/02/2024 are month first where others of the file
+    show that and none the contrary, else day first. All of it is counted, but for an order that is certain.
     """
     users, items = pl.Categories.random(), pl.Categories.random()
     parts = []
@@ -34,7 +37,39 @@ def collect(batches: Iterable[pl.DataFrame], source: str, quality: Quality) -> p
         if "split" in part.columns:
             part = part.with_columns(pl.col("split").cast(pl.Enum(["train", "valid", "test"])))
         parts.append(part)
-    return pl.concat(parts, rechunk=True)
+    frame = pl.concat(parts, how="diagonal", rechunk=True)
+    return _in_date_order(_with_numbers_as_dates(frame, source, quality), source, quality)
+
+
+def _with_numbers_as_dates(frame: pl.DataFrame, source: str, quality: Quality) -> pl.DataFrame:
+    """Of the whole file: as seconds, its times would all lie in twelve days of August 1970."""
+    numbers = frame["timestamp"] // 1000
+    if numbers.null_count() == len(numbers) or not numbers.drop_nulls().is_between(*_AS_DATES).all():
+        return frame
+    dates = numbers.cast(pl.String).str.to_date("%Y%m%d", strict=False)
+    times = dates.cast(pl.Datetime("ms")).cast(pl.Int64)
+    read, lost = times.is_not_null(), times.is_null() & numbers.is_not_null()
+    for rule, rows in (("timestamp_in_yyyymmdd", read), ("timestamp_implausible", lost)):
+        quality.add(source, rule, "repaired", int(rows.sum()), _examples(frame.filter(rows).head(EXAMPLES)))
+    return frame.with_columns(times.alias("timestamp"))
+
+
+def _in_date_order(frame: pl.DataFrame, source: str, quality: Quality) -> pl.DataFrame:
+    """Days and months exchanged where the file's other dates are month first; counted where nothing decides."""
+    if "date_order" not in frame.columns:
+        return frame
+    order, times = frame["date_order"], frame["timestamp"].cast(pl.Datetime("ms"))
+    frame = frame.drop("date_order")
+    either = ((order == "either") & (times.dt.day() != times.dt.month())).arg_true()
+    certain = set(order.unique()) & {"day first", "month first"}
+    if certain == {"month first"}:
+        there = times.gather(either).to_frame("time")
+        turned = there.select(pl.col("time").dt.replace(month=pl.col("time").dt.day(), day=pl.col("time").dt.month()))
+        return frame.with_columns(times.scatter(either, turned["time"]).cast(pl.Int64).alias("timestamp"))
+    if not certain or len(certain) == 2:
+        examples = _examples(frame[either.head(EXAMPLES)])
+        quality.add(source, "date_day_first_assumed", "kept", len(either), examples)
+    return frame
 
 
 def _milliseconds(raw: pl.Series, source: str, quality: Quality) -> pl.Series:

@@ -139,7 +139,9 @@ class InteractionColumns(BaseModel):
     item_id: str = Field("item_id", description="Column of the item's id; required.")
     rating: str | None = Field(None, description="Column of the rating.")
     timestamp: str | None = Field(
-        None, description="Column of the time: seconds or milliseconds since 1970, or ISO 8601 (UTC where unsaid)."
+        None,
+        description="Column of the time: seconds or milliseconds since 1970, ISO 8601 (UTC where unsaid), or a date as "
+        "20240506, 2024-05-06, 06/05/2024 or, where the file has days above 12 in that place, 05/06/2024.",
     )
     split: str | None = Field(None, description="Column of a published split: train, valid or test; or 0, 1, 2.")
 

@@ -16,7 +16,10 @@ EXAMPLES = 3
 """Example ids or lines kept of each rule."""
 
 RAW_INTERACTIONS = {"user_id": pl.String, "item_id": pl.String, "rating": pl.Float32, "timestamp": pl.Int64}
-"""Columns of a batch of raw interactions; `timestamp` in the source's own unit. A published `split` may follow."""
+"""Columns of a batch of raw interactions; `timestamp` in the source's own unit. A published `split` and, where texts as
+01/02/2024 were read, `date_order` may follow."""
+DATE_ORDER = pl.Enum(["day first", "month first", "either"])
+"""What such a text alone says of the order; `timestamp` is read day first where it may be either."""
 
 
 @dataclass(slots=True)

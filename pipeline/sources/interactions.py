@@ -7,11 +7,21 @@ import polars as pl
 import polars.selectors as cs
 
 from pipeline.raw import RawFile
-from pipeline.sources.base import MICROSECONDS_FROM, Quality
+from pipeline.sources.base import DATE_ORDER, MICROSECONDS_FROM, Quality
 from schemas.errors import UserError
 
 DATE_FORMATS = 4
 """So many formats of dates may be mixed in one batch."""
+
+_DAY, _MONTH = r"(1[3-9]|2\d|3[01])", r"(0?[1-9]|1[0-2])"
+"""A number that can be a day only, and one that can be a month (or a day)."""
+_YEAR = r"([./-]\d{4})\b"
+ORDERS = {
+    "day first": f"^{_DAY}([./-]){_MONTH}{_YEAR}",
+    "month first": f"^{_MONTH}([./-]){_DAY}{_YEAR}",
+    "either": f"^{_MONTH}([./-]){_MONTH}{_YEAR}",
+}
+"""Beginnings of dates by what they say of their order (`base.DATE_ORDER`)."""
 
 SPLITS = {
     "0": "train", "0.0": "train", "train": "train",
@@ -52,13 +62,14 @@ def raw_interactions(
         frame = _renamed(batch, columns, file)
         _refuse_types(frame, file)
         rows += len(frame)
-        frame = _with_ids(frame, file, quality)
+        frame = _with_date_order(_with_ids(frame, file, quality))
         for name in ("rating", "timestamp"):
             frame = _typed(frame, name, file, quality)
         if "split" in frame.columns:
             frame = _with_split(frame, file, quality)
         kept += len(frame)
-        yield frame.select("user_id", "item_id", "rating", "timestamp", *(["split"] if columns.split else []))
+        optional = [name for name in ("split", "date_order") if name in frame.columns]
+        yield frame.select("user_id", "item_id", "rating", "timestamp", *optional)
     if kept == 0 and quality.count("split_unknown"):
         raise UserError(
             f"{file.name}: none of {rows:,} rows has a split we know in {columns.split}; expected train, valid or "
@@ -119,6 +130,18 @@ def _as_text(ids: pl.Series) -> pl.Series:
     return whole.cast(pl.String).zip_with(whole == finite, finite.cast(pl.String))
 
 
+def _with_date_order(frame: pl.DataFrame) -> pl.DataFrame:
+    """`date_order` where a time is a date with a year at its end: `interactions.collect` needs the whole file's."""
+    if frame.schema.get("timestamp") != pl.String:
+        return frame
+    time = frame["timestamp"]
+    if not time.str.contains("^[0-9]{1,2}[./-]").any():  # of few states: this is asked of every number
+        return frame
+    order = pl.coalesce(pl.when(time.str.contains(beginning)).then(pl.lit(name)) for name, beginning in ORDERS.items())
+    with_order = frame.with_columns(order.cast(DATE_ORDER).alias("date_order"))
+    return with_order if with_order["date_order"].count() else frame
+
+
 def _typed(frame: pl.DataFrame, name: str, file: RawFile, quality: Quality) -> pl.DataFrame:
     dtype = pl.Float32 if name == "rating" else pl.Int64
     if name not in frame.columns:
@@ -146,6 +169,7 @@ def _times(raw: pl.Series) -> pl.Series:
         return typed
     if (typed.is_null() & raw.is_not_null()).any():
         typed = typed.fill_null(raw.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False))
+        raw = raw.str.replace(ORDERS["month first"], "${3}${2}${1}${4}")  # the order that polars knows
     for _ in range(DATE_FORMATS):  # each pass reads the format of the first one still unread
         unread = raw.set(typed.is_not_null(), None)
         if unread.null_count() == len(unread):

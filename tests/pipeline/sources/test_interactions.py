@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.interactions import collect
 from pipeline.sources.base import RAW_INTERACTIONS, Quality
 from pipeline.sources.interactions import Columns, raw_interactions
 from schemas.errors import UserError
@@ -49,6 +50,46 @@ def test_ids_are_trimmed_and_rows_without_them_dropped(raw_file) -> None:
         ("interaction_without_item", ("u2",)),
         ("rating_unreadable", ("five",)),
     }
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("dates", "read", "assumed"),
+    [
+        (["01/02/2024", "13/02/2024", "02/02/2024"], ["2024-02-01", "2024-02-13", "2024-02-02"], []),
+        (["1/2/2024", "2.2.2024", "02/13/2024 10:00"], ["2024-01-02", "2024-02-02", "2024-02-13"], []),
+        (["01-02-2024", "02-02-2024", "03-02-2024"], ["2024-02-01", "2024-02-02", "2024-02-03"], ["u → 0", "u → 2"]),
+        (["01/02/2024", "02/13/2024", "13/02/2024"], ["2024-02-01", "2024-02-13", "2024-02-13"], ["u → 0"]),
+        (["2024-01-02", "02/13/2024", "45/13/2024"], ["2024-01-02", "2024-02-13", None], []),
+    ],
+)
+def test_the_order_of_day_and_month_is_the_files_wherever_batches_end(raw_file, dates, read, assumed, cut) -> None:
+    quality = Quality()
+    batch = pl.DataFrame({"user": "u", "item": ["0", "1", "2"], "rating": 4.0, "time": dates})
+    rows = raw_interactions([batch[:cut], batch[cut:]], COLUMNS, raw_file(b"", "x.csv"), quality)
+    found = collect(rows, "x.csv", quality)["timestamp"].cast(pl.Datetime("ms")).dt.date().cast(pl.String)
+    assert found.to_list() == read
+    rules = {row["rule"]: row["examples"] for row in quality.table().to_pylist()}
+    assert rules.pop("date_day_first_assumed", []) == assumed
+    assert rules == ({"timestamp_unreadable": ["45/13/2024"]} if None in read else {})
+
+
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.Float64, pl.String])
+def test_numbers_that_are_all_dates_are_read_as_dates(raw_file, dtype) -> None:
+    numbers, quality = pl.Series("time", [20240506, 19991231, 20240230]).cast(dtype), Quality()
+    batch = pl.DataFrame({"user": "u", "item": ["0", "1", "2"], "rating": 4.0, "time": numbers})
+    frame = collect(raw_interactions([batch], COLUMNS, raw_file(b"", "x.csv"), quality), "x.csv", quality)
+    assert frame["timestamp"].to_list() == [1714953600_000, 946598400_000, None]
+    assert [(row["rule"], row["examples"]) for row in quality.table().to_pylist()] == [
+        ("timestamp_in_yyyymmdd", ["u → 0", "u → 1"]), ("timestamp_implausible", ["u → 2"]),
+    ]  # fmt: skip
+
+
+def test_numbers_of_which_some_are_no_dates_are_seconds(raw_file) -> None:
+    quality = Quality()
+    batch = pl.DataFrame({"user": "u", "item": ["0", "1"], "rating": 4.0, "time": [20240506, 1714953600]})
+    frame = collect(raw_interactions([batch], COLUMNS, raw_file(b"", "x.csv"), quality), "x.csv", quality)
+    assert frame["timestamp"].to_list() == [20240506_000, 1714953600_000]
 
 
 def test_blanks_around_numbers_and_dates_are_dropped(raw_file) -> None:
