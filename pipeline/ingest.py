@@ -21,7 +21,7 @@ from pipeline.items import Finisher, is_missing
 from pipeline.raw import RawFile
 from pipeline.sources import open_source
 from pipeline.sources.base import EXAMPLES, Quality, Source
-from pipeline.store import PARQUET, Store, explained
+from pipeline.store import PARQUET, READ_BYTES, Store, explained
 from schemas.errors import UserError
 from schemas.ingest import AmazonSource, IngestConfig, SourceConfig
 from schemas.lineage import Lineage, TableVersion
@@ -239,7 +239,8 @@ class _Run:
 
     def _publish_items(self, scratch: Path, kept: set[str]) -> TableVersion:
         with self.store.writer(ITEMS, self.lineages["items"]) as writer:
-            for batch in pq.ParquetFile(scratch).iter_batches(ITEM_ROWS):
+            unfiltered = pq.ParquetFile(scratch, pre_buffer=False, buffer_size=READ_BYTES)
+            for batch in unfiltered.iter_batches(ITEM_ROWS):
                 table = pa.Table.from_batches([batch])
                 writer.write(table.filter(pa.array([item in kept for item in table["item_id"].to_pylist()])))
         return writer.version

@@ -16,12 +16,15 @@ from pipeline.sources.base import Quality, RawItem
 from pipeline.sources.delimited import header_of, tables
 from pipeline.sources.interactions import Columns, raw_interactions
 from pipeline.sources.records import as_text, nested
+from pipeline.store import READ_BYTES
 from schemas.errors import UserError
 from schemas.ingest import CatalogueSource, ItemColumns
 
 ITEM_FIELDS = tuple(ItemColumns.model_fields)
 TEXTS = {"title": 0, "description": 0, "brand": 0, "image_url": 0, "categories": 1, "gallery_urls": 1}
 """Field → 0: one text, 1: a list of them; a deeper list or an object in their place is counted and taken for none."""
+BATCH_BYTES, BATCH_ROWS = 64 << 20, (256, 65_536)
+"""Of a Parquet file read at a time: bytes as they would be uncompressed, and the fewest and most rows."""
 PEEKED = 1000
 """Rows of a JSON Lines file looked at to learn which fields its records have."""
 
@@ -177,7 +180,8 @@ def parquet(file: RawFile, names: list[str]) -> Iterator[pl.DataFrame]:
     """Some columns of a Parquet file, a batch at a time; texts stored as bytes as texts, and so decimals, which may be
     ids: a float would lose their last digits, and polars knows none of 256 bits."""
     try:
-        for batch in _parquet_file(file).iter_batches(batch_size=65536, columns=names):
+        parquet_file = _parquet_file(file)
+        for batch in parquet_file.iter_batches(_batch_rows(parquet_file.metadata, names), columns=names):
             columns = [each.cast(pa.string()) if pa.types.is_decimal(each.type) else each for each in batch.columns]
             frame = pl.from_arrow(pa.RecordBatch.from_arrays(columns, names=batch.schema.names))
             assert isinstance(frame, pl.DataFrame)
@@ -186,8 +190,19 @@ def parquet(file: RawFile, names: list[str]) -> Iterator[pl.DataFrame]:
         raise UserError(f"{file.name} is a damaged Parquet file: {error}. Write it again ({file.source}).") from error
 
 
+def _batch_rows(metadata: pq.FileMetaData, names: list[str]) -> int:
+    """So many rows that `BATCH_BYTES` hold them in the row group with the longest ones."""
+    fewest, most = BATCH_ROWS
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = (group.column(place) for place in range(group.num_columns))
+        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in names)
+        most = min(most, BATCH_BYTES * group.num_rows // max(size, 1))
+    return max(fewest, most)
+
+
 def _parquet_file(file: RawFile) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file.path)
+        return pq.ParquetFile(file.path, pre_buffer=False, buffer_size=READ_BYTES)
     except (ArrowException, OSError) as error:
         raise UserError(f"{file.name} is not a Parquet file: {error}. Check {file.source}.") from error

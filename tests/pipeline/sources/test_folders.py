@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.items import price
-from pipeline.sources import open_source
+from pipeline.raw import RawFile
+from pipeline.sources import catalogue, open_source
 from pipeline.sources.base import Quality
 from pipeline.sources.mmrec import MMRec
 from schemas.errors import UserError
@@ -345,6 +347,23 @@ def test_nested_ids_are_refused_by_name(tmp_path) -> None:
     source = CatalogueSource(raw=str(tmp_path), items="items.parquet", interactions="interactions.parquet")
     with pytest.raises(UserError, match=r"interactions\.parquet: .* found item_id \(List"):
         read(source, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("group", [500, 3000])
+def test_parquet_of_long_texts_is_read_in_little_memory_whatever_its_row_groups(tmp_path, monkeypatch, group) -> None:
+    monkeypatch.setattr(catalogue, "BATCH_BYTES", 4 << 20)
+    texts = [random.Random(row).randbytes(5000).hex() for row in range(3000)]
+    frame = pl.DataFrame({"item_id": [str(row) for row in range(3000)], "description": texts})
+    pq.write_table(frame.to_arrow(), tmp_path / "items.parquet", row_group_size=group, use_dictionary=False)
+    file = RawFile("items.parquet", tmp_path / "items.parquet", "", "")
+    before, held, rows = pa.total_allocated_bytes(), [], []
+    for batch in catalogue.parquet(file, ["item_id", "description"]):
+        held.append(pa.total_allocated_bytes() - before)
+        rows.append(len(batch))
+        assert batch["description"].str.len_bytes().sum() <= 4 << 20
+    assert sum(rows) == 3000
+    assert max(held) < 16 << 20  # of 30 MB
+    assert [len(batch) for batch in catalogue.parquet(file, ["item_id"])] == [3000]
 
 
 def test_damaged_parquet_is_a_user_error(tmp_path) -> None:
