@@ -19,6 +19,13 @@ LARGE = 32 << 20
 """Bytes from which on progress is shown."""
 MAX_LINE = 16 << 20
 """Bytes; a longer line means that the file is not made of lines."""
+_UTF16 = "is UTF-16 (a byte order mark), expected UTF-8: convert it with `iconv -f UTF-16 -t UTF-8`"
+FOREIGN = {
+    codecs.BOM_UTF16_LE: _UTF16,
+    codecs.BOM_UTF16_BE: _UTF16,
+    b"PK\x03\x04": "is a zip archive: unpack it; where it is a workbook (.xlsx), save it as CSV in UTF-8",
+}
+"""First bytes of files that are no lines of text in UTF-8 → what to do."""
 BAD_GRACE = 10
 """So many bad lines are forgiven in a file however short."""
 
@@ -42,14 +49,18 @@ def blocks(file: RawFile, *, quoted: bool = False, size: int = BLOCK) -> Iterato
         quoted: a line break between double quotes does not end a line (CSV).
 
     Raises:
-        UserError: damaged or truncated gzip, not text, or a line longer than `MAX_LINE`.
+        UserError: damaged or truncated gzip, UTF-16, a zip archive, or a line longer than `MAX_LINE`.
     """
     first_line = 1
     with file.path.open("rb") as raw, _progress(file) as advance:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
-        rest = _read(stream, len(codecs.BOM_UTF8), file).removeprefix(codecs.BOM_UTF8)
+        rest = _read(stream, 4, file)
+        for beginning, advice in FOREIGN.items():
+            if rest.startswith(beginning):
+                raise UserError(f"{file.name} {advice} ({file.source}).")
+        rest = rest.removeprefix(codecs.BOM_UTF8)
         done = 0
         while data := _read(stream, size, file):
             done += advance(raw.tell() - done)

@@ -2,14 +2,17 @@
 
 import contextlib
 import gzip
+import zipfile
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.sources import reading
 from pipeline.sources.base import Quality
-from pipeline.sources.reading import LineGuard, blocks
+from pipeline.sources.delimited import header_of
+from pipeline.sources.reading import FOREIGN, LineGuard, blocks
+from pipeline.sources.records import records
 from schemas.errors import UserError
 
 reuse_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
@@ -20,6 +23,7 @@ reuse_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture
 @reuse_file
 def test_blocks_join_to_the_file_and_end_at_line_ends(raw_file, lines, size, packed) -> None:
     data = b"\n".join(lines)
+    assume(not data.startswith(tuple(FOREIGN)))
     found = list(blocks(raw_file(data, packed=packed or data[:2] == b"\x1f\x8b"), size=size))
     assert b"".join(block.data for block in found) == data.removeprefix(b"\xef\xbb\xbf")
     assert all(block.data.endswith(b"\n") for block in found[:-1])
@@ -59,6 +63,23 @@ def test_damaged_gzip_gives_its_lines_or_a_user_error(raw_file, damage, value) -
     whole[damage % len(whole)] = value
     with contextlib.suppress(UserError):
         list(blocks(raw_file(bytes(whole))))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf_16_is_refused_by_name_with_what_to_do(raw_file, encoding, packed) -> None:
+    file = raw_file("\ufeffa,b\n1,2\n".removeprefix("\ufeff" * (encoding == "utf-16")).encode(encoding), packed=packed)
+    for read in (header_of, lambda file: list(records(file, Quality(), 1.0))):
+        with pytest.raises(UserError, match=r"x\.json is UTF-16 .*expected UTF-8: convert it with `iconv -f UTF-16"):
+            read(file)
+
+
+def test_a_zip_archive_is_refused_by_name_with_what_to_do(raw_file, tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("items.csv", "item_id\n1\n")
+    file = raw_file((tmp_path / "a.zip").read_bytes(), "items.csv")
+    with pytest.raises(UserError, match=r"items\.csv is a zip archive: unpack it; where it is a workbook \(\.xlsx\)"):
+        header_of(file)
 
 
 def test_endless_line_is_refused(raw_file, monkeypatch) -> None:
