@@ -194,10 +194,10 @@ class _Run:
         if len(rows) == len(frame):
             return
         rule = f"outside_{self.config.core_k}_core"
-        self.quality.add(self.name, f"interaction_{rule}", "dropped", len(frame) - len(rows))
         outside = np.ones(len(frame), dtype=bool)
         outside[rows] = False
         lost = np.flatnonzero(outside)
+        self.quality.add(self.name, f"interaction_{rule}", "dropped", len(lost), inter.examples(frame, lost))
         for name, file in (("user_id", self.name), ("item_id", self.items_name)):
             ids = frame[name].to_physical().to_numpy()
             stays = np.zeros(int(ids.max()) + 1, dtype=bool)
@@ -234,7 +234,8 @@ class _Run:
                 "all times equal, or is the split's column the right one? Choose per_user, or mend the file."
             )
         ok = labels != splits.DROPPED
-        self.quality.add(self.name, "held_out_of_untrained_user", "dropped", int((~ok).sum()))
+        lost = np.flatnonzero(~ok)
+        self.quality.add(self.name, "held_out_of_untrained_user", "dropped", len(lost), inter.examples(frame, lost))
         return (frame, labels) if ok.all() else (frame.filter(ok), labels[ok])
 
     def _publish_items(self, scratch: Path, kept: set[str]) -> TableVersion:

@@ -32,7 +32,7 @@ def collect(batches: Iterable[pl.DataFrame], source: str, quality: Quality) -> p
         part = batch.with_columns(
             pl.col("user_id").cast(pl.Categorical(users)),
             pl.col("item_id").cast(pl.Categorical(items)),
-            _milliseconds(batch["timestamp"], source, quality).alias("timestamp"),
+            _milliseconds(batch, source, quality).alias("timestamp"),
         )
         if "split" in part.columns:
             part = part.with_columns(pl.col("split").cast(pl.Enum(["train", "valid", "test"])))
@@ -49,8 +49,8 @@ def _with_numbers_as_dates(frame: pl.DataFrame, source: str, quality: Quality) -
     dates = numbers.cast(pl.String).str.to_date("%Y%m%d", strict=False)
     times = dates.cast(pl.Datetime("ms")).cast(pl.Int64)
     read, lost = times.is_not_null(), times.is_null() & numbers.is_not_null()
-    for rule, rows in (("timestamp_in_yyyymmdd", read), ("timestamp_implausible", lost)):
-        quality.add(source, rule, "repaired", int(rows.sum()), _examples(frame.filter(rows).head(EXAMPLES)))
+    for rule, rows in (("timestamp_in_yyyymmdd", read.arg_true()), ("timestamp_implausible", lost.arg_true())):
+        quality.add(source, rule, "repaired", len(rows), examples(frame, rows))
     return frame.with_columns(times.alias("timestamp"))
 
 
@@ -67,12 +67,12 @@ def _in_date_order(frame: pl.DataFrame, source: str, quality: Quality) -> pl.Dat
         turned = there.select(pl.col("time").dt.replace(month=pl.col("time").dt.day(), day=pl.col("time").dt.month()))
         return frame.with_columns(times.scatter(either, turned["time"]).cast(pl.Int64).alias("timestamp"))
     if not certain or len(certain) == 2:
-        examples = _examples(frame[either.head(EXAMPLES)])
-        quality.add(source, "date_day_first_assumed", "kept", len(either), examples)
+        quality.add(source, "date_day_first_assumed", "kept", len(either), examples(frame, either))
     return frame
 
 
-def _milliseconds(raw: pl.Series, source: str, quality: Quality) -> pl.Series:
+def _milliseconds(batch: pl.DataFrame, source: str, quality: Quality) -> pl.Series:
+    raw = batch["timestamp"]
     if raw.null_count() == len(raw):
         return raw
     time = pl.col(raw.name)
@@ -82,11 +82,12 @@ def _milliseconds(raw: pl.Series, source: str, quality: Quality) -> pl.Series:
         .otherwise(time // 1000).alias("ms"),
         ((time >= _MILLISECONDS_FROM) & (time < MICROSECONDS_FROM)).alias("was_ms"),
     )  # fmt: skip
-    quality.add(source, "timestamp_in_milliseconds", "repaired", int(frame["was_ms"].sum()))
+    were_ms = frame["was_ms"].arg_true()
+    quality.add(source, "timestamp_in_milliseconds", "repaired", len(were_ms), examples(batch, were_ms))
     ms = frame["ms"].set((raw <= 0) | (frame["ms"] >= _LATEST), None)
     lost = ms.is_null() & raw.is_not_null()
-    examples = tuple(str(value) for value in raw.filter(lost).head(EXAMPLES))
-    quality.add(source, "timestamp_implausible", "repaired", int(lost.sum()), examples)
+    values = tuple(str(value) for value in raw.filter(lost).head(EXAMPLES))
+    quality.add(source, "timestamp_implausible", "repaired", int(lost.sum()), values)
     return ms
 
 
@@ -98,8 +99,8 @@ def known_items(frame: pl.DataFrame, known: set[str], source: str, quality: Qual
         return frame
     ok = ~frame["item_id"].to_physical().is_in(unknown.to_physical().implode())
     lost = frame.filter(~ok)["item_id"]
-    examples = tuple(lost.unique(maintain_order=True).head(EXAMPLES).cast(pl.String))
-    quality.add(source, "unknown_item", "dropped", len(lost), examples)
+    ids = tuple(lost.unique(maintain_order=True).head(EXAMPLES).cast(pl.String))
+    quality.add(source, "unknown_item", "dropped", len(lost), ids)
     return frame.filter(ok)
 
 
@@ -118,7 +119,7 @@ def latest_only(frame: pl.DataFrame, source: str, quality: Quality) -> pl.DataFr
     )
     kept = repeated.sort("time", "row", nulls_last=False).unique("pair", keep="last", maintain_order=True)
     lost = np.setdiff1d(repeated["row"].to_numpy(), kept["row"].to_numpy(), assume_unique=True)
-    quality.add(source, "repeated_interaction", "dropped", len(lost), _examples(frame[lost[:EXAMPLES].tolist()]))
+    quality.add(source, "repeated_interaction", "dropped", len(lost), examples(frame, lost))
     ok = np.ones(len(frame), dtype=bool)
     ok[lost] = False
     return frame.filter(ok)
@@ -129,8 +130,8 @@ def at_least(frame: pl.DataFrame, min_rating: float | None, source: str, quality
     if min_rating is None:
         return frame
     ok = (frame["rating"] >= min_rating).fill_null(value=False)
-    lost = frame.filter(~ok)
-    quality.add(source, "rating_below_threshold", "dropped", len(lost), _examples(lost.head(EXAMPLES)))
+    lost = (~ok).arg_true()
+    quality.add(source, "rating_below_threshold", "dropped", len(lost), examples(frame, lost))
     return frame.filter(ok)
 
 
@@ -155,6 +156,8 @@ def codes(frame: pl.DataFrame) -> tuple[Codes, Codes]:
     return users, items
 
 
-def _examples(frame: pl.DataFrame) -> tuple[str, ...]:
-    users, items = (frame[name].cast(pl.String) for name in ("user_id", "item_id"))
+def examples(frame: pl.DataFrame, rows: pl.Series | NDArray[Any]) -> tuple[str, ...]:
+    """The ids in the first few of some rows, which are given by number."""
+    shown = frame[rows[:EXAMPLES]]
+    users, items = (shown[name].cast(pl.String) for name in ("user_id", "item_id"))
     return tuple(f"{user} → {item}" for user, item in zip(users, items, strict=True))

@@ -242,6 +242,14 @@ def test_named_column_that_is_absent_is_refused(store, shop) -> None:
         run(store, shop(item_columns=ItemColumns(title="name")))
 
 
+def test_rows_outside_the_core_and_held_out_of_untrained_users_have_examples(store, shop) -> None:
+    rows = [[f"v{n}", "i0", 5, SECOND + 900 + n] for n in range(5)]  # after all that is trained on
+    found = run(store, shop(more_rows=rows))
+    assert examples(store, found, "interaction_outside_5_core") == ["v0 → i0", "v1 → i0", "v2 → i0"]
+    found = run(store, shop(more_rows=rows), core_k=1, split="global_time")
+    assert examples(store, found, "held_out_of_untrained_user") == ["v0 → i0", "v1 → i0", "v2 → i0"]
+
+
 def test_nothing_left_says_how_much_there_was_and_what_to_change(store, shop) -> None:
     with pytest.raises(UserError) as refused:
         run(store, shop(), core_k=7, min_rating=2.0)

@@ -63,6 +63,7 @@ def test_seconds_milliseconds_and_microseconds_become_milliseconds() -> None:
     frame = frame_of([("u", str(n), None, time) for n, time in enumerate(times)], quality)
     assert frame["timestamp"].to_list() == [second * 1000] * 3 + [None] * 5
     assert quality.count("timestamp_in_milliseconds") == 1
+    assert quality.table().to_pylist()[0]["examples"] == ["u → 1"]
     assert quality.count("timestamp_implausible") == 4
 
 
