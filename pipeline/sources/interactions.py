@@ -126,7 +126,7 @@ def _as_text(ids: pl.Series) -> pl.Series:
     if not ids.dtype.is_float():
         return ids.cast(pl.String)
     finite = ids.set(~ids.is_finite(), None)
-    whole = finite.cast(pl.Int64, strict=False)
+    whole = finite.cast(pl.Int128, strict=False)
     return whole.cast(pl.String).zip_with(whole == finite, finite.cast(pl.String))
 
 

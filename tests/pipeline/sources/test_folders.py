@@ -228,6 +228,16 @@ def test_ids_in_parquet_are_the_same_text_in_both_files_whatever_their_type(ids,
     assert rows.select("user_id", "item_id").rows() == [("7", "7"), ("8", "8")]
 
 
+def test_long_numbers_as_ids_are_the_same_text_as_floats_as_in_json(tmp_path) -> None:
+    ids = [7.0, -3.0, 2.0**63, 1e19, 1e20, 1e22]
+    pl.DataFrame({"item_id": ids}).write_parquet(tmp_path / "items.parquet")
+    pl.DataFrame({"user_id": "u", "item_id": ids}).write_parquet(tmp_path / "i.parquet")
+    raw = write(tmp_path, {"i.jsonl": "".join(f'{{"user_id": "u", "item_id": {int(each)}}}\n' for each in ids)})
+    for name in ("i.parquet", "i.jsonl"):
+        items, rows = read(CatalogueSource(raw=raw, items="items.parquet", interactions=name), tmp_path / "cache")
+        assert rows["item_id"].to_list() == [item.item_id for item in items] == [str(int(each)) for each in ids]
+
+
 def test_lists_in_the_place_of_texts_are_counted(tmp_path) -> None:
     item = {"item_id": "7", "title": ["A"], "brand": {"name": "B"}, "description": "fine", "image_url": None}
     raw = write(tmp_path, {"items.jsonl": json.dumps(item), "interactions.csv": "user_id,item_id\nu,7\n"})
