@@ -181,14 +181,17 @@ class Client:
         return b"".join(pieces)
 
     async def _read_file(self, url: URL, validators: Validators | None, admit: Admit) -> Fetched:
-        path, size, found = await asyncio.to_thread(find_file, url, self._config)
-        if found == validators:
-            return Fetched(body=None, validators=found)
-        if size > self._config.max_bytes:
-            raise self._too_large(f"{size:,} bytes")
-        if size > SMALL_BODY:
-            await admit()
-        return Fetched(body=await asyncio.to_thread(path.read_bytes), validators=found)
+        try:
+            path, size, found = await asyncio.to_thread(find_file, url, self._config)
+            if found == validators:
+                return Fetched(body=None, validators=found)
+            if size > self._config.max_bytes:
+                raise self._too_large(f"{size:,} bytes")
+            if size > SMALL_BODY:
+                await admit()
+            return Fetched(body=await asyncio.to_thread(path.read_bytes), validators=found)
+        except PermissionError as error:  # says nothing of the files beside it, as an unreachable host would
+            raise PictureError(ImageStatus.FORBIDDEN, "the file may not be read") from error
 
     def _too_large(self, what: str) -> PictureError:
         return PictureError(ImageStatus.TOO_LARGE, f"{what}; the limit is {self._config.max_bytes:,} bytes")

@@ -360,6 +360,26 @@ def test_files_are_read_only_under_the_folder_the_run_names(store: Store, tmp_pa
     }
 
 
+def test_files_that_may_not_be_read_are_rows_and_those_beside_them_are_read(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tests may run as root, who may read everything."""
+    paths = [tmp_path / f"{number:02d}.jpg" for number in range(40)]
+    for number, path in enumerate(paths):
+        path.write_bytes(jpeg(number))
+    read = Path.read_bytes
+
+    def guarded(path: Path) -> bytes:
+        if path in paths[:30]:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", guarded)
+    rows = fetch(store, [path.as_uri() for path in paths], file_root=str(tmp_path))
+    assert [row["status"] for row in rows] == ["forbidden"] * 30 + ["ok"] * 10
+    assert rows[0]["error"] == "the file may not be read"
+
+
 def test_a_changed_or_mended_file_is_read_again_without_being_told(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"broken")
