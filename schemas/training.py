@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 
 class _Frozen(BaseModel):
@@ -14,7 +14,9 @@ class _Frozen(BaseModel):
 class EvaluationConfig(_Frozen):
     """How a ranking is judged: the same for every recommender."""
 
-    cutoffs: tuple[int, ...] = Field(default=(5, 10, 20, 50), description="K of every metric@K, items", min_length=1)
+    cutoffs: tuple[PositiveInt, ...] = Field(
+        default=(5, 10, 20, 50), description="K of every metric@K, items", min_length=1
+    )
     mask_validation: bool = Field(
         default=False, description="at test time, leave validation items out of the ranking as training items are"
     )
@@ -23,14 +25,21 @@ class EvaluationConfig(_Frozen):
         default="ndcg", description="validation metric that picks the epoch and the configuration"
     )
     selection_k: int = Field(default=20, ge=1, description="cut-off of the selection metric, items")
-    cold_bounds: tuple[int, ...] = Field(
-        default=(1, 5, 20), description="lower bounds of the item groups by training interactions, above the group 0"
+    cold_bounds: tuple[PositiveInt, ...] = Field(
+        default=(1, 5, 20),
+        description="lower bounds of the item groups by training interactions, above the group 0; ascending",
     )
 
     @model_validator(mode="after")
     def _selection_is_measured(self) -> "EvaluationConfig":
         if self.selection_k not in self.cutoffs:
             raise ValueError(f"selection_k={self.selection_k} must be one of cutoffs={self.cutoffs}")
+        return self
+
+    @model_validator(mode="after")
+    def _bounds_ascend(self) -> "EvaluationConfig":
+        if list(self.cold_bounds) != sorted(set(self.cold_bounds)):
+            raise ValueError(f"cold_bounds={self.cold_bounds} must ascend")
         return self
 
     def for_selection(self) -> "EvaluationConfig":
@@ -254,6 +263,20 @@ class ComparisonConfig(_Frozen):
     overrides: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="recommender → parameters that differ from its defaults"
     )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "ComparisonConfig":
+        for name, values in (("models", self.models), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}={values} must name each once")
+        return self
+
+    @model_validator(mode="after")
+    def _overrides_leave_what_is_shared(self) -> "ComparisonConfig":
+        for name, values in self.overrides.items():
+            if shared := sorted({"seed", "evaluation"} & set(values)):
+                raise ValueError(f"overrides of {name}: {shared} are the same for all: `seeds`, `cm3.evaluation`")
+        return self
 
 
 class ComparisonRow(_Frozen):

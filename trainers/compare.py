@@ -14,7 +14,7 @@ from scipy import stats
 
 from schemas.tables import METRICS
 from schemas.training import ComparisonConfig, ComparisonRow
-from trainers.data import Dataset, load
+from trainers.data import Dataset, load, modality_shares
 from trainers.evaluation import Floats, evaluate
 from trainers.fit import run_key
 from trainers.output import write_tables
@@ -75,8 +75,11 @@ def run(
     """
     dataset = load(interactions=interactions, features=features, similarity=similarity)
     entries = list(_entries(config, tuple(dataset.features)))
+    for name, values in config.overrides.items():  # also of those not compared: the name may be misspelt
+        recommender(name).configure(values)
     for entry in entries:  # a misspelt parameter of the last one must not cost the training of the first
         recommender(entry.model).configure(entry.values)
+        modality_shares(entry.values.get("modality_weights"), dataset.features)
     seeds = {entry.label: config.seeds[: None if recommender(entry.model).build else 1] for entry in entries}
     if on_plan is not None:
         on_plan(sum(map(len, seeds.values())))
@@ -124,7 +127,8 @@ def _train(entry: _Entry, seed: int, dataset: Dataset, config: ComparisonConfig,
     values = dict(entry.values)
     weights = values.get("modality_weights")
     if weights is not None:
-        values["modality_weights"] = {name: weights[name] for name in entry.features}
+        shares = {name: weights[name] for name in entry.features}
+        values["modality_weights"] = shares if any(shares.values()) else None
     if found.build is not None:
         values |= {"seed": seed}
     settings, evaluation = found.configure(values), config.cm3.evaluation

@@ -1,7 +1,7 @@
 """Parquet tables → what a recommender trains on: row numbers for ids, pairs by split, aligned feature matrices."""
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -102,6 +102,21 @@ class Dataset:
             digest.update(str((array.shape, array.dtype)).encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+
+def modality_shares(weights: Mapping[str, float] | None, features: Iterable[str]) -> dict[str, float]:
+    """The share of each feature where several are mixed; equal ones where `weights` is None.
+
+    Raises: UserError: `weights` does not name exactly the features, or has no sum.
+    """
+    names = list(features)
+    if weights is None:
+        return dict.fromkeys(names, 1.0)
+    if set(weights) != set(names) or not all(share >= 0 for share in weights.values()) or not sum(weights.values()):
+        raise UserError(
+            f"modality_weights: expected a share (≥ 0, not all 0) for each of {sorted(names)}, found {dict(weights)}"
+        )
+    return dict(weights)
 
 
 def load(*, interactions: str, features: Mapping[str, str], similarity: str | None = None) -> Dataset:

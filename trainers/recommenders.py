@@ -67,6 +67,8 @@ class Recommender:
     def configure(self, values: Mapping[str, Any]) -> BaseModel | None:
         """The configuration with these values. Raises: UserError: an unknown name or a value out of range."""
         if self.config is None:
+            if values:
+                raise UserError(f"{self.name}: it has no parameters, found {sorted(values)}. Leave them out.")
             return None
         try:
             return self.config(**values)

@@ -6,6 +6,7 @@ from typing import Any
 import optuna
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from schemas.errors import UserError
 from schemas.training import CM3Config, ComparisonConfig, ComparisonRow, TuningConfig
@@ -99,6 +100,45 @@ def test_a_misspelt_parameter_is_refused_before_anything_is_trained(world: World
             on_run=lambda model, *_: trained.append(model),
         )
     assert not trained
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"overrides": {"bprr": SHORT}}, "bprr"),
+        ({"overrides": {"popularity": {"l2": 3.0}}}, "popularity: it has no parameters"),
+        ({"cm3": CM3.model_copy(update={"modality_weights": {"image": 1.0}})}, "share .* for each of"),
+    ],
+)
+def test_what_would_be_left_out_silently_is_refused(
+    world: World, tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    config = ComparisonConfig(models=("bpr", "cm3"), seeds=(0,), cm3=CM3, ablations=True).model_copy(update=changes)
+    with pytest.raises(UserError, match=reason):
+        compare.run(**world.inputs(), output=tmp_path, finished=tmp_path / "f", config=config)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"models": ("bpr", "bpr")},
+        {"seeds": (0, 0)},
+        {"overrides": {"bpr": {"seed": 1}}},
+        {"overrides": {"cm3": {"evaluation": {"cutoffs": (20,)}}}},
+        {"cm3": {"evaluation": {"cutoffs": (0, 20)}}},
+        {"cm3": {"evaluation": {"cold_bounds": (5, 1)}}},
+    ],
+)
+def test_a_comparison_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ComparisonConfig.model_validate(wrong)
+
+
+def test_a_feature_without_a_share_stands_alone_in_its_ablation(world: World, tmp_path: Path) -> None:
+    weighted = CM3.model_copy(update={"modality_weights": {"image": 1.0, "text": 0.0}})
+    config = ComparisonConfig(models=("cm3",), seeds=(0,), cm3=weighted, ablations=True)
+    rows = compare.run(**world.inputs(), output=tmp_path, finished=tmp_path / "f", config=config)  # type: ignore[arg-type]
+    assert "cm3 text alone" in {row.model for row in rows}
 
 
 def tuning(world: World, output: Path, trials: int, seen: list[int], **changes: Any) -> Any:

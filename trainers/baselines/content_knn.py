@@ -6,7 +6,7 @@ import torch
 
 from schemas.training import ContentKNNConfig
 from trainers.cm3.graphs import exact_neighbors
-from trainers.data import Dataset
+from trainers.data import Dataset, modality_shares
 from trainers.evaluation import Rows, Scorer
 
 
@@ -16,7 +16,7 @@ def content_knn(dataset: Dataset, config: ContentKNNConfig) -> Scorer:
     Likeness is the mean of the features' cosines by `modality_weights`, over the features that both items have.
     """
     neighbors = exact_neighbors(dataset.features, k=config.neighbors)
-    weights = config.modality_weights or dict.fromkeys(dataset.features, 1.0)
+    weights = modality_shares(config.modality_weights, dataset.features)
     cosine = np.stack([neighbors.cosine[name] for name in dataset.features])
     share = np.array([weights[name] for name in dataset.features])[:, None] * np.isfinite(cosine)
     total = share.sum(axis=0)

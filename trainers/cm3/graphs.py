@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from schemas.errors import UserError
-from trainers.data import Feature, Neighbors
+from trainers.data import Feature, Neighbors, modality_shares
 
 SOLVED = 1e-8
 """Residual, as a share of the right side's length, at which a system of `smooth_items` counts as solved."""
@@ -173,11 +172,7 @@ def item_item_adjacency(
     Raises: UserError: `weights` does not name exactly the features.
     """
     n = len(next(iter(features.values())).present) if features else 0
-    shares = dict(weights) if weights is not None else dict.fromkeys(features, 1.0)
-    if set(shares) != set(features) or not all(share >= 0 for share in shares.values()) or not sum(shares.values()):
-        raise UserError(
-            f"modality_weights: expected a share (≥ 0, not all 0) for each of {sorted(features)}, found {shares}"
-        )
+    shares = modality_shares(weights, features)
     mixed = sp.csr_matrix((n, n), dtype=np.float64)
     total = np.zeros(n)
     for name, feature in features.items():

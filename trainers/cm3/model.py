@@ -15,7 +15,7 @@ from trainers.cm3.graphs import Graph, propagate, smooth_items
 from trainers.cm3.losses import ContentSimilarity, alignment, calibrated_uniformity, uniformity
 from trainers.cm3.sphere import unit
 from trainers.cm3.subspace import principal_subspace
-from trainers.data import Dataset, Feature
+from trainers.data import Dataset, Feature, modality_shares
 from trainers.fit import Batch, EmbeddingModel, Embeddings, gather, matrix_precision
 
 
@@ -181,7 +181,7 @@ def frozen_content(
     `features` are their matrices, (items, width) each, the widths their own. An item that lacks a feature has the
     others alone, scaled to length 1; without any it has a zero row.
     """
-    weights = config.modality_weights or dict.fromkeys(dataset.features, 1.0)
+    weights = modality_shares(config.modality_weights, dataset.features)
     parts = [
         unit(torch.from_numpy(matrix)) * torch.from_numpy(feature.present)[:, None] * weights[feature.name] ** 0.5
         for matrix, feature in zip(features, dataset.features.values(), strict=True)
