@@ -7,12 +7,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.sources.base import EXAMPLES, MICROSECONDS_FROM, Quality
+from pipeline.sources.base import EXAMPLES, MICROSECONDS_FROM, MILLISECONDS_FROM, Quality
 
 Codes = NDArray[np.uint32]
 
-_MILLISECONDS_FROM = 10**11
-"""A time of at least this is not in seconds (that would be the year 5138) but in milliseconds (1973)."""
 _AS_DATES = (19_900_101, 20_991_231)
 """Numbers between these may be dates of 1990 to 2099; as seconds, they are times in August 1970."""
 _LATEST = 4_102_444_800_000
@@ -77,10 +75,10 @@ def _milliseconds(batch: pl.DataFrame, source: str, quality: Quality) -> pl.Seri
         return raw
     time = pl.col(raw.name)
     frame = raw.to_frame().select(
-        pl.when(time < _MILLISECONDS_FROM).then(time * 1000)
+        pl.when(time < MILLISECONDS_FROM).then(time * 1000)
         .when(time < MICROSECONDS_FROM).then(time)
         .otherwise(time // 1000).alias("ms"),
-        ((time >= _MILLISECONDS_FROM) & (time < MICROSECONDS_FROM)).alias("was_ms"),
+        ((time >= MILLISECONDS_FROM) & (time < MICROSECONDS_FROM)).alias("was_ms"),
     )  # fmt: skip
     were_ms = frame["was_ms"].arg_true()
     quality.add(source, "timestamp_in_milliseconds", "repaired", len(were_ms), examples(batch, were_ms))

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 STAGE_VERSION = 2
 SHARD = 1024
+LONGEST = 1e18
+"""Length of a vector that is not scaled to 1: products of two longer ones are beyond float32."""
 AMAZON_2014 = np.dtype([("id", "S10"), ("vector", "<f4", (4096,))])
 
 
@@ -112,6 +114,11 @@ def _aligned(item_ids: list[str], foreign: Foreign, config: VectorsConfig) -> pa
             "those items out of the file: an item without a vector is a null."
         )
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)  # squares of 1e25 are no float32
+    if not config.normalize and (long := np.flatnonzero(lengths > LONGEST)).size:
+        raise UserError(
+            f"{config.path}: the vector of {item_ids[long[0]]} has length {lengths[long[0]]:.3g}; its square is no "
+            "float32, in which models compute. Import with normalize, or scale the vectors."
+        )
     present &= lengths > 0
     hashes = [
         hashlib.sha256(row.tobytes()).hexdigest() if there else None

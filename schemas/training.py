@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 
 class _Frozen(BaseModel):
@@ -68,7 +68,7 @@ class TrainingConfig(_Frozen):
         default=20, ge=1, description="evaluations without a better validation metric before stopping"
     )
     evaluate_every: int = Field(default=1, ge=1, description="epochs between evaluations on validation")
-    seed: int = Field(default=0, ge=0, description="of parameters, batches, negatives and fusion draws")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of parameters, batches, negatives and fusion draws")
     score: Literal["dot", "cosine"] = Field(
         default="dot", description="user · item of the trained vectors, or of the same L2-normalised"
     )
@@ -255,7 +255,9 @@ class ComparisonConfig(_Frozen):
         description="names of the recommenders",
         min_length=1,
     )
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), description="one training for each", min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field(
+        default=(0, 1, 2, 3, 4), description="one training for each", min_length=1
+    )
     ablations: bool = Field(
         default=False, description="add CM3 without calibration, without fusion, with and without each feature"
     )

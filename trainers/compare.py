@@ -192,8 +192,11 @@ def _rows(results: dict[str, list[Outcome]], config: ComparisonConfig) -> Iterat
 
 
 def _p_value(ours: Floats, theirs: Floats) -> float | None:
-    """Two-sided paired t-test over users, each user's value the mean over the runs; 1 where no user differs."""
+    """Two-sided paired t-test over users, each user's value the mean over the runs; 1 where no user differs, None for
+    a single one."""
     if np.array_equal(ours, theirs):
         return 1.0
+    if len(ours) < 2:
+        return None
     value = float(stats.ttest_rel(ours, theirs).pvalue)
     return value if np.isfinite(value) else None

@@ -61,6 +61,8 @@ def run(
 
 def _check(found: Recommender, base: dict[str, Any], space: dict[str, Values]) -> None:
     for name, values in space.items():
+        if not values:
+            raise UserError(f"{found.name}: {name}: no value to try. Name some, or leave it out of the space.")
         for value in values:
             found.configure(base | {name: value})
 

@@ -7,9 +7,7 @@ from rich.table import Column, Table
 
 from flows.cli.options import Dataset, JsonOption, StoreOption, answer, json_object, log_to_terminal, opened
 from flows.parameters import validated
-from schemas.training import ComparisonConfig, ComparisonRow, TuningConfig, TuningResult
-
-COLUMNS = ("runs", "valid", "test NDCG@20", "p vs CM3", "seconds", "parameters")
+from schemas.training import ComparisonConfig, ComparisonRow, EvaluationConfig, TuningConfig, TuningResult
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,8 +41,9 @@ def compare(
         "models": tuple(models), "seeds": tuple(range(seeds)), "ablations": ablations, "cm3": cm3,
         "overrides": overrides,
     }  # fmt: skip
-    rows, path = research.compare(opened(store), dataset, validated(ComparisonConfig, fields))
-    answer(rows, as_json, _comparison(rows), path)
+    config = validated(ComparisonConfig, fields)
+    rows, path = research.compare(opened(store), dataset, config)
+    answer(rows, as_json, _comparison(rows, config.cm3.evaluation), path)
 
 
 def tune(
@@ -75,8 +74,10 @@ def tune(
     answer(found, as_json, _tuned(found))
 
 
-def _comparison(rows: list[ComparisonRow]) -> Table:
-    table = Table("model", *(Column(name, justify="right", no_wrap=True) for name in COLUMNS))
+def _comparison(rows: list[ComparisonRow], judged: EvaluationConfig) -> Table:
+    metric = f"{judged.selection_metric.upper()}@{judged.selection_k}"
+    columns = ("runs", "valid", f"test {metric}", "p vs CM3", "seconds", "parameters")
+    table = Table("model", *(Column(name, justify="right", no_wrap=True) for name in columns))
     for row in rows:
         p_value = "" if row.p_value is None else f"{row.p_value:.2g}"
         table.add_row(

@@ -104,6 +104,8 @@ def _users(store: Store, tables: Tables, config: ReportConfig) -> list[User]:
     held_out: set[str] = set()
     for batch in store.batches(tables["interactions"], ["user_id", "split"], 65536):
         held_out.update(batch.filter(pc.field("split") == "test")["user_id"].to_pylist())
+    if not held_out:  # a split of your own may hold out nothing
+        return []
     chosen = pick(sorted(held_out), config.users, config.seed)
     wanted = pc.field("user_id").isin(chosen)
     events: dict[str, list[dict[str, Any]]] = {user: [] for user in chosen}

@@ -10,6 +10,8 @@ import pyarrow as pa
 from pipeline.raw import RawFile
 from schemas.tables import QUALITY
 
+MILLISECONDS_FROM = 10**11
+"""A time of at least this is not in seconds (that would be the year 5138) but in milliseconds (1973)."""
 MICROSECONDS_FROM = 10**14
 """A time of at least this is in microseconds (1973; as milliseconds, the year 5138)."""
 EXAMPLES = 3

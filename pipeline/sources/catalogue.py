@@ -1,5 +1,6 @@
 """Your own catalogue: items and interactions in CSV, JSON Lines or Parquet, by a mapping of columns."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from pipeline.sources.records import as_text, nested
 from pipeline.store import READ_BYTES
 from schemas.errors import UserError
 from schemas.ingest import CatalogueSource, ItemColumns
+
+logger = logging.getLogger(__name__)
 
 ITEM_FIELDS = tuple(ItemColumns.model_fields)
 TEXTS = {"title": 0, "description": 0, "brand": 0, "image_url": 0, "categories": 1, "gallery_urls": 1}
@@ -58,8 +61,8 @@ class Catalogue:
         file, mapping = files["interactions"], self.config.interaction_columns
         present = field_names(file)
         named = chosen(mapping.model_dump(), present, file, ("user_id", "item_id"), "interaction_columns")
-        if mapping.split is None:
-            named.pop("split", None)
+        if mapping.split is None and named.pop("split", None) and "split" in present:
+            logger.warning("%s: its column `split` is not used; name it in `interaction_columns` to use it", file.name)
         columns = Columns(**named)
         match format_of(file):
             case "parquet":

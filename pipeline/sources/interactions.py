@@ -7,7 +7,7 @@ import polars as pl
 import polars.selectors as cs
 
 from pipeline.raw import RawFile
-from pipeline.sources.base import DATE_ORDER, MICROSECONDS_FROM, Quality
+from pipeline.sources.base import DATE_ORDER, MICROSECONDS_FROM, MILLISECONDS_FROM, Quality
 from schemas.errors import UserError
 
 DATE_FORMATS = 4
@@ -160,15 +160,15 @@ def _typed(frame: pl.DataFrame, name: str, file: RawFile, quality: Quality) -> p
 
 
 def _times(raw: pl.Series) -> pl.Series:
-    """Integers as they are, floats cut, dates as `_unmistakable` (UTC where no zone is given): `interactions.collect`
-    tells seconds, milliseconds and microseconds apart."""
+    """Integers as they are, floats as `_whole`, dates as `_unmistakable` (UTC where no zone is given):
+    `interactions.collect` tells seconds, milliseconds and microseconds apart."""
     if raw.dtype.is_temporal():
         return _unmistakable(raw.cast(pl.Datetime("us")))
-    typed = raw.cast(pl.Int64, strict=False)
+    typed = _whole(raw) if raw.dtype.is_float() else raw.cast(pl.Int64, strict=False)
     if raw.dtype != pl.String:
         return typed
     if (typed.is_null() & raw.is_not_null()).any():
-        typed = typed.fill_null(raw.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False))
+        typed = typed.fill_null(_whole(raw.cast(pl.Float64, strict=False)))
         raw = raw.str.replace(ORDERS["month first"], "${3}${2}${1}${4}")  # the order that polars knows
     for _ in range(DATE_FORMATS):  # each pass reads the format of the first one still unread
         unread = raw.set(typed.is_not_null(), None)
@@ -180,6 +180,15 @@ def _times(raw: pl.Series) -> pl.Series:
             break
         typed = typed.fill_null(dates)
     return typed
+
+
+def _whole(times: pl.Series) -> pl.Series:
+    """Seconds with a fraction as milliseconds: it may decide which of two choices was the later. Others are cut."""
+    milliseconds = (times.cast(pl.Float64) * 1000).round()
+    fine = (times < MILLISECONDS_FROM) & (milliseconds >= MILLISECONDS_FROM) & (times != times.floor())
+    return times.cast(pl.Int64, strict=False).zip_with(
+        ~fine.fill_null(False), milliseconds.cast(pl.Int64, strict=False)
+    )
 
 
 def _unmistakable(dates: pl.Series) -> pl.Series:

@@ -62,6 +62,12 @@ def test_lengths_are_no_float32(store: Store, tmp_path: Path, scale: float) -> N
     assert found["a"] == pytest.approx([0.6, 0.8])
 
 
+def test_vectors_too_long_to_multiply_are_refused_unless_they_are_scaled(store: Store, tmp_path: Path) -> None:
+    config = npy(tmp_path, ROWS * np.float32(1e30), "a\nb\nc").model_copy(update={"normalize": False})
+    with pytest.raises(UserError, match="the vector of a has length 5e"):
+        imported(store, config)
+
+
 def test_vectors_keep_their_length_where_asked(store: Store, tmp_path: Path) -> None:
     config = npy(tmp_path, ROWS.astype(np.float64), "a\nb\nc").model_copy(update={"normalize": False})
     assert imported(store, config) == {"a": [3, 4], "b": [0, 2], "c": [5, 12]}

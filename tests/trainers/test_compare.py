@@ -184,6 +184,11 @@ def test_a_search_looks_at_test_once(world: World, tmp_path: Path, monkeypatch: 
     assert looks[-1] == "test"
 
 
+def test_a_grid_without_values_is_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="regularization: no value to try"):
+        tuning(world, tmp_path, 1, [], space={"regularization": ()})
+
+
 def test_a_grid_of_a_parameter_that_is_not_there_is_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gama"):
         tuning(world, tmp_path, 1, [], space={"gama": (1,)})

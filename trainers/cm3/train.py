@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -83,6 +84,9 @@ def build(dataset: Dataset, config: CM3Config) -> CM3:
     if neighbors is None:
         logger.info("no similarity table given: computing each modality's %d nearest neighbours", config.neighbors)
         neighbors = exact_neighbors(dataset.features, k=config.neighbors - 1)
+    elif (most := np.bincount(neighbors.item, minlength=1).max()) < min(config.neighbors, len(dataset.items)) - 1:
+        logger.warning("the similarity table has at most %d neighbours an item, neighbors=%d; raise its k to use more",
+                       most, config.neighbors)  # fmt: skip
     user_item = user_item_adjacency(dataset.matrix("train"))
     item_item = item_item_adjacency(neighbors, dataset.features, k=config.neighbors, weights=config.modality_weights)
     with torch.random.fork_rng(devices=[]):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import pipeline.report
@@ -213,6 +214,17 @@ def test_users_lists_are_theirs_and_hits_are_marked(hostile_run: Run, page: Page
         later = {e["item_id"] for e in events if e["user_id"] == user and e["split"] == "test"}
         hits += len(later & {r["item_id"] for r in lists if r["user_id"] == user and r["rank"] <= 10})
     assert page.text.count("✓ chosen") == hits
+
+
+def test_a_split_that_holds_out_nothing_has_no_users_to_show(store: Store) -> None:
+    run = publish(store, items=40, users=20)
+    interactions = store.read(run["interactions"])
+    trained = interactions.filter(pc.field("split") == "train")
+    lineage = Lineage(dataset="demo", table="interactions", stage="interactions", stage_version=1, config={"own": True})
+    with store.writer(trained.schema, lineage) as writer:
+        writer.write(trained)
+    assert writer.version is not None
+    assert select(store, run | {"interactions": writer.version}, ReportConfig(thumbnail=64)).users == []
 
 
 def test_a_users_story_is_history_first_recommendations_and_what_was_held_out(hostile_run: Run) -> None:

@@ -13,6 +13,7 @@ from pipeline.report import charts, wording
 from pipeline.report.pictures import Thumbnails
 from pipeline.report.sections import host
 from pipeline.report.selection import _colours
+from pipeline.report.spaces import project
 from pipeline.store import Store
 from schemas import tables as contract
 from schemas.lineage import Lineage, TableVersion
@@ -92,6 +93,13 @@ def test_many_categories_share_a_last_colour() -> None:
     assert len(legend) == 8
     assert legend[-1] == "other"
     assert max(places) == 7
+
+
+def test_vectors_of_one_number_have_a_map() -> None:
+    points = project(np.linspace(-1, 1, 12, dtype=np.float32)[:, None], seed=0)
+    assert points.shape == (12, 2)
+    assert points.min() >= 0
+    assert points.max() <= 1000
 
 
 def test_charts_take_the_pages_colours_and_draw_untrusted_names_as_text() -> None:

@@ -337,6 +337,13 @@ def test_dates_as_ratings_are_refused_by_name(tmp_path) -> None:
         read(CatalogueSource(raw=raw, interactions="i.parquet"), tmp_path / "cache")
 
 
+def test_a_split_that_no_mapping_names_is_said_to_be_unused(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
+    raw = write(tmp_path, {"items.jsonl": '{"item_id": 7}\n', "i.csv": "user_id,item_id,split\nu,7,test\n"})
+    source = CatalogueSource(raw=raw, interactions="i.csv")
+    assert "split" not in read(source, tmp_path / "cache")[1].columns
+    assert "`split` is not used" in caplog.text
+
+
 def test_a_published_split_of_floats_is_understood_and_an_unknown_one_named(tmp_path) -> None:
     raw = write(tmp_path, {"items.jsonl": '{"item_id": 7}\n'})
     mapping = InteractionColumns(split="part")

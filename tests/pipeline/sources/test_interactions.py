@@ -34,7 +34,7 @@ def test_mixed_formats_of_time_are_each_read(raw_file) -> None:
     quality = Quality()
     found = typed(raw_file, [("u", "i", None, time) for time in times], quality)
     micro, day = 1714979289_000_000, 1714953600_000_000
-    assert found["timestamp"].to_list() == [1714979289, 1714979289, micro, day, micro, None, None]
+    assert found["timestamp"].to_list() == [1714979289, 1714979289_700, micro, day, micro, None, None]
     assert quality.table().to_pylist() == [
         {"source": "x.csv", "rule": "timestamp_unreadable", "action": "repaired", "count": 1, "examples": ["soon"]}
     ]
