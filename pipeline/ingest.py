@@ -63,10 +63,11 @@ def run(*, store: Store, dataset: str, source: SourceConfig, config: IngestConfi
         UserError: files are missing, damaged or of another format; or nothing is left after the filters.
     """
     opened = open_source(source, store.scratch("raw"))
-    if config.split == "published" and not opened.has_split:
-        raise UserError("ingest.split: published, but the source has no split. Use per_user or map a split column.")
     opened.check()
     files = opened.fetch()
+    if config.split == "published" and not opened.has_split:
+        raise UserError("ingest.split: published, but the source has no split. Use per_user or map a split column.")
+    opened.has_split &= config.split in ("auto", "published")
     dataset = dataset or source.dataset
     lineages = _lineages(dataset, source, config, opened, files)
     found = [version for lineage in lineages.values() if (version := store.find(lineage))]

@@ -74,7 +74,7 @@ class Source(Protocol):
     """Whether picture addresses may be relative to where the files lie."""
 
     has_split: bool
-    """Whether interactions come with a published split."""
+    """Whether interactions come with a published split, known once they are fetched; False leaves it unread."""
 
     def check(self) -> None:
         """Make sure that every file exists, before any work.

@@ -1,6 +1,5 @@
 """Your own catalogue: items and interactions in CSV, JSON Lines or Parquet, by a mapping of columns."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from pipeline.store import READ_BYTES
 from schemas.errors import UserError
 from schemas.ingest import CatalogueSource, ItemColumns
 
-logger = logging.getLogger(__name__)
-
 ITEM_FIELDS = tuple(ItemColumns.model_fields)
 TEXTS = {"title": 0, "description": 0, "brand": 0, "image_url": 0, "categories": 1, "gallery_urls": 1}
 """Field → 0: one text, 1: a list of them; a deeper list or an object in their place is counted and taken for none."""
@@ -40,7 +37,7 @@ class Catalogue:
     def __init__(self, config: CatalogueSource, cache: Path) -> None:
         self.config = config
         self.raw = Raw(config.raw, cache)
-        self.has_split = config.interaction_columns.split is not None
+        self.has_split = False
 
     @property
     def image_base(self) -> str | None:
@@ -54,15 +51,17 @@ class Catalogue:
 
     def fetch(self) -> dict[str, RawFile]:
         """The roles `items` and `interactions`."""
-        return {role: self.raw.fetch(getattr(self.config, role)) for role in ("items", "interactions")}
+        files = {role: self.raw.fetch(getattr(self.config, role)) for role in ("items", "interactions")}
+        self.has_split = bool(self.config.interaction_columns.split) or "split" in field_names(files["interactions"])
+        return files
 
     def interactions(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
         """The interactions file by its mapping."""
         file, mapping = files["interactions"], self.config.interaction_columns
         present = field_names(file)
         named = chosen(mapping.model_dump(), present, file, ("user_id", "item_id"), "interaction_columns")
-        if mapping.split is None and named.pop("split", None) and "split" in present:
-            logger.warning("%s: its column `split` is not used; name it in `interaction_columns` to use it", file.name)
+        if not self.has_split:
+            named.pop("split", None)
         columns = Columns(**named)
         match format_of(file):
             case "parquet":

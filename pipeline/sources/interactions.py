@@ -73,7 +73,8 @@ def raw_interactions(
     if kept == 0 and quality.count("split_unknown"):
         raise UserError(
             f"{file.name}: none of {rows:,} rows has a split we know in {columns.split}; expected train, valid or "
-            "test, or 0, 1 or 2. Name another column in the source's mapping, or mend the file."
+            "test, or 0, 1 or 2. Name another column in the source's mapping, mend the file, or choose an ingest.split "
+            "that leaves the column alone: per_user, leave_one_out or global_time."
         )
     if kept == 0:
         raise UserError(

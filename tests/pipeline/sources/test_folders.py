@@ -13,14 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import ingest
 from pipeline.items import price
 from pipeline.raw import RawFile
 from pipeline.sources import catalogue, open_source
 from pipeline.sources.base import Quality
 from pipeline.sources.mmrec import MMRec
+from pipeline.store import Store
 from schemas.errors import UserError
 from schemas.ingest import (
     CatalogueSource,
+    IngestConfig,
     InteractionColumns,
     ItemColumns,
     MicroLensSource,
@@ -337,11 +340,28 @@ def test_dates_as_ratings_are_refused_by_name(tmp_path) -> None:
         read(CatalogueSource(raw=raw, interactions="i.parquet"), tmp_path / "cache")
 
 
-def test_a_split_that_no_mapping_names_is_said_to_be_unused(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
-    raw = write(tmp_path, {"items.jsonl": '{"item_id": 7}\n', "i.csv": "user_id,item_id,split\nu,7,test\n"})
-    source = CatalogueSource(raw=raw, interactions="i.csv")
-    assert "split" not in read(source, tmp_path / "cache")[1].columns
-    assert "`split` is not used" in caplog.text
+def test_a_split_called_so_needs_no_mapping_and_is_left_alone_where_another_is_asked_for(tmp_path) -> None:
+    lines = [
+        f"u{user},{item},{part}" for user in range(9) for item, part in enumerate(["train"] * 7 + ["test", "valid"])
+    ]
+    raw = write(tmp_path, {
+        "items.jsonl": "\n".join(f'{{"item_id": "{item}"}}' for item in range(9)),
+        "own.csv": "\n".join(["user_id,item_id,split", *lines]),
+        "other.csv": "\n".join(["user_id,item_id,split", *lines]).replace(",t", ",of t").replace("valid", "north"),
+    })  # fmt: skip
+    store = Store(tmp_path / "store")
+
+    def ingested(file: str, **config: Any) -> dict[str, str]:
+        source = CatalogueSource(raw=raw, interactions=file)
+        found = ingest.run(store=store, dataset="x", source=source, config=IngestConfig(core_k=1, **config))
+        rows = store.read(found.interactions).to_pylist()
+        return {f"{row['user_id']},{row['item_id']},{row['split']}": row["split"] for row in rows}
+
+    assert ingested("own.csv").keys() == set(lines)
+    assert ingested("own.csv", split="published").keys() == set(lines)
+    assert len(ingested("other.csv", split="per_user")) == len(lines)
+    with pytest.raises(UserError, match="none of 81 rows has a split we know"):
+        ingested("other.csv", split="published")
 
 
 def test_a_published_split_of_floats_is_understood_and_an_unknown_one_named(tmp_path) -> None:
