@@ -79,9 +79,8 @@ def zombies() -> AutomationCore:
 
 def alerts(block: UUID) -> AutomationCore:
     """Runs that failed or crashed call the webhook with the run's name and a link."""
-    payload = (
-        '{"text": "{{ flow.name }} run {{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}"}'
-    )
+    said = "flow.name ~ ' run ' ~ flow_run.name ~ ' is ' ~ flow_run.state.name ~ ': ' ~ (flow_run.state.message or '')"
+    payload = '{"text": {{ (' + said + ") | truncate(1000, true) | tojson }}}"  # a message has quotes and line breaks
     return automation(
         ALERTED,
         EventTrigger(
