@@ -208,7 +208,9 @@ def _tagged(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 def _crown(client: MlflowClient, dataset: str, number: int) -> None:
     """Set the alias and remember it, for `rollback`."""
-    history = [*_champions(client, dataset), number]
+    history = _champions(client, dataset)
+    if history[-1:] != [number]:  # else `rollback` would give it back to itself
+        history = [*history, number]
     if client.get_registered_model(dataset).aliases.get("challenger") == str(number):
         client.delete_registered_model_alias(dataset, "challenger")
     client.set_registered_model_alias(dataset, "champion", str(number))

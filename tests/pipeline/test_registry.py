@@ -127,6 +127,7 @@ def test_promote_and_rollback_move_the_alias_and_back(tmp_path: Path) -> None:
     first = register(store, trained(store, seed=0, ndcg=0.3))
     second = register(store, trained(store, seed=1, ndcg=0.2))
     assert registry.promote(store, "shop", "challenger").number == second.number
+    assert registry.promote(store, "shop", "champion").number == second.number  # once more changes nothing
     assert [v.alias for v in registry.versions(store, "shop")] == ["", "champion"]
     assert registry.rollback(store, "shop").number == first.number
     assert registry.resolve(store, "shop/embeddings/items@champion").version == first.tables["embeddings/items"]
