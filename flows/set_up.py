@@ -55,7 +55,11 @@ def set_up_queues(client: SyncPrefectClient) -> None:
 
 
 def zombies() -> AutomationCore:
-    """Runs that have fallen silent become Crashed."""
+    """Runs that have fallen silent become Crashed.
+
+    Never by force: where a heartbeat and the run's end come at once, the server may take them in the other order, and
+    only Prefect's own rule then keeps the state of a run that has ended.
+    """
     ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
     return automation(
         "Silent runs have crashed",
@@ -72,7 +76,6 @@ def zombies() -> AutomationCore:
             state=StateType.CRASHED,
             name="Crashed",
             message=f"No heartbeat for {SILENT_SECONDS:.0f} s: its process is gone. Retry it: finished work is kept.",
-            force=True,
         ),
     )
 

@@ -5,7 +5,9 @@ import shutil
 import time
 
 from pipeline import registry
+from pipeline.registry import EMBEDDINGS
 from pipeline.store import Store
+from schemas.errors import UserError
 from schemas.lineage import TableVersion
 from schemas.registry import RegistryConfig
 
@@ -21,10 +23,18 @@ def unneeded(store: Store, dataset: str, keep: int, config: RegistryConfig | Non
 
     Raises:
         ValueError: `keep` is below 1.
+        UserError: the registry knows none of the embeddings that are here, so it cannot be this store's.
     """
     if keep < 1:
         raise ValueError(f"keep={keep} must be at least 1")
     registered = registry.versions(store, dataset, config)
+    tables = store.tables(dataset)
+    trained = {version.version for version in store.versions(dataset, EMBEDDINGS)} if EMBEDDINGS in tables else set()
+    if trained and trained.isdisjoint(entry.tables[EMBEDDINGS] for entry in registered):
+        raise UserError(
+            f"{dataset} has {len(trained)} versions of {EMBEDDINGS} in {store}, but the registry knows none of them: "
+            "nothing tells which are in use. Is MLFLOW_TRACKING_URI the registry of this store?"
+        )
     held = {
         (table, version)
         for entry in registered
@@ -32,7 +42,7 @@ def unneeded(store: Store, dataset: str, keep: int, config: RegistryConfig | Non
         for table, version in entry.tables.items()
     }
     candidates: list[TableVersion] = []
-    for table in store.tables(dataset):
+    for table in tables:
         held.add((table, store.latest(dataset, table).version))
         candidates.extend(store.versions(dataset, table)[:-keep])
     return [version for version in candidates if (version.table, version.version) not in held]

@@ -10,7 +10,7 @@ from uuid import uuid4
 import prefect
 import pytest
 import yaml
-from prefect.events.actions import CallWebhook
+from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.server.utilities.user_templates import render_user_template_sync
 
 from flows import set_up
@@ -69,6 +69,18 @@ def test_the_server_holds_what_the_file_and_the_set_up_say(stack: Stack) -> None
     assert all(queues[name]["concurrency_limit"] == 1 for name in CATALOGUES)
     active = [s for entry in deployed for s in entry["schedules"] if s["active"]]
     assert [s["schedule"]["timezone"] for s in active] == ["Europe/Berlin"]
+
+
+@pytest.mark.parametrize(("state", "answer"), [("COMPLETED", "ABORT"), ("FAILED", "ABORT"), ("RUNNING", "ACCEPT")])
+def test_silence_ends_a_run_but_not_one_that_has_ended(stack: Stack, state: str, answer: str) -> None:
+    """A heartbeat at a run's very end may be counted after it; that must not cost the run its state."""
+    action = set_up.zombies().actions[0]
+    assert isinstance(action, ChangeFlowRunState)
+    flow = stack.api("/flows/", {"name": "silent"})["id"]
+    run = stack.api("/flow_runs/", {"flow_id": flow, "state": {"type": state}})["id"]
+    crashed = {"type": action.state, "name": action.name, "message": action.message}
+    assert stack.api(f"/flow_runs/{run}/set_state", {"state": crashed, "force": action.force})["status"] == answer
+    stack.api(f"/flow_runs/{run}", method="DELETE")
 
 
 def test_setting_up_again_changes_nothing(stack: Stack) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline import garbage, registry
 from pipeline.store import Store
+from schemas.errors import UserError
 from tests.pipeline.test_registry import register, trained
 
 
@@ -42,3 +43,11 @@ def test_looking_removes_nothing(aged: Store) -> None:
 def test_keeping_none_is_refused(aged: Store) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         garbage.unneeded(aged, "shop", keep=0)
+
+
+def test_a_registry_that_is_not_this_stores_is_refused(
+    aged: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/another.db")
+    with pytest.raises(UserError, match="the registry knows none of them"):
+        garbage.unneeded(aged, "shop", keep=1)
