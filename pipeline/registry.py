@@ -8,7 +8,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,10 +19,11 @@ import pyarrow.compute as pc
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import promotion
 from pipeline.store import Store, explained, parse_reference
-from schemas.errors import UserError
+from schemas.errors import StoreError, UserError
 from schemas.lineage import TableVersion, canonical_json
 from schemas.registry import Measured, Registered, RegistryConfig
 
@@ -33,6 +35,8 @@ BATCH = 900
 _TABLE_TAG = "table."
 _COVERAGE_TAG = "coverage."
 _HISTORY_TAG = "champions"
+_PENDING_TAG = "alias"
+"""Of a version that has not yet the alias it was judged to get."""
 
 
 def run(
@@ -55,31 +59,32 @@ def run(
     Returns:
         The registered version; marked `reused`, and nothing written, where this one was registered before.
     """
-    embeddings = tables[EMBEDDINGS]
-    client = connect(store, config)
-    known = {version.tables[EMBEDDINGS]: version for version in _versions(client, embeddings.dataset)}
-    if embeddings.version in known:
-        return known[embeddings.version].model_copy(update={"reused": True})
-    metrics = store.read(tables["metrics"])
-    measured = _measure(store, tables, metrics, model)
-    run_id = _log_run(client, store, tables, parameters, metrics, artifacts or {}, model)
-    champion = next((v for v in _versions(client, embeddings.dataset) if v.alias == "champion"), None)
-    alias, reason = promotion.choose(measured, champion, config)
-    _ensure_model(client, embeddings.dataset)
-    created = client.create_model_version(
-        embeddings.dataset,
-        source=embeddings.path,
-        run_id=run_id,
-        tags={_TABLE_TAG + name: version.version for name, version in tables.items()}
-        | _tags(measured)
-        | {"reason": reason, "key": embeddings.key},
-    )
-    if alias == "champion":
-        _crown(client, embeddings.dataset, int(created.version))
-    else:
-        client.set_registered_model_alias(embeddings.dataset, alias, created.version)
-    logger.info("registered %s version %s as %s: %s", embeddings.dataset, created.version, alias, reason)
-    return next(v for v in _versions(client, embeddings.dataset) if v.number == int(created.version))
+    with _asked(store, config) as client:
+        embeddings = tables[EMBEDDINGS]
+        known = {version.tables[EMBEDDINGS]: version for version in _versions(client, embeddings.dataset)}
+        if embeddings.version in known:
+            number = known[embeddings.version].number
+            if number == max(version.number for version in known.values()):
+                _finish(client, embeddings.dataset, number)
+            again = find(_versions(client, embeddings.dataset), embeddings.dataset, str(number))
+            return again.model_copy(update={"reused": True})
+        metrics = store.read(tables["metrics"])
+        measured = _measure(store, tables, metrics, model)
+        run_id = _log_run(client, store, tables, parameters, metrics, artifacts or {}, model)
+        champion = next((v for v in _versions(client, embeddings.dataset) if v.alias == "champion"), None)
+        alias, reason = promotion.choose(measured, champion, config)
+        _ensure_model(client, embeddings.dataset)
+        created = client.create_model_version(
+            embeddings.dataset,
+            source=embeddings.path,
+            run_id=run_id,
+            tags={_TABLE_TAG + name: version.version for name, version in tables.items()}
+            | _tags(measured)
+            | {"reason": reason, "key": embeddings.key, _PENDING_TAG: alias},
+        )
+        _give_alias(client, embeddings.dataset, int(created.version), alias)
+        logger.info("registered %s version %s as %s: %s", embeddings.dataset, created.version, alias, reason)
+        return next(v for v in _versions(client, embeddings.dataset) if v.number == int(created.version))
 
 
 def connect(store: Store, config: RegistryConfig | None = None) -> MlflowClient:
@@ -89,6 +94,7 @@ def connect(store: Store, config: RegistryConfig | None = None) -> MlflowClient:
         UserError: the store is remote and no tracking server is named.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 7 say nothing for four minutes; flows try again
     for talkative in ("alembic", "mlflow.store.db.utils"):  # they log every migration of a new database
         logging.getLogger(talkative).setLevel(logging.WARNING)
     uri = (config.tracking if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
@@ -98,16 +104,50 @@ def connect(store: Store, config: RegistryConfig | None = None) -> MlflowClient:
                 f"The store {store} is remote, so the registry needs a server: set MLFLOW_TRACKING_URI to an MLflow "
                 "server (docker-compose.yml starts one), or to sqlite:///some/file.db."
             )
-        folder = Path(store.root) / "_mlflow"
+        database = Path(store.root) / "_mlflow" / "mlflow.db"
         with explained("the registry", store):
-            folder.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{folder}/mlflow.db"
+            database.parent.mkdir(parents=True, exist_ok=True)
+        if not database.exists():
+            _create(database)
+        uri = f"sqlite:///{database}"
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _create(database: Path) -> None:
+    """The database under another name first: MLflow cannot go on with one whose tables a killed run half made."""
+    draft = database.with_name(f".{os.getpid()}.db")
+    try:
+        draft.unlink(missing_ok=True)
+        uri = f"sqlite:///{draft}"
+        MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
+        database.hardlink_to(draft)
+    except FileExistsError:
+        pass  # another process was first
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _asked(store: Store, config: RegistryConfig | None) -> Iterator[MlflowClient]:
+    """The registry's client; what its server or database fails at becomes one line.
+
+    Raises:
+        StoreError: it cannot be reached or read.
+    """
+    try:
+        yield connect(store, config)
+    except (MlflowException, SQLAlchemyError) as error:
+        said = re.sub(r"//[^/@\s]*@", "//", str(error).splitlines()[0])[:300]  # an address may hold a password
+        raise StoreError(
+            f"The registry of {store} failed: {said}. Is MLFLOW_TRACKING_URI right and its server there (without one: "
+            "is _mlflow/mlflow.db in the store whole, is the disk full)? Then run again: finished work is kept."
+        ) from error
 
 
 def versions(store: Store, dataset: str, config: RegistryConfig | None = None) -> list[Registered]:
     """Every registered version of a data set, oldest first, each with the alias it holds now ("" for none)."""
-    return _versions(connect(store, config), dataset)
+    with _asked(store, config) as client:
+        return _versions(client, dataset)
 
 
 def promote(store: Store, dataset: str, at: str, config: RegistryConfig | None = None) -> Registered:
@@ -116,13 +156,13 @@ def promote(store: Store, dataset: str, at: str, config: RegistryConfig | None =
     Raises:
         UserError: there is no such version, or one of its files was changed or lost.
     """
-    client = connect(store, config)
-    chosen = find(_versions(client, dataset), dataset, at)
-    for table in (EMBEDDINGS, "embeddings/users"):
-        if table in chosen.tables:
-            store.verify(store.get(dataset, table, chosen.tables[table]))
-    _crown(client, dataset, chosen.number)
-    return find(_versions(client, dataset), dataset, str(chosen.number))
+    with _asked(store, config) as client:
+        chosen = find(_versions(client, dataset), dataset, at)
+        for table in (EMBEDDINGS, "embeddings/users"):
+            if table in chosen.tables:
+                store.verify(store.get(dataset, table, chosen.tables[table]))
+        _crown(client, dataset, chosen.number)
+        return find(_versions(client, dataset), dataset, str(chosen.number))
 
 
 def rollback(store: Store, dataset: str, config: RegistryConfig | None = None) -> Registered:
@@ -131,15 +171,15 @@ def rollback(store: Store, dataset: str, config: RegistryConfig | None = None) -
     Raises:
         UserError: no other version was champion before.
     """
-    client = connect(store, config)
-    history = _champions(client, dataset)
-    if len(history) < 2:
-        raise UserError(
-            f"{dataset} has had no champion before the present one; `cm3 versions {dataset}` lists them all."
-        )
-    previous = promote(store, dataset, str(history[-2]), config)
-    client.set_registered_model_tag(dataset, _HISTORY_TAG, canonical_json(history[:-1]))
-    return previous
+    with _asked(store, config) as client:
+        history = _champions(client, dataset)
+        if len(history) < 2:
+            raise UserError(
+                f"{dataset} has had no champion before the present one; `cm3 versions {dataset}` lists them all."
+            )
+        previous = promote(store, dataset, str(history[-2]), config)
+        client.set_registered_model_tag(dataset, _HISTORY_TAG, canonical_json(history[:-1]))
+        return previous
 
 
 def resolve(store: Store, reference: str, config: RegistryConfig | None = None) -> TableVersion:
@@ -206,15 +246,29 @@ def _tagged(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
     return {name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)}
 
 
+def _give_alias(client: MlflowClient, dataset: str, number: int, alias: str) -> None:
+    """Give a new version its alias."""
+    if alias == "champion":
+        _crown(client, dataset, number)
+    else:
+        client.set_registered_model_alias(dataset, alias, str(number))
+    client.delete_model_version_tag(dataset, str(number), _PENDING_TAG)
+
+
+def _finish(client: MlflowClient, dataset: str, number: int) -> None:
+    """The alias of a version whose run was killed before it had one."""
+    if alias := client.get_model_version(dataset, str(number)).tags.get(_PENDING_TAG):
+        _give_alias(client, dataset, number, alias)
+
+
 def _crown(client: MlflowClient, dataset: str, number: int) -> None:
-    """Set the alias and remember it, for `rollback`."""
+    """Remember it for `rollback`, and set the alias."""
     history = _champions(client, dataset)
     if history[-1:] != [number]:  # else `rollback` would give it back to itself
-        history = [*history, number]
+        client.set_registered_model_tag(dataset, _HISTORY_TAG, canonical_json([*history, number]))
     if client.get_registered_model(dataset).aliases.get("challenger") == str(number):
         client.delete_registered_model_alias(dataset, "challenger")
     client.set_registered_model_alias(dataset, "champion", str(number))
-    client.set_registered_model_tag(dataset, _HISTORY_TAG, canonical_json(history))
 
 
 def _champions(client: MlflowClient, dataset: str) -> list[int]:
@@ -222,6 +276,8 @@ def _champions(client: MlflowClient, dataset: str) -> list[int]:
     try:
         tags = client.get_registered_model(dataset).tags
     except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         raise UserError(f"{dataset} has no registered version yet.") from error
     return [int(number) for number in json.loads(tags.get(_HISTORY_TAG, "[]"))]
 

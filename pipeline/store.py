@@ -161,8 +161,13 @@ class Store:
                 )
 
     def put(self, path: str, data: bytes) -> None:
-        """Write one small object at `path` (relative to the store) atomically."""
-        write_atomically(self.fs, f"{self.root}/{path}", data)
+        """Write one small object at `path` (relative to the store) atomically.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        with explained(path, self):
+            write_atomically(self.fs, f"{self.root}/{path}", data)
 
     def scratch(self, name: str) -> Path:
         """A local folder for downloads and checkpoints that outlive a crash; inside the store where that is local.

@@ -1,13 +1,15 @@
 """The registry: a real MLflow on SQLite, one registered model a data set, aliases that resolve to Parquet."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from mlflow import MlflowClient
 
 from pipeline import registry
 from pipeline.store import Store
-from schemas.errors import UserError
+from schemas.errors import StoreError, UserError
 from schemas.lineage import Lineage, TableVersion
 from schemas.registry import Registered, RegistryConfig
 from schemas.tables import EPOCHS, INTERACTIONS, METRICS, features, item_embeddings
@@ -133,6 +135,57 @@ def test_promote_and_rollback_move_the_alias_and_back(tmp_path: Path) -> None:
     assert registry.resolve(store, "shop/embeddings/items@champion").version == first.tables["embeddings/items"]
     with pytest.raises(UserError, match="no champion before"):
         registry.rollback(store, "shop")
+
+
+@pytest.mark.parametrize("call", ["create_model_version", "set_registered_model_tag", "set_registered_model_alias"])
+def test_a_run_killed_while_it_registers_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    store = Store(tmp_path)
+    tables = trained(store, seed=0, ndcg=0.3)
+    whole = getattr(MlflowClient, call)
+
+    def killed(*arguments: Any, **named: Any) -> None:
+        whole(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, call, killed)
+        with pytest.raises(KeyboardInterrupt):
+            register(store, tables)
+    assert register(store, tables).alias == "champion"
+    second = register(store, trained(store, seed=1, ndcg=0.4))
+    assert second.alias == "champion"
+    assert registry.rollback(store, "shop").number == 1
+    assert register(store, trained(store, seed=1, ndcg=0.4)).alias == ""  # what was rolled back stays so
+
+
+def test_a_database_half_made_by_a_killed_run_is_never_the_registrys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "search_registered_models", killed)
+        with pytest.raises(KeyboardInterrupt):
+            registry.versions(store, "shop")
+    assert list((tmp_path / "_mlflow").iterdir()) == []
+    assert registry.versions(store, "shop") == []
+
+
+def test_a_registry_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "_mlflow").mkdir()
+    (tmp_path / "_mlflow" / "mlflow.db").write_bytes(b"no database" * 100)
+    with pytest.raises(StoreError, match=r"The registry of .* failed: .*not a database"):
+        registry.versions(Store(tmp_path), "shop")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(StoreError, match="Is MLFLOW_TRACKING_URI right") as caught:
+        registry.versions(Store(tmp_path), "shop")
+    assert "secret" not in str(caught.value)
 
 
 def test_a_damaged_version_is_not_promoted(tmp_path: Path) -> None:
