@@ -34,7 +34,8 @@ def explain(error: ValidationError, what: str, model: type[BaseModel] | None = N
         if problem["type"] == "extra_forbidden":
             lines.append(f"{field}: there is no such parameter{_nearest(model, problem['loc'])}")
             continue
-        given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
+        whole = problem["type"] == "value_error" and isinstance(problem["input"], dict)  # the message says which part
+        given = "" if whole or problem["type"] == "missing" else f" (given: {problem['input']!r})"
         lines.append(f"{field}: {_PLAIN.get(problem['type'], problem['msg'].removeprefix('Value error, '))}{given}")
     return UserError(f"{what} refused before any work:\n" + "\n".join(f"  {line}" for line in lines))
 

@@ -7,9 +7,9 @@ import pytest
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.parameters import flat
+from flows.parameters import flat, validated
 from schemas.errors import UserError
-from schemas.run import AmazonParameters, DemoParameters
+from schemas.run import AmazonParameters, CatalogueParameters, DemoParameters
 
 
 class Parameters(BaseModel):
@@ -61,6 +61,13 @@ def test_every_wrong_field_is_reported_at_once() -> None:
 def test_a_feature_without_an_encoder_is_refused_with_the_ones_there_are() -> None:
     with pytest.raises(ValueError, match="no encoder for smell; allowed: sentence, clip, vision, caption"):
         DemoParameters(features=("sentence", "smell"))
+
+
+def test_parameters_that_do_not_fit_each_other_are_named_without_all_the_others() -> None:
+    with pytest.raises(UserError) as caught:
+        validated(CatalogueParameters, {"raw": "https://user:secret@shop.example", "features": ("smell",)})
+    assert "no encoder for smell" in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_the_release_is_a_number_on_the_command_line() -> None:
