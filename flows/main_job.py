@@ -45,6 +45,7 @@ def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
         UserError: anything the user can mend; what was published before stays readable, finished work is kept.
     """
     store = Store(parameters.store)
+    registry.check(store, parameters.registry)
     record = Recorder(store, call)
     dataset = catalogues.dataset(parameters)
     with (

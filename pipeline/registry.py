@@ -83,27 +83,48 @@ def run(
             | {"reason": reason, "key": embeddings.key, _PENDING_TAG: alias},
         )
         _give_alias(client, embeddings.dataset, int(created.version), alias)
-        logger.info("registered %s version %s as %s: %s", embeddings.dataset, created.version, alias, reason)
+        level = logging.INFO if alias == "champion" else logging.WARNING
+        logger.log(level, "registered %s version %s as %s: %s", embeddings.dataset, created.version, alias, reason)
         return next(v for v in _versions(client, embeddings.dataset) if v.number == int(created.version))
+
+
+def check(store: Store, config: RegistryConfig | None = None) -> None:
+    """Refuse a store that has no registry, before any work.
+
+    Raises:
+        UserError: the store is remote, or in a folder that no address can name, and no tracking server is named.
+    """
+    if _named(config):
+        return
+    if not store.is_local:
+        raise UserError(
+            f"The store {store} is remote, so the registry needs a server: set MLFLOW_TRACKING_URI to an MLflow "
+            "server (docker-compose.yml starts one), or to sqlite:///some/file.db."
+        )
+    if set(store.root) & set("?%"):
+        raise UserError(
+            f"The store {store}: MLflow cannot keep the registry in a folder with ? or % in its name. Choose another "
+            "folder, or set MLFLOW_TRACKING_URI."
+        )
+
+
+def _named(config: RegistryConfig | None) -> str | None:
+    return (config.tracking if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
 
 
 def connect(store: Store, config: RegistryConfig | None = None) -> MlflowClient:
     """A client of the registry that belongs to this store.
 
     Raises:
-        UserError: the store is remote and no tracking server is named.
+        UserError: as `check`.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 7 say nothing for four minutes; flows try again
     for talkative in ("alembic", "mlflow.store.db.utils"):  # they log every migration of a new database
         logging.getLogger(talkative).setLevel(logging.WARNING)
-    uri = (config.tracking if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
+    check(store, config)
+    uri = _named(config)
     if uri is None:
-        if not store.is_local:
-            raise UserError(
-                f"The store {store} is remote, so the registry needs a server: set MLFLOW_TRACKING_URI to an MLflow "
-                "server (docker-compose.yml starts one), or to sqlite:///some/file.db."
-            )
         database = Path(store.root) / "_mlflow" / "mlflow.db"
         with explained("the registry", store):
             database.parent.mkdir(parents=True, exist_ok=True)

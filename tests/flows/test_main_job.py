@@ -175,3 +175,11 @@ def test_a_missing_model_is_refused_before_any_table_is_written(tmp_path: Path) 
     with pytest.raises(UserError, match="nowhere"):
         main_job.run(parameters=small_demo(tmp_path / "store", encoders=missing))
     assert Store(tmp_path / "store").datasets() == []
+
+
+def test_a_store_without_a_registry_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    begun: list[str] = []
+    with pytest.raises(UserError, match="set MLFLOW_TRACKING_URI"):
+        main_job.run(parameters=DemoParameters(store="memory://bucket"), call=lambda name, *_, **__: begun.append(name))
+    assert begun == []

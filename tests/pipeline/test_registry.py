@@ -124,6 +124,13 @@ def test_a_remote_store_without_a_server_is_told_what_to_set(monkeypatch: pytest
         registry.connect(Store("memory://bucket"))
 
 
+def test_a_folder_that_no_address_can_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("why?", "50%41"):
+        with pytest.raises(UserError, match="Choose another folder"):
+            registry.check(Store(tmp_path / name))
+
+
 def test_promote_and_rollback_move_the_alias_and_back(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first = register(store, trained(store, seed=0, ndcg=0.3))
