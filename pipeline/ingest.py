@@ -234,6 +234,10 @@ class _Run:
                 f"ingest.split: {method} leaves none of {len(frame):,} interactions of {self.name} for training. Are "
                 "all times equal, or is the split's column the right one? Choose per_user, or mend the file."
             )
+        if not (labels == splits.VALID).any():
+            logger.warning(
+                "%s: the split %s leaves nothing for validation, without which nothing trains", self.name, method
+            )
         ok = labels != splits.DROPPED
         lost = np.flatnonzero(~ok)
         self.quality.add(self.name, "held_out_of_untrained_user", "dropped", len(lost), inter.examples(frame, lost))

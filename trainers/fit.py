@@ -113,7 +113,10 @@ def fit(
     Raises: UserError: no validation interaction, or a loss that is not finite.
     """
     if not len(dataset.valid):
-        raise UserError("validation split: early stopping needs at least 1 interaction, found 0. Split the data anew.")
+        raise UserError(
+            "validation split: early stopping needs at least 1 interaction, found 0. Choose an ingest.split that holds "
+            "some out (per_user, leave_one_out), or name some `valid` in a split of your own."
+        )
     device = torch_device(config.device)
     model.to(device)
     decay = 0.0 if getattr(config, "published", False) else config.weight_decay

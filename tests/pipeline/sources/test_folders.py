@@ -340,7 +340,9 @@ def test_dates_as_ratings_are_refused_by_name(tmp_path) -> None:
         read(CatalogueSource(raw=raw, interactions="i.parquet"), tmp_path / "cache")
 
 
-def test_a_split_called_so_needs_no_mapping_and_is_left_alone_where_another_is_asked_for(tmp_path) -> None:
+def test_a_split_called_so_needs_no_mapping_and_is_left_alone_where_another_is_asked_for(
+    tmp_path, caplog: pytest.LogCaptureFixture
+) -> None:
     lines = [
         f"u{user},{item},{part}" for user in range(9) for item, part in enumerate(["train"] * 7 + ["test", "valid"])
     ]
@@ -359,7 +361,12 @@ def test_a_split_called_so_needs_no_mapping_and_is_left_alone_where_another_is_a
 
     assert ingested("own.csv").keys() == set(lines)
     assert ingested("own.csv", split="published").keys() == set(lines)
+    assert "nothing for validation" not in caplog.text
     assert len(ingested("other.csv", split="per_user")) == len(lines)
+    rows = [line for line in lines if not line.endswith("valid")]
+    write(tmp_path, {"two.csv": "\n".join(["user_id,item_id,split", *rows])})
+    assert ingested("two.csv").keys() == set(rows)
+    assert "nothing for validation" in caplog.text
     with pytest.raises(UserError, match="none of 81 rows has a split we know"):
         ingested("other.csv", split="published")
 
