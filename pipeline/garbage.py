@@ -5,7 +5,6 @@ import shutil
 import time
 
 from pipeline import registry
-from pipeline.registry import EMBEDDINGS
 from pipeline.store import Store
 from schemas.errors import UserError
 from schemas.lineage import TableVersion
@@ -29,10 +28,11 @@ def unneeded(store: Store, dataset: str, keep: int, config: RegistryConfig | Non
         raise ValueError(f"keep={keep} must be at least 1")
     registered = registry.versions(store, dataset, config)
     tables = store.tables(dataset)
-    trained = {version.version for version in store.versions(dataset, EMBEDDINGS)} if EMBEDDINGS in tables else set()
-    if trained and trained.isdisjoint(entry.tables[EMBEDDINGS] for entry in registered):
+    embeddings = registry.EMBEDDINGS
+    trained = {version.version for version in store.versions(dataset, embeddings)} if embeddings in tables else set()
+    if trained and trained.isdisjoint(entry.tables[embeddings] for entry in registered):
         raise UserError(
-            f"{dataset} has {len(trained)} versions of {EMBEDDINGS} in {store}, but the registry knows none of them: "
+            f"{dataset} has {len(trained)} versions of {embeddings} in {store}, but the registry knows none of them: "
             "nothing tells which are in use. Is MLFLOW_TRACKING_URI the registry of this store?"
         )
     held = {

@@ -61,12 +61,11 @@ def run(
     """
     with _asked(store, config) as client:
         embeddings = tables[EMBEDDINGS]
-        known = {version.tables[EMBEDDINGS]: version for version in _versions(client, embeddings.dataset)}
-        if embeddings.version in known:
-            number = known[embeddings.version].number
-            if number == max(version.number for version in known.values()):
-                _finish(client, embeddings.dataset, number)
-            again = find(_versions(client, embeddings.dataset), embeddings.dataset, str(number))
+        registered = _versions(client, embeddings.dataset)
+        again = next((v for v in registered if v.tables[EMBEDDINGS] == embeddings.version), None)
+        if again is not None:
+            if again == registered[-1] and _finish(client, again):
+                again = find(_versions(client, embeddings.dataset), embeddings.dataset, str(again.number))
             return again.model_copy(update={"reused": True})
         metrics = store.read(tables["metrics"])
         measured = _measure(store, tables, metrics, model)
@@ -85,7 +84,7 @@ def run(
         _give_alias(client, embeddings.dataset, int(created.version), alias)
         level = logging.INFO if alias == "champion" else logging.WARNING
         logger.log(level, "registered %s version %s as %s: %s", embeddings.dataset, created.version, alias, reason)
-        return next(v for v in _versions(client, embeddings.dataset) if v.number == int(created.version))
+        return find(_versions(client, embeddings.dataset), embeddings.dataset, str(created.version))
 
 
 def check(store: Store, config: RegistryConfig | None = None) -> None:
@@ -276,10 +275,12 @@ def _give_alias(client: MlflowClient, dataset: str, number: int, alias: str) -> 
     client.delete_model_version_tag(dataset, str(number), _PENDING_TAG)
 
 
-def _finish(client: MlflowClient, dataset: str, number: int) -> None:
-    """The alias of a version whose run was killed before it had one."""
-    if alias := client.get_model_version(dataset, str(number)).tags.get(_PENDING_TAG):
-        _give_alias(client, dataset, number, alias)
+def _finish(client: MlflowClient, version: Registered) -> bool:
+    """Give a version its alias whose run was killed before it had one; whether there was one to give."""
+    alias = client.get_model_version(version.dataset, str(version.number)).tags.get(_PENDING_TAG)
+    if alias:
+        _give_alias(client, version.dataset, version.number, alias)
+    return bool(alias)
 
 
 def _crown(client: MlflowClient, dataset: str, number: int) -> None:
