@@ -14,6 +14,7 @@ import httpx
 import stamina
 
 from pipeline.download.answer import usable_validator
+from pipeline.download.logins import logins
 from pipeline.progress import track
 from pipeline.store import digest
 from schemas.errors import UserError
@@ -115,7 +116,7 @@ class Raw:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             for attempt in self._retries():
-                with attempt, self._client() as client:
+                with attempt, self._client(url) as client:
                     return _Download(client, url, name, target).run()
         except _TryAgain as error:
             if (kept := _cached(target)) is not None:
@@ -142,7 +143,7 @@ class Raw:
         url = self._url(name)
         try:
             for attempt in self._retries():
-                with attempt, self._client() as client, _transport(url):
+                with attempt, self._client(url) as client, _transport(url):
                     answer = client.head(url)
                     if answer.status_code in (403, 405, 501):  # servers that know GET alone
                         with client.stream("GET", url) as answer:
@@ -158,10 +159,14 @@ class Raw:
     def _url(self, name: str) -> str:
         return f"{self.location}/{quote(name)}" if self.location else self.public[name]
 
-    def _client(self) -> httpx.Client:
+    def _client(self, url: str) -> httpx.Client:
+        # httpx itself authorizes a URL that names a user
+        login = None if urlsplit(url).username else logins().get(urlsplit(url).hostname or "")
         # identity: we want the file's own bytes, not the server's compression of them
         headers = {"User-Agent": f"cm3-features/{CODE_VERSION}", "Accept-Encoding": "identity"}
-        return httpx.Client(timeout=TIMEOUT, follow_redirects=True, max_redirects=MAX_REDIRECTS, headers=headers)
+        return httpx.Client(
+            timeout=TIMEOUT, follow_redirects=True, max_redirects=MAX_REDIRECTS, headers=headers, auth=login
+        )
 
     def _retries(self) -> Any:
         return stamina.retry_context(
@@ -207,7 +212,10 @@ def _raise_for(answer: httpx.Response, url: str) -> None:
     if status in (408, 425, 429) or status >= 500:
         raise _TryAgain(f"HTTP {status}")
     if status >= 400 and status not in (404, 410, 416):
-        raise UserError(f"{url} answers HTTP {status} ({answer.reason_phrase}). Check that you may read it.")
+        raise UserError(
+            f"{url} answers HTTP {status} ({answer.reason_phrase}). Check that you may read it; a login belongs into "
+            "~/.netrc."
+        )
 
 
 class _Download:

@@ -17,6 +17,7 @@ from yarl import URL
 from pipeline.download.addresses import AddressGuard, GuardedResolver, Lookup, system_lookup
 from pipeline.download.answer import Answer, Transport, usable_validator
 from pipeline.download.errors import NETWORK, explain
+from pipeline.download.logins import logins
 from pipeline.download.outcome import Fetched, Moved, PictureError, Validators
 from pipeline.download.politeness import parse_retry_after
 from pipeline.download.transports import Http1, Http2
@@ -93,6 +94,7 @@ class Client:
         self._config = config
         self._guard = AddressGuard(config.allowed_hosts)
         self._large = asyncio.Semaphore(LARGE_BODIES)
+        self._logins = logins()
         self._headers = {
             "User-Agent": config.user_agent,
             "Accept": "image/*,*/*;q=0.1",
@@ -149,11 +151,19 @@ class Client:
 
     async def _ask(self, url: URL, validators: Validators | None, admit: Admit) -> Fetched | URL:
         self._guard.check_literal(url.host or "", url.port)
-        headers = self._headers | _credentials(url) | _conditions(validators)
+        headers = self._headers | self._authorization(url) | _conditions(validators)
         async with self._transport.get(url.with_user(None), headers) as answer:
             if answer.status in _REDIRECTS:
                 return _redirected(url, answer.headers)
             return await self._receive(answer, validators, admit)
+
+    def _authorization(self, url: URL) -> dict[str, str]:
+        """By the user that the URL names, else by the machine's login at its host; both transports send it alike."""
+        named = url.user is not None or url.password is not None
+        login = (url.user or "", url.password or "") if named else self._logins.get(url.host or "")
+        if login is None:
+            return {}
+        return {"Authorization": f"Basic {b64encode(':'.join(login).encode()).decode()}"}  # RFC 7617
 
     async def _receive(self, answer: Answer, validators: Validators | None, admit: Admit) -> Fetched:
         if answer.status == 304 and validators is not None:
@@ -219,14 +229,6 @@ def _validators(headers: Mapping[str, str]) -> Validators:
     return Validators(
         etag=usable_validator(headers.get("ETag")), last_modified=usable_validator(headers.get("Last-Modified"))
     )
-
-
-def _credentials(url: URL) -> dict[str, str]:
-    """Basic Authorization for a URL that names a user; here, so that both transports send the same (RFC 7617)."""
-    if url.user is None and url.password is None:
-        return {}
-    pair = f"{url.user or ''}:{url.password or ''}".encode()
-    return {"Authorization": f"Basic {b64encode(pair).decode()}"}
 
 
 def _conditions(validators: Validators | None) -> dict[str, str]:

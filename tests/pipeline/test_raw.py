@@ -1,6 +1,7 @@
 """Raw files from a folder, or from a server that misbehaves: what arrives is whole, and is asked for once."""
 
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -29,6 +30,8 @@ class Site:
     """Of each request in turn, a status to answer with instead; 0: as usual."""
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     """Method, path, Range header."""
+    logins: set[str] = field(default_factory=set)
+    """Authorization headers of the requests."""
     ranges: bool = True
 
     @property
@@ -51,6 +54,7 @@ def site() -> Iterator[Site]:
 
         def answer(self, *, with_body: bool) -> None:
             site.requests.append((self.command, self.path, self.headers.get("Range", "")))
+            site.logins.add(self.headers.get("Authorization", ""))
             status = site.statuses.pop(0) if site.statuses else 0
             body = site.files.get(self.path[1:])
             if status or body is None:
@@ -196,6 +200,16 @@ def test_refusals_and_redirect_loops_are_user_errors(site, at, status, says) -> 
 def test_server_that_refuses_head_is_asked_with_get(site, at) -> None:
     site.statuses = [405]
     assert at(site.url).find("the reviews", ["x.json.gz"]) == "x.json.gz"
+
+
+def test_the_login_is_the_address_s_or_the_machine_s(site, at, monkeypatch, tmp_path) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login reader password s3cret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for url, login in ((site.url, "reader:s3cret"), (site.url.replace("//", "//me:mine@"), "me:mine")):
+        place = at(url)
+        place.fetch(place.find("the reviews", ["x.json.gz"]))
+        assert site.logins == {f"Basic {b64encode(login.encode()).decode()}"}
+        site.logins.clear()
 
 
 @pytest.mark.parametrize("address", ["http://no-such-host.invalid", "http://127.0.0.1:9"])

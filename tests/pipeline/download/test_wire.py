@@ -4,11 +4,13 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
 from pipeline.download.client import Client
 from pipeline.download.outcome import Fetched, Moved
+from schemas.errors import UserError
 from schemas.images import ImagesConfig
 from tests.chaos_server import BEHAVIOURS, ChaosServer, body, jpeg, redirect
 
@@ -26,7 +28,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChaosServer]:
 
 def fetch(url: str, http2: bool) -> None:
     async def run() -> None:
-        config = ImagesConfig(allowed_hosts=("127.0.0.1",), http2=http2)
+        config = ImagesConfig(allowed_hosts=("127.0.0.1", "localhost"), http2=http2)
         async with Client(config) as client, AsyncExitStack() as needed:
             found = await client.fetch(url, None, needed)
             while isinstance(found, Moved):
@@ -87,3 +89,26 @@ def test_a_user_named_in_a_url_is_authorized_at_its_own_host_only(
     assert [request.headers.get("authorization") for request in server.requests] == [sent, sent]
     assert [request.headers.get("authorization") for request in other.requests] == [None]
     assert [request.headers["host"] for request in server.requests] == [f"127.0.0.1:{server.port}"] * 2
+
+
+def test_a_login_of_the_machine_goes_to_its_host_alone(
+    server: ChaosServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, http2: bool
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login usér password p@:w\ndefault login x password y\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setitem(BEHAVIOURS, "/redirect", redirect(server.url("/picture/2", host="localhost")))
+    fetch(server.url("/picture/1"), http2)
+    fetch(server.url("/picture/1", host="other:@127.0.0.1"), http2)
+    fetch(server.url("/redirect"), http2)
+    machine, other = (f"Basic {b64encode(login.encode()).decode()}" for login in ("usér:p@:w", "other:"))
+    assert [request.headers.get("authorization") for request in server.requests] == [machine, other, machine, None]
+
+
+def test_a_broken_file_of_logins_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, http2: bool) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(UserError, match=r"netrc: expected a netrc file .* but it cannot be read"):
+        Client(ImagesConfig(http2=http2))
+    (tmp_path / "netrc").write_text("machine a login b password c\nsecret")
+    with pytest.raises(UserError, match=r"netrc: expected a netrc file .* but line 2 is not\. ") as refused:
+        Client(ImagesConfig(http2=http2))
+    assert "secret" not in str(refused.value)
