@@ -41,6 +41,10 @@ class Block:
     def lines(self) -> int:
         return self.data.count(b"\n") + (not self.data.endswith(b"\n"))
 
+    def ends_within(self, line: bytes) -> bool:
+        """Whether this line, which is no record, is the file's last and the beginning of one."""
+        return line.lstrip().startswith(b"{") and self.data.endswith(line)
+
 
 def blocks(file: RawFile, *, quoted: bool = False, size: int = BLOCK) -> Iterator[Block]:
     """The file's lines in blocks of about `size` bytes; compression is told by content, not by name.
@@ -126,8 +130,9 @@ def _lines(data: bytes) -> int:
 class LineGuard:
     """Counts the lines of one file that are not records and stops when there are too many.
 
-    Raises (from `seen` and `finish`):
-        UserError: more than `BAD_GRACE` and more than the share `max_bad` are bad, or there is no good line at all.
+    Raises (from `bad`, `seen` and `finish`):
+        UserError: more than `BAD_GRACE` and more than the share `max_bad` are bad, or there is no good line at all; or
+            the file is cut off: nobody knows how many records it lacks.
     """
 
     def __init__(self, file: RawFile, quality: Quality, max_bad: float, expected: str) -> None:
@@ -135,8 +140,14 @@ class LineGuard:
         self.lines = self.bad_lines = 0
         self.first_bad = ""
 
-    def bad(self, line: int, reason: str) -> None:
-        """Note one line, by its number from 1."""
+    def bad(self, line: int, reason: str, *, cut_off: bool = False) -> None:
+        """Note one line, by its number from 1; `cut_off`: the file ends within its record."""
+        if cut_off:
+            raise UserError(
+                f"{self.file.name} ends in the middle of a record, in line {line}: it was cut off, or is still being "
+                "written. Fetch it again; where nothing is missing after it, delete that line (read from "
+                f"{self.file.source})."
+            )
         self.bad_lines += 1
         self.first_bad = self.first_bad or f"line {line} ({reason})"
         self.quality.add(self.file.name, "not_a_record", "dropped", 1, (f"line {line}",))

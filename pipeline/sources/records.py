@@ -10,7 +10,7 @@ import polars as pl
 
 from pipeline.raw import RawFile
 from pipeline.sources.base import Quality
-from pipeline.sources.reading import LineGuard, blocks
+from pipeline.sources.reading import Block, LineGuard, blocks
 
 MAX_LITERAL = 1 << 20
 """Bytes of a line that is parsed as a Python literal."""
@@ -67,7 +67,7 @@ def records(file: RawFile, quality: Quality, max_bad: float, *, literal: bool = 
     """Every record of the file in order; lines that are none are counted, blank ones passed over.
 
     Raises:
-        UserError: see `blocks` and `LineGuard`.
+        UserError: the file ends within a record; else see `blocks` and `LineGuard`.
     """
     parse = parse_literal if literal else parse_json
     guard = LineGuard(file, quality, max_bad, "one JSON object a line")
@@ -80,7 +80,7 @@ def records(file: RawFile, quality: Quality, max_bad: float, *, literal: bool = 
             try:
                 record = parse(line)
             except ValueError as error:
-                guard.bad(number, str(error))
+                guard.bad(number, str(error), cut_off=block.ends_within(line))
                 continue
             yield record
         guard.seen(0)
@@ -99,22 +99,22 @@ def columns(file: RawFile, names: Iterable[str], quality: Quality, max_bad: floa
             frame = pl.read_ndjson(io.BytesIO(block.data), schema=schema)
             guard.lines += len(frame)
         except pl.exceptions.PolarsError:
-            frame = _line_by_line(block.data, block.first_line, schema, guard)
+            frame = _line_by_line(block, schema, guard)
         guard.seen(0)
         yield frame
     guard.finish()
 
 
-def _line_by_line(data: bytes, first: int, schema: Mapping[str, Any], guard: LineGuard) -> pl.DataFrame:
+def _line_by_line(block: Block, schema: Mapping[str, Any], guard: LineGuard) -> pl.DataFrame:
     rows = []
-    for number, line in enumerate(data.split(b"\n"), first):
+    for number, line in enumerate(block.data.split(b"\n"), block.first_line):
         if not line or line.isspace():
             continue
         guard.lines += 1
         try:
             record = parse_literal(line)
         except ValueError as error:
-            guard.bad(number, str(error))
+            guard.bad(number, str(error), cut_off=block.ends_within(line))
             continue
         rows.append({name: as_text(record.get(name)) for name in schema})
     return pl.DataFrame(rows, schema=schema, orient="row")

@@ -111,6 +111,22 @@ def test_fast_columns_and_line_by_line_agree(raw_file) -> None:
     assert quality.count("not_a_record") == 1
 
 
+def test_a_file_cut_off_within_a_record_is_refused_wherever_the_cut_is(raw_file) -> None:
+    whole = b"".join(json.dumps({"u": f"{number}", "t": {"é": [number]}}).encode() + b"\n" for number in range(30))
+    last = whole.rindex(b"{", 0, whole.rindex(b"{"))
+    for end in range(last + 1, len(whole) - 2):
+        for read in (
+            lambda file: list(records.columns(file, ["u"], Quality(), 0.5)),
+            lambda file: list(records.records(file, Quality(), 0.5)),
+            lambda file: list(records.records(file, Quality(), 0.5, literal=True)),
+        ):
+            with pytest.raises(UserError, match=r"ends in the middle of a record, in line 30: .* Fetch it again"):
+                read(raw_file(whole[:end]))
+    quality = Quality()
+    assert len(list(records.records(raw_file(whole[:-1] + b"\n-- end of the export --"), quality, 0.5))) == 30
+    assert quality.count("not_a_record") == 1
+
+
 @given(st.binary(max_size=400))
 @reuse_file
 def test_any_file_gives_columns_or_a_user_error(raw_file, data) -> None:
