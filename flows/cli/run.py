@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from pydantic.fields import FieldInfo
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from flows.cli.options import JsonOption, StoreOption, answer, log_to_terminal, opened, option
 from flows.parameters import flat, validated
@@ -92,14 +93,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: it cannot be read, or holds something else.
     """
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fields = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"{path}: {error.strerror}. Give a YAML file, e.g. a copy of docs/catalogue.example.yaml."
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected a YAML file in UTF-8, found other bytes ({error.reason}).") from error
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{place}: expected YAML; {getattr(error, 'problem', None) or error}.") from error

@@ -233,6 +233,8 @@ def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) ->
         ("kind: shop", "kind 'shop' is none of amazon, catalogue"),
         ("- a list", "expected `name: value` lines, found list"),
         ("raw: [\n", "run.yaml, line 2: expected YAML"),
+        ("raw: a\nname: x\nraw: b\n", 'run.yaml, line 3: expected YAML; found duplicate key "raw"'),
+        ("raw: \x07\n", "run.yaml: expected YAML"),
     ],
 )
 def test_a_file_of_parameters_is_checked_like_options(tmp_path: Path, text: str, said: str) -> None:
