@@ -20,7 +20,7 @@ class EvaluationConfig(_Frozen):
     mask_validation: bool = Field(
         default=False, description="at test time, leave validation items out of the ranking as training items are"
     )
-    block: int = Field(default=1024, ge=1, description="users scored at once; memory grows with block × items")
+    block: int = Field(default=256, ge=1, description="users scored at once; memory grows with block × items")
     selection_metric: Literal["ndcg", "recall", "precision", "map", "hr", "mrr"] = Field(
         default="ndcg", description="validation metric that picks the epoch and the configuration"
     )
@@ -93,7 +93,7 @@ class TrainingConfig(_Frozen):
         description="of the large matrix products in training; parameters and evaluation stay float32. auto: bfloat16 "
         "where the machine multiplies it natively",
     )
-    checkpoint_seconds: float = Field(default=5.0, ge=0, description="least time between two checkpoints, seconds")
+    checkpoint_seconds: float = Field(default=30.0, ge=0, description="least time between two checkpoints, seconds")
     evaluation: EvaluationConfig = EvaluationConfig()
 
 

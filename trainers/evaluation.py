@@ -17,7 +17,7 @@ each a mean over the users that have relevant items. Over their lists also:
   upper bound), over the users that have such; the lists stay the same. The group `0` holds the cold items.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,8 +77,7 @@ def evaluate(scorer: Scorer, dataset: Dataset, split: str, config: EvaluationCon
     relevant = Relevant(dataset.pairs(split), len(dataset.items))
     masked = _seen(dataset, with_validation=split == "test" and config.mask_validation)
     k = min(max(config.cutoffs), len(dataset.items))
-    lists = [top for _, top, _ in _lists(scorer, relevant.users, masked, k, config.block)]
-    ranked = np.concatenate(lists) if lists else np.zeros((0, k), np.int64)
+    ranked, _ = _rank(scorer, relevant.users, masked, k, config.block)
     hits = relevant.contains(ranked)
     per_user = accuracy(hits, relevant.counts, config.cutoffs)
     per_user |= _by_group(hits, ranked, relevant, dataset.item_counts, config)
@@ -89,21 +88,23 @@ def evaluate(scorer: Scorer, dataset: Dataset, split: str, config: EvaluationCon
     return Ranking(values, counts, per_user, relevant.users)
 
 
-def recommend(scorer: Scorer, dataset: Dataset, k: int, block: int = 1024) -> pa.Table:
+def recommend(scorer: Scorer, dataset: Dataset, k: int, block: int = 256) -> pa.Table:
     """The first `k` items of every user with a training interaction or not, training items left out.
 
     Returns: rows of the recommendations table, by user and rank; fewer than `k` where fewer items are left.
     """
     users, k = np.arange(len(dataset.users)), min(k, len(dataset.items))
     user_ids, item_ids = pa.array(dataset.users, pa.string()), pa.array(dataset.items, pa.string())
+    ranked, scores = _rank(scorer, users, _seen(dataset, with_validation=False), k, block)
     tables = []
-    for rows, top, scores in _lists(scorer, users, _seen(dataset, with_validation=False), k, block):
+    for start in range(0, len(users), block):
+        top = ranked[start : start + block]
         kept = top >= 0
         columns = {
-            "user_id": user_ids.take(pa.array(np.repeat(rows, kept.sum(axis=1)))),
+            "user_id": user_ids.take(pa.array(np.repeat(users[start : start + block], kept.sum(axis=1)))),
             "item_id": item_ids.take(pa.array(top[kept])),
             "rank": pa.array(np.broadcast_to(np.arange(1, k + 1, dtype=np.int32), top.shape)[kept]),
-            "score": pa.array(scores[kept]),
+            "score": pa.array(scores[start : start + block][kept]),
         }
         tables.append(pa.table(columns))
     return conform(pa.concat_tables(tables), RECOMMENDATIONS)
@@ -135,11 +136,13 @@ def _seen(dataset: Dataset, *, with_validation: bool) -> tuple[Rows, Rows]:
     return seen.indptr.astype(np.int64), seen.indices.astype(np.int64)
 
 
-def _lists(
+def _rank(
     scorer: Scorer, users: Rows, masked: tuple[Rows, Rows], k: int, block: int
-) -> Iterator[tuple[Rows, Rows, NDArray[np.float32]]]:
-    """Blocks of (user rows, their first k item rows, scores); item row -1 where nothing is left to recommend."""
+) -> tuple[Rows, NDArray[np.float32]]:
+    """Each user's first k item rows and their scores, (users, k); item row -1 where nothing is left to recommend."""
     offsets, columns = masked
+    # Made before the first block: small arrays kept between large ones would hold on to the memory of each.
+    ranked, best = np.empty((len(users), k), np.int64), np.empty((len(users), k), np.float32)
     for start in range(0, len(users), block):
         rows = users[start : start + block]
         lengths = offsets[rows + 1] - offsets[rows]
@@ -147,9 +150,10 @@ def _lists(
         scores = scorer(rows)
         line = torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)).to(scores.device)
         scores[line, torch.from_numpy(columns[where]).to(scores.device)] = -torch.inf
-        best, top = torch.topk(scores, k, dim=1)
-        top = torch.where(best == -torch.inf, -1, top)
-        yield rows, top.cpu().numpy(), best.cpu().numpy()
+        values, top = torch.topk(scores, k, dim=1)
+        ranked[start : start + block] = torch.where(values == -torch.inf, -1, top).cpu().numpy()
+        best[start : start + block] = values.cpu().numpy()
+    return ranked, best
 
 
 def accuracy(hits: NDArray[np.bool_], relevant: Rows, cutoffs: tuple[int, ...]) -> dict[tuple[str, int], Floats]:

@@ -33,8 +33,9 @@ FORMAT = 1
 """Bumped when a checkpoint's content or the meaning of a model's parameters changes."""
 
 
-FILTER_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
-"""Tried on validation where the configuration leaves η open. Interactions that are many want much, few want none."""
+FILTER_WEIGHTS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
+"""Tried on validation, besides none, where the configuration leaves η open. Interactions that are many want much, few
+want none."""
 
 
 class Embeddings(NamedTuple):
@@ -143,7 +144,7 @@ def fit(
     best = Embeddings(*state.best)
     weight, value = config.filter_weight, state.best_value
     if weight is None:
-        weight, value = _choose_filter_weight(best, dataset, config)
+        weight, value = _choose_filter_weight(best, value, dataset, config)
         logger.info("%s: filter weight %g chosen on validation, %.4f", model.name, weight, value)
     return Fitted(best, weight, state.best_epoch, state.epoch, value, state.curve, state.seconds, count)
 
@@ -231,11 +232,13 @@ def published_embeddings(
     return Embeddings(torch.where(trained[:, None], users, users[trained].mean(0)), items)
 
 
-def _choose_filter_weight(embeddings: Embeddings, dataset: Dataset, config: TrainingConfig) -> tuple[float, float]:
-    """The weight that ranks validation best, and how well; the smallest of equals."""
+def _choose_filter_weight(
+    embeddings: Embeddings, unfiltered: float, dataset: Dataset, config: TrainingConfig
+) -> tuple[float, float]:
+    """The weight that ranks validation best, and how well; the smallest of equals. `unfiltered`: how well 0 does."""
     rule = config.evaluation.for_selection()
     key = rule.selection_metric, rule.selection_k
-    values = {
+    values = {0.0: unfiltered} | {
         weight: evaluate(embedding_scorer(embeddings, dataset, config, weight), dataset, "valid", rule).values[key]
         for weight in FILTER_WEIGHTS
     }

@@ -80,7 +80,7 @@ def test_validation_chooses_the_weight_and_the_width_does_not_depend_on_it(world
         scorer = embedding_scorer(fitted.embeddings, dataset, config, weight)
         return evaluate(scorer, dataset, "valid", config.evaluation).values["ndcg", 20]
 
-    values = {weight: judged(weight) for weight in FILTER_WEIGHTS}
+    values = {weight: judged(weight) for weight in (0.0, *FILTER_WEIGHTS)}
     assert fitted.validation == max(values.values()) == values[fitted.filter_weight]
     assert len(set(values.values())) > 1
     widths = {published_embeddings(fitted.embeddings, dataset, config, w).items.shape[1] for w in (None, 0.0, 3.0)}
