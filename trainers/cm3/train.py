@@ -13,7 +13,7 @@ from schemas.training import CM3Config, TrainingResult
 from trainers.cm3.graphs import Graph, exact_neighbors, item_item_adjacency, user_item_adjacency
 from trainers.cm3.model import CM3
 from trainers.data import Dataset, load
-from trainers.evaluation import evaluate, recommend
+from trainers.evaluation import evaluate, judge, rank, recommend
 from trainers.fit import embedding_scorer, fit, published_embeddings, torch_device
 from trainers.output import embedding_tables, epoch_table, write_tables
 from trainers.popularity import popularity
@@ -50,13 +50,18 @@ def run(
         "popularity": popularity(dataset),
         model.name: embedding_scorer(fitted.embeddings, dataset, config, fitted.filter_weight),
     }
+    rule, longest = config.evaluation, max(config.top_k, *config.evaluation.cutoffs)
+    lists = {name: rank(scorer, dataset, longest, rule.block) for name, scorer in scorers.items()}
     rankings = {
-        (name, split): evaluate(scorer, dataset, split, config.evaluation)
+        # Lists that leave out validation items are others; the rest is ranked once, which is what takes long.
+        (name, split): evaluate(scorer, dataset, split, rule)
+        if split == "test" and rule.mask_validation
+        else judge(lists[name], dataset, split, rule)
         for name, scorer in scorers.items()
         for split in ("valid", "test")
     }
     tables = embedding_tables(embeddings, dataset)
-    tables["recommendations"] = recommend(scorers[model.name], dataset, config.top_k, config.evaluation.block)
+    tables["recommendations"] = recommend(lists[model.name], dataset, config.top_k)
     tables["metrics"] = pa.concat_tables(r.table(name, config.seed, split) for (name, split), r in rankings.items())
     tables["epochs"] = epoch_table(fitted.curve, model.name, config.seed)
     return TrainingResult(

@@ -12,13 +12,14 @@ import torch
 
 from schemas.errors import UserError
 from schemas.tables import EPOCHS, METRICS, RECOMMENDATIONS, conform, item_embeddings, user_embeddings
-from schemas.training import CM3Config, TrainingResult
+from schemas.training import CM3Config, EvaluationConfig, TrainingResult
 from tests.gpu import needs_cuda
 from tests.trainers.world import World, draw_world
 from trainers import cm3
 from trainers.cm3.graphs import Graph, exact_neighbors
 from trainers.cm3.train import build
 from trainers.data import load
+from trainers.evaluation import evaluate
 from trainers.fit import Batch
 
 CONFIG = CM3Config(dim=8, max_epochs=30, batch_size=256, patience=30, learning_rate=5e-3, neighbors=5, device="cpu")
@@ -60,6 +61,22 @@ def test_recommendations_are_the_published_vectors_dot_products(world: World, tm
         items = dict(pl.read_parquet(files["items"]).iter_rows())
         for user, item, _, value in pl.read_parquet(files["recommendations"]).head(200).iter_rows():
             assert np.dot(users[user], items[item]) == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize("mask_validation", [False, True])
+def test_metrics_are_those_of_the_published_vectors(world: World, tmp_path: Path, mask_validation: bool) -> None:
+    rule = EvaluationConfig(mask_validation=mask_validation)
+    result = train(world, tmp_path / "out", max_epochs=3, evaluation=rule)
+    dataset = load(**world.inputs())
+    users, items = (
+        torch.from_numpy(pl.read_parquet(result.files[name])["embedding"].to_numpy()) for name in ("users", "items")
+    )
+    metrics = pl.read_parquet(result.files["metrics"]).filter(model="cm3")
+    for split in ("valid", "test"):
+        expected = evaluate(lambda rows: users[torch.from_numpy(rows)] @ items.T, dataset, split, rule).flat()
+        mine = metrics.filter(split=split)
+        found = {f"{row['metric']}@{row['k']}": row["value"] for row in mine.iter_rows(named=True)}
+        assert found == pytest.approx(expected)
 
 
 def test_one_seed_gives_the_same_bytes_and_another_seed_other_ones(world: World, tmp_path: Path) -> None:
