@@ -13,7 +13,7 @@ from schemas.training import CM3Config, TrainingResult
 from trainers.cm3.graphs import Graph, exact_neighbors, item_item_adjacency, user_item_adjacency
 from trainers.cm3.model import CM3
 from trainers.data import Dataset, load
-from trainers.evaluation import evaluate, judge, rank, recommend
+from trainers.evaluation import Lists, Ranking, Scorer, evaluate, judge, rank, recommend
 from trainers.fit import embedding_scorer, fit, published_embeddings, torch_device
 from trainers.output import embedding_tables, epoch_table, write_tables
 from trainers.popularity import popularity
@@ -46,23 +46,16 @@ def run(
     model = build(dataset, config)
     fitted = fit(model, dataset, config, checkpoint=checkpoint, on_epoch=on_epoch)
     embeddings = published_embeddings(fitted.embeddings, dataset, config, fitted.filter_weight)
-    scorers = {
-        "popularity": popularity(dataset),
-        model.name: embedding_scorer(fitted.embeddings, dataset, config, fitted.filter_weight),
-    }
-    rule, longest = config.evaluation, max(config.top_k, *config.evaluation.cutoffs)
-    lists = {name: rank(scorer, dataset, longest, rule.block) for name, scorer in scorers.items()}
-    rankings = {
-        # Lists that leave out validation items are others; the rest is ranked once, which is what takes long.
-        (name, split): evaluate(scorer, dataset, split, rule)
-        if split == "test" and rule.mask_validation
-        else judge(lists[name], dataset, split, rule)
-        for name, scorer in scorers.items()
-        for split in ("valid", "test")
-    }
+    rankings = {"popularity": _judged(popularity(dataset), dataset, config)[1]}
+    scorer = embedding_scorer(fitted.embeddings, dataset, config, fitted.filter_weight)
+    lists, rankings[model.name] = _judged(scorer, dataset, config)
     tables = embedding_tables(embeddings, dataset)
-    tables["recommendations"] = recommend(lists[model.name], dataset, config.top_k)
-    tables["metrics"] = pa.concat_tables(r.table(name, config.seed, split) for (name, split), r in rankings.items())
+    tables["recommendations"] = recommend(lists, dataset, config.top_k)
+    tables["metrics"] = pa.concat_tables(
+        ranking.table(name, config.seed, split)
+        for name, by_split in rankings.items()
+        for split, ranking in by_split.items()
+    )
     tables["epochs"] = epoch_table(fitted.curve, model.name, config.seed)
     return TrainingResult(
         model=model.name,
@@ -70,14 +63,24 @@ def run(
         best_epoch=fitted.best_epoch,
         epochs=fitted.epochs,
         validation=fitted.validation,
-        test=rankings[model.name, "test"].flat(),
-        popularity=rankings["popularity", "test"].flat(),
+        test=rankings[model.name]["test"].flat(),
+        popularity=rankings["popularity"]["test"].flat(),
         seconds=fitted.seconds,
         items=len(dataset.items),
         users=len(dataset.users),
         parameters=fitted.parameters,
         dim=embeddings.items.shape[1],
     )
+
+
+def _judged(scorer: Scorer, dataset: Dataset, config: CM3Config) -> tuple[Lists, dict[str, Ranking]]:
+    """Everybody's lists, and how they do on validation and test; ranked once, which is what takes long."""
+    rule = config.evaluation
+    lists = rank(scorer, dataset, max(config.top_k, *rule.cutoffs), rule.block)
+    rankings = {split: judge(lists, dataset, split, rule) for split in ("valid", "test")}
+    if rule.mask_validation:  # then the lists for test are others
+        rankings["test"] = evaluate(scorer, dataset, "test", rule)
+    return lists, rankings
 
 
 def build(dataset: Dataset, config: CM3Config) -> CM3:
