@@ -45,6 +45,10 @@ def filter_embeddings(dataset: Dataset, config: GraphFilterConfig) -> tuple[NDAr
         return empty[0], empty[1]
     start = np.sqrt(degrees[0 if normalised.shape[0] <= normalised.shape[1] else 1]) + 1  # follows any order of rows
     left, values, right = svds(normalised, k=rank, v0=start)
+    # A direction's sign is the solver's whim, which may follow the rounding of another number of threads.
+    largest = np.abs(right).argmax(axis=1)
+    signs = np.sign(right[np.arange(rank), largest])
+    left, right = left * signs, right * signs[:, None]
     users = left * values
     items = (right.T * (values**2 / (values**2 + config.noise))) * np.sqrt(degrees[1])[:, None]
     lengths = np.sqrt(np.einsum("ur,rs,us->u", users, items.T @ items, users).clip(0))

@@ -5,6 +5,7 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
@@ -93,7 +94,7 @@ class Thumbnails:
 def _stored(store: Store, images: TableVersion | None, wanted: set[str]) -> Iterator[tuple[str, str, bytes]]:
     if images is None:
         return
-    chosen = pc.field("item_id").isin(list(wanted))
+    chosen = pc.field("item_id").isin(pa.array(wanted, pa.string()))  # typed, for it may be empty
     for batch in store.batches(images, ["item_id", "sha256", "image"], 256):
         for row in batch.filter(chosen).to_pylist():
             if row["image"]:

@@ -1,10 +1,12 @@
 """The graph filter is its formula, whatever the order of the rows, and is a part of the published dot product."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.sparse.linalg import svds
 
 from schemas.training import CM3Config, GraphFilterConfig
 from tests.trainers.world import World, draw_world
@@ -69,6 +71,21 @@ def test_the_filter_is_coordinates_of_the_dot_product(tmp_path: Path) -> None:
     expected = cosine + 2.5 * graph_filter(dataset, part)(np.arange(len(dataset.users)))
     torch.testing.assert_close((users @ items.T)[known], expected[known])
     torch.testing.assert_close(users[~known][0], users[known].mean(0))
+
+
+def test_a_solver_that_turns_directions_round_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, config = load(**world.inputs()), GraphFilterConfig(rank=7)
+    expected = filter_embeddings(dataset, config)
+    solve = svds
+
+    def turned(*arguments: Any, **named: Any) -> Any:
+        left, values, right = solve(*arguments, **named)
+        signs = np.array([1, -1, -1, 1, -1, 1, -1])
+        return left * signs, values, right * signs[:, None]
+
+    monkeypatch.setattr("trainers.graph_filter.svds", turned)
+    for found, part in zip(filter_embeddings(dataset, config), expected, strict=True):
+        np.testing.assert_array_equal(found, part)
 
 
 def test_validation_chooses_the_weight_and_the_width_does_not_depend_on_it(world: World) -> None:

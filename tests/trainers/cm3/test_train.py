@@ -69,7 +69,7 @@ def test_metrics_are_those_of_the_published_vectors(world: World, tmp_path: Path
     result = train(world, tmp_path / "out", max_epochs=3, evaluation=rule)
     dataset = load(**world.inputs())
     users, items = (
-        torch.from_numpy(pl.read_parquet(result.files[name])["embedding"].to_numpy()) for name in ("users", "items")
+        torch.tensor(pl.read_parquet(result.files[name])["embedding"].to_numpy()) for name in ("users", "items")
     )
     metrics = pl.read_parquet(result.files["metrics"]).filter(model="cm3")
     for split in ("valid", "test"):
