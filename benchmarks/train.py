@@ -158,7 +158,7 @@ def contest(name: str, size: str, steps: int) -> dict[str, Any]:
     """Train for some steps after two that warm up. Raises: RuntimeError: the loss did not fall."""
     import torch
 
-    from pipeline.encoders.settings import use_threads
+    from pipeline.machine import use_threads
     from schemas.training import CM3Config
     from trainers.cm3.train import build
     from trainers.fit import Batch, NegativeSampler, batches
@@ -244,7 +244,8 @@ def train_plain(dataset, on_epoch: OnEpoch) -> None:
     from benchmarks.contestants.train_peers import Plain
     from schemas.training import CM3Config
     from trainers.evaluation import evaluate
-    from trainers.fit import Embeddings, NegativeSampler, batches, embedding_scorer
+    from trainers.fit import NegativeSampler, batches
+    from trainers.scores import Embeddings, embedding_scorer
 
     model = Plain(dataset, DIM, LAYERS, GAMMA, pair_list=False)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import cast, get_args
 from urllib.parse import unquote, urlsplit
 
-from pipeline import ingest
 from pipeline.demo import catalogue as demo_catalogue
 from pipeline.demo.server import serve
+from pipeline.ingest import stage as ingest
 from pipeline.store import Store, digest
 from schemas.demo import DemoConfig
 from schemas.images import ImagesConfig
-from schemas.ingest import CatalogueSource, ItemColumns, SourceConfig
 from schemas.run import DemoParameters, RunParameters
+from schemas.sources import CatalogueSource, ItemColumns, SourceConfig
 
 DEMO_COLUMNS = ItemColumns(item_id="id", image_url="image")
 DEMO_PORTS = range(20_000, 32_000)

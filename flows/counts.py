@@ -6,8 +6,8 @@ from typing import Any, cast
 import polars as pl
 
 from pipeline.contents import Extraction
-from pipeline.images import Fetched
-from pipeline.ingest import Ingested
+from pipeline.images.stage import Fetched
+from pipeline.ingest.stage import Ingested
 from pipeline.store import Store
 from schemas.lineage import TableVersion
 

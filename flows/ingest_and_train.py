@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from flows import logs, progress_artifacts
-from flows.main_job import run
+from flows.job import run
 from flows.parameters import flat
 from flows.summary import markdown
 from pipeline import log_fields

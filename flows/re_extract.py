@@ -17,10 +17,12 @@ from prefect.artifacts import create_markdown_artifact
 from flows import catalogues
 from flows.exclusive import alone
 from flows.ingest_and_train import as_task
-from flows.main_job import Call, Recorder, conclude, plain, previous_tables, recorded, refresh, trained
+from flows.job import conclude, previous_tables, recorded, refresh, trained
 from flows.parameters import flat
+from flows.recorder import Call, Recorder, plain
 from flows.summary import tables
-from pipeline import changes, log_fields
+from pipeline import log_fields
+from pipeline.registry import changes
 from pipeline.store import Store
 from schemas import re_extract as schemas
 from schemas.errors import UserError

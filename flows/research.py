@@ -4,7 +4,7 @@ import shutil
 from contextlib import ExitStack
 
 from flows import summary, train
-from pipeline.encoders.settings import use_threads
+from pipeline.machine import use_threads
 from pipeline.progress import Advance, track
 from pipeline.store import Store, digest
 from schemas.lineage import Lineage, TableVersion

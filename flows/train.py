@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.encoders.settings import use_threads
+from pipeline.machine import use_threads
 from pipeline.progress import Advance, track
 from pipeline.store import Store, digest
 from schemas.lineage import Lineage, TableVersion

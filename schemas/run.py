@@ -5,20 +5,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from schemas.demo import DemoConfig
-from schemas.features import PRESETS, CaptionSpec, EncoderSpec, VectorsConfig
+from schemas.encoders import PRESETS, CaptionSpec, EncoderSpec, VectorsConfig
 from schemas.images import ImagesConfig
-from schemas.ingest import (
-    AmazonSource,
-    CatalogueSource,
-    IngestConfig,
-    MicroLensSource,
-    MMRecSource,
-    MovieLensSource,
-)
+from schemas.ingest import IngestConfig
 from schemas.lineage import FOLDER
 from schemas.registry import RegistryConfig
 from schemas.report import ReportConfig
 from schemas.similarity import SimilarityConfig
+from schemas.sources import AmazonSource, CatalogueSource, MicroLensSource, MMRecSource, MovieLensSource
 from schemas.training import CM3Config
 
 FeatureName = Annotated[str, StringConstraints(pattern=f"^{FOLDER}$")]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from schemas.tables import EPOCHS, conform, item_embeddings, user_embeddings
 from trainers.data import Dataset
-from trainers.fit import Embeddings
+from trainers.scores import Embeddings
 
 
 def embedding_tables(embeddings: Embeddings, dataset: Dataset) -> dict[str, pa.Table]:

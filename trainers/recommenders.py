@@ -27,12 +27,13 @@ from trainers.baselines.collaborative import BPR, DirectAU, LightGCN
 from trainers.baselines.content_knn import content_knn
 from trainers.baselines.ease import ease
 from trainers.baselines.multimodal import BM3, FREEDOM, VBPR
+from trainers.baselines.popularity import popularity
 from trainers.cm3.train import build as build_cm3
 from trainers.data import Dataset
 from trainers.evaluation import Scorer, evaluate
-from trainers.fit import EmbeddingModel, embedding_scorer, fit
+from trainers.fit import EmbeddingModel, fit
 from trainers.graph_filter import graph_filter
-from trainers.popularity import popularity
+from trainers.scores import embedding_scorer
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 Values = tuple[int | float | str, ...]

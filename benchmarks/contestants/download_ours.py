@@ -8,7 +8,7 @@ sys.path.insert(0, root)
 
 import pyarrow as pa  # noqa: E402
 
-from pipeline import images  # noqa: E402
+from pipeline.images import stage as images  # noqa: E402
 from pipeline.store import Store  # noqa: E402
 from schemas.images import ImagesConfig  # noqa: E402
 from schemas.lineage import Lineage  # noqa: E402

@@ -10,9 +10,10 @@ import sys
 def main(output: str, raw: str, root: str) -> None:
     """Ingest and count."""
     sys.path.insert(0, root)
-    from pipeline import ingest
+    from pipeline.ingest import stage as ingest
     from pipeline.store import Store
-    from schemas.ingest import CatalogueSource, IngestConfig
+    from schemas.ingest import IngestConfig
+    from schemas.sources import CatalogueSource
 
     store = Store(output)
     found = ingest.run(store=store, dataset="drawn", source=CatalogueSource(raw=raw), config=IngestConfig())

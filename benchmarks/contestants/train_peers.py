@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.cm3.graphs import item_item_adjacency, user_item_adjacency
 from trainers.data import Dataset
+from trainers.graphs import item_item_adjacency, user_item_adjacency
 
 
 def csr(matrix) -> Tensor:

@@ -56,7 +56,7 @@ def resolve(
 
     dataset, table, at = parse_reference(reference)
     if at:
-        from pipeline import registry  # MLflow takes seconds to import; the last version does without
+        from pipeline.registry import stage as registry  # MLflow takes seconds to import; the last version does without
 
         found = registry.resolve(opened(store), reference)
     else:
@@ -77,8 +77,8 @@ def export(
 
     Example: `cm3 export demo/embeddings/items@champion ./vectors --index hnsw`
     """
-    from pipeline import export as exports
-    from pipeline import registry
+    from pipeline.registry import export as exports
+    from pipeline.registry import stage as registry
     from schemas.export import ExportConfig
 
     place = opened(store)

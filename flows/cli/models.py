@@ -20,7 +20,7 @@ def versions(dataset: Dataset, store: StoreOption = "store", as_json: JsonOption
 
     Example: `cm3 versions demo`
     """
-    from pipeline import registry
+    from pipeline.registry import stage as registry
 
     place = opened(store)
     known = registry.versions(place, dataset)
@@ -46,7 +46,7 @@ def diff(
 
     Example: `cm3 diff demo champion challenger`
     """
-    from pipeline import diff as differences
+    from pipeline.registry import diff as differences
 
     found = differences.run(store=opened(store), dataset=dataset, a=a, b=b)
     table = Table(f"{dataset}: {found.a} → {found.b}", str(found.a), str(found.b), "change")
@@ -68,7 +68,7 @@ def promote(
 
     Example: `cm3 promote demo challenger`
     """
-    from pipeline import registry
+    from pipeline.registry import stage as registry
 
     promoted = registry.promote(opened(store), dataset, version)
     answer(promoted, as_json, f"{dataset} version {promoted.number} is champion.")
@@ -79,7 +79,7 @@ def rollback(dataset: Dataset, store: StoreOption = "store", as_json: JsonOption
 
     Example: `cm3 rollback demo`
     """
-    from pipeline import registry
+    from pipeline.registry import stage as registry
 
     previous = registry.rollback(opened(store), dataset)
     answer(previous, as_json, f"{dataset} version {previous.number} is champion again.")
@@ -96,7 +96,7 @@ def gc(
 
     Examples: `cm3 gc demo`, `cm3 gc demo --keep 5 --delete`
     """
-    from pipeline import garbage
+    from pipeline.registry import garbage
 
     place = opened(store)
     if not place.tables(dataset):

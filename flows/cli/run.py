@@ -19,10 +19,13 @@ app = typer.Typer(no_args_is_help=True, help="Run the main job in this process, 
 
 def _run(parameters: runs.RunParameters, as_json: bool) -> None:
     opened(parameters.store)
-    from flows import main_job, summary  # torch and MLflow take seconds to import; --help should not
+    from flows import (
+        job,  # torch and MLflow take seconds to import; --help should not
+        summary,  # torch and MLflow take seconds to import; --help should not
+    )
 
     log_to_terminal()
-    done = main_job.run(parameters=parameters)
+    done = job.run(parameters=parameters)
     answer(done, as_json, summary.terminal(done))
 
 

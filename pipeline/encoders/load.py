@@ -4,11 +4,11 @@ import logging
 import time
 from pathlib import Path
 
-from pipeline.encoders import weights
-from pipeline.encoders.base import Captioner, Fingerprint, ImageEncoder, TextEncoder
-from pipeline.encoders.settings import devices, resolve_dtype, use_threads
+from pipeline.encoders import model_files
+from pipeline.encoders.base import Fingerprint, ImageEncoder, TextEncoder
+from pipeline.machine import devices, resolve_dtype, use_threads
+from schemas.encoders import EncoderSpec
 from schemas.errors import UserError
-from schemas.features import CaptionSpec, EncoderSpec
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ def fingerprint(spec: EncoderSpec) -> Fingerprint:
     Raises:
         UserError: the model is missing, damaged or not reachable.
     """
-    folder = weights.locate(spec, spec.kind)
-    content = weights.content_hash(folder, spec.kind)
+    folder = model_files.locate(spec, spec.kind)
+    content = model_files.content_hash(folder, spec.kind)
     return Fingerprint(
         kind=spec.kind,
         model=spec.model,
@@ -52,7 +52,7 @@ def load(spec: EncoderSpec) -> TextEncoder | ImageEncoder:
     """
     use_threads()
     quiet_libraries()
-    folder = weights.locate(spec, spec.kind)
+    folder = model_files.locate(spec, spec.kind)
     identity = fingerprint(spec)
     started = time.monotonic()
     try:
@@ -95,53 +95,6 @@ def _adapter(spec: EncoderSpec, folder: Path, identity: Fingerprint) -> TextEnco
     return (transformers_clip.ImageTower if spec.kind == "transformers_clip" else transformers_clip.TextTower)(
         spec, folder, identity
     )
-
-
-def caption_fingerprint(spec: CaptionSpec) -> Fingerprint:
-    """What identifies the captions of `spec`; an endpoint's model is known by its name and revision only.
-
-    Raises:
-        UserError: the model is missing, damaged or not reachable.
-    """
-    if spec.kind == "endpoint":
-        content, dtype = f"{spec.model}@{spec.revision}", "endpoint"
-    else:
-        content = weights.content_hash(weights.locate(spec, spec.kind), spec.kind)
-        dtype = resolve_dtype(spec.dtype)
-    return Fingerprint(
-        kind=spec.kind,
-        model=spec.model,
-        revision=spec.revision or (content[:16] if spec.kind == "transformers" else ""),
-        weights=content,
-        options=spec.model_dump(include={"prompt", "system", "max_new_tokens", "max_words"}),
-        dtype=dtype,
-        code=CODE[spec.kind],
-    )
-
-
-def load_captioner(spec: CaptionSpec) -> Captioner:
-    """The captioner, ready to use.
-
-    Raises:
-        UserError: the model is missing or damaged, or the endpoint's key is not set.
-    """
-    use_threads()
-    quiet_libraries()
-    identity = caption_fingerprint(spec)
-    if spec.kind == "endpoint":
-        from pipeline.encoders.caption_endpoint import EndpointCaptioner
-
-        return EndpointCaptioner(spec, identity)
-    from pipeline.encoders.caption_transformers import TransformersCaptioner
-
-    folder = weights.locate(spec, spec.kind)
-    try:
-        return TransformersCaptioner(spec, folder, identity)
-    except Exception as error:  # libraries raise every type there is for a model that does not fit
-        raise UserError(
-            f"Model {spec.model!r} in {folder} could not be loaded as an image-text-to-text model: "
-            f"{type(error).__name__}: {error}. Check that it has a processor and a chat template."
-        ) from error
 
 
 def quiet_libraries() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.encoders.base import ImageEncoder, Pixels, TextEncoder, Vectors
-from schemas.features import EncoderSpec
+from schemas.encoders import EncoderSpec
 
 _encoder: Any = None
 """The encoder of a worker process."""

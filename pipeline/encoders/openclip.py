@@ -11,10 +11,10 @@ import torch
 
 from pipeline.encoders.base import Fingerprint, Pixels, Vectors, finish
 from pipeline.encoders.batches import by_length
-from pipeline.encoders.compute import prepare, side_by_side
-from pipeline.encoders.pictures import in_two, prepared
-from pipeline.encoders.settings import device, forwards_at_once, pictures_at_once, tokens_at_once
-from schemas.features import EncoderSpec
+from pipeline.encoders.bfloat16 import prepare
+from pipeline.encoders.transforms import in_two, prepared
+from pipeline.machine import device, forwards_at_once, pictures_at_once, side_by_side, tokens_at_once
+from schemas.encoders import EncoderSpec
 
 
 class _Tower:

@@ -11,9 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.encoders.base import Fingerprint, Vectors, finish
 from pipeline.encoders.batches import by_length
-from pipeline.encoders.compute import prepare, side_by_side
-from pipeline.encoders.settings import device, forwards_at_once, tokens_at_once
-from schemas.features import EncoderSpec
+from pipeline.encoders.bfloat16 import prepare
+from pipeline.machine import device, forwards_at_once, side_by_side, tokens_at_once
+from schemas.encoders import EncoderSpec
 
 Features = dict[str, Any]
 """What the model reads: tensors of (texts, tokens), and what belongs to all texts."""

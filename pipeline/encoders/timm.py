@@ -9,10 +9,10 @@ import torch
 from timm.data import create_transform, resolve_model_data_config  # type: ignore[attr-defined]  # not in its __all__
 
 from pipeline.encoders.base import Fingerprint, Pixels, Vectors, finish
-from pipeline.encoders.compute import prepare
-from pipeline.encoders.pictures import in_two, prepared
-from pipeline.encoders.settings import device, pictures_at_once
-from schemas.features import EncoderSpec
+from pipeline.encoders.bfloat16 import prepare
+from pipeline.encoders.transforms import in_two, prepared
+from pipeline.machine import device, pictures_at_once
+from schemas.encoders import EncoderSpec
 
 
 class TimmEncoder:

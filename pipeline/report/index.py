@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote
 import pyarrow.parquet as pq
 from jinja2 import Environment
 
-from pipeline.report.page import environment
 from pipeline.report.sections import in_order
+from pipeline.report.stage import environment
 from pipeline.report.wording import shown
 from pipeline.store import Store
 from schemas.errors import UserError
@@ -57,7 +57,7 @@ def registered(store: Store, dataset: str, config: RegistryConfig | None = None)
     named = (config and config.tracking) or os.environ.get("MLFLOW_TRACKING_URI")
     if not named and store.is_local and not Path(store.root, "_mlflow").exists():
         return [], ""  # asking would make an empty registry, and a page only looks
-    from pipeline import registry  # MLflow takes seconds to import; the other pages do without
+    from pipeline.registry import stage as registry  # MLflow takes seconds to import; the other pages do without
 
     try:
         return list(reversed(registry.versions(store, dataset, config))), ""

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from pipeline.similarity.layout import Catalogue, Feature, Floats, Ints
 from pipeline.similarity.search import Neighbours, Probe, Schedule, Search, exact_schedule
-from pipeline.similarity.vectors import Catalogue, Feature, Floats, Ints
 from schemas.similarity import FUSED, SimilarityConfig
 
 logger = logging.getLogger(__name__)

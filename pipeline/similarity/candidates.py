@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.similarity.vectors import Floats, Ints
+from pipeline.similarity.layout import Floats, Ints
 
 UNKNOWN = np.float32(-3.0)
 """A cut below every cosine: the item has not met k others yet."""

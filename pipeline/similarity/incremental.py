@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.similarity.candidates import top_k
+from pipeline.similarity.layout import Catalogue, Ints, Raw, item_ids, read
 from pipeline.similarity.search import Neighbours, Search
-from pipeline.similarity.vectors import Catalogue, Ints, Raw, item_ids, read
 from pipeline.store import Store
 from schemas.errors import UserError
 from schemas.lineage import Lineage, TableVersion

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.similarity import approximate, incremental
 from pipeline.similarity.candidates import places, top_k
+from pipeline.similarity.layout import Catalogue, Floats, Ints, Raw, assemble, item_ids
+from pipeline.similarity.on_cluster import Elsewhere
 from pipeline.similarity.search import Neighbours, Search, exact_schedule
-from pipeline.similarity.spread import Elsewhere
-from pipeline.similarity.vectors import Catalogue, Floats, Ints, Raw, assemble, item_ids
 from schemas.similarity import Edges, SimilarityConfig
 
 WRITE_ITEMS = 4096

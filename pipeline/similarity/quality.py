@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from pipeline.similarity.vectors import presence
+from pipeline.similarity.layout import presence
 from pipeline.store import Store
 from schemas.lineage import TableVersion
 from schemas.similarity import FUSED, GRAPH_QUALITY, SimilarityConfig

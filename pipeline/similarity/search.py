@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.encoders.compute import one_thread_each
-from pipeline.encoders.settings import cpu_multiplies_bfloat16, device, threads
+from pipeline.machine import cpu_multiplies_bfloat16, device, one_thread_each, threads
 from pipeline.progress import track
 from pipeline.similarity.candidates import UNKNOWN, Candidates, Score, places
-from pipeline.similarity.vectors import PAIRS_AT_ONCE, Catalogue, Feature, Floats, Ints, row_norms
+from pipeline.similarity.layout import PAIRS_AT_ONCE, Catalogue, Feature, Floats, Ints, row_norms
 
 BLOCK = 1024
 """Items in a block: a block of similarities (2 MB in bfloat16) stays in the second-level cache."""

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flows import main_job
+from flows import job
 from pipeline.store import Store
 from schemas.demo import DemoConfig
 from schemas.run import DemoParameters, RunSummary
 from schemas.training import CM3Config
-from tests.flows.compose import STACK_DEMO, FlowRun, Stack, as_options
+from tests.support.compose import STACK_DEMO, FlowRun, Stack, as_options
 
 SMALL = DemoConfig(items=60, users=150)
 QUICK = CM3Config(max_epochs=3)
@@ -28,7 +28,7 @@ def small_demo(store: Path, **changes: object) -> DemoParameters:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, RunSummary]:
     """A store after one run of the small demo, and the run's summary."""
     folder = tmp_path_factory.mktemp("finished")
-    summary = main_job.run(parameters=small_demo(folder))
+    summary = job.run(parameters=small_demo(folder))
     return Store(folder), summary
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from flows import clusters, main_job
+from flows import clusters, job
 from pipeline.store import Store
 from schemas.errors import ClusterError, UserError
 from schemas.images import ImagesConfig
 from schemas.run import RunSummary
 from tests.flows.conftest import small_demo
-from tests.pipeline.dask_cluster import DaskCluster, running
 from tests.pipeline.test_cluster import Killer
+from tests.support.dask_cluster import DaskCluster, running
 
 COLUMNS = {
     "images": ["item_id", "status", "sha256", "image"],
@@ -38,7 +38,7 @@ def test_the_demo_on_two_workers_one_killed_makes_the_tables_of_one_machine(
     killer = Killer(dask, monkeypatch)
     here, there = finished[0], Store(tmp_path / "store")
     config = ImagesConfig(shard_rows=8)
-    summary = main_job.run(parameters=small_demo(tmp_path / "store", cluster=dask.address, images=config))
+    summary = job.run(parameters=small_demo(tmp_path / "store", cluster=dask.address, images=config))
     assert killer.dead
     assert summary.encoded == finished[1].encoded
     for table, columns in COLUMNS.items():

@@ -20,7 +20,7 @@ import s3fs
 import yaml
 
 from schemas import tables
-from tests.flows.compose import COMPOSE, PORTS, ROOT, SECRETS, FlowRun, Stack, interpolated
+from tests.support.compose import COMPOSE, PORTS, ROOT, SECRETS, FlowRun, Stack, interpolated
 
 BIN = Path(sys.executable).parent
 FILE = yaml.safe_load(interpolated(COMPOSE.read_text(), SECRETS))

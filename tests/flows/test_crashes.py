@@ -26,8 +26,8 @@ from schemas.errors import UserError
 from schemas.lineage import Lineage
 from schemas.run import DemoParameters
 from schemas.training import CM3Config
-from tests.flows.compose import DEADLINE, STACK_DEMO, Stack
-from tests.flows.runner import Run, contents, shards
+from tests.support.compose import DEADLINE, STACK_DEMO, Stack
+from tests.support.runner import Run, contents, shards
 
 
 def demo(folder: Path) -> DemoParameters:

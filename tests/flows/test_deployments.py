@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from flows import local
-from pipeline import registry
 from pipeline.demo.server import serve
+from pipeline.registry import stage as registry
 from pipeline.store import Store
 from tests.flows.conftest import QUICK, SMALL
 

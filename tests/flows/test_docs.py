@@ -1,8 +1,8 @@
 """README and docs: what they show is run, and the site builds without a network.
 
 Every fenced block is of a kind that is run here: a page's `console` and `sh` blocks by bash, as shown and in order, in
-a folder like a reader's, where `tests.flows.stand_in` stands before the programs; `python` on the demo's tables; `yaml`
-as what it is for. What a block leaves to a Docker engine or to this checkout is listed in `stand_in.INSTEAD`.
+a folder like a reader's, where `tests.support.stand_in` stands before the programs; `python` on the demo's tables;
+`yaml` as what it is for. What a block leaves to a Docker engine or to this checkout is listed in `stand_in.INSTEAD`.
 """
 
 import csv
@@ -19,15 +19,15 @@ import pytest
 import typer
 import yaml
 
-from flows import catalogues, cli, local, main_job, re_extract
-from pipeline import registry
+from flows import catalogues, cli, job, local, re_extract
+from pipeline.registry import stage as registry
 from pipeline.store import Store
 from schemas.run import CatalogueParameters, RunSummary
 from tests.conftest import ROOT
-from tests.flows import stand_in
-from tests.flows.compose import Stack
 from tests.flows.conftest import SMALL, small_demo
-from tests.pipeline.encoders.test_caption_endpoint import Moody
+from tests.pipeline.captions.test_endpoint import Moody
+from tests.support import stand_in
+from tests.support.compose import Stack
 
 Finished = tuple[Store, RunSummary]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -58,7 +58,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("registered")
     for seed in range(3):
         small = small_demo(folder, features=("sentence",))
-        main_job.run(parameters=small.model_copy(update={"trainer": small.trainer.model_copy(update={"seed": seed})}))
+        job.run(parameters=small.model_copy(update={"trainer": small.trainer.model_copy(update={"seed": seed})}))
         registry.promote(Store(folder), "demo", str(seed + 1))
     return Store(folder)
 

@@ -16,13 +16,14 @@ from tests.flows.conftest import QUICK, SMALL
 
 RUN = """
 import sys
-from flows import logs, main_job
+from flows import logs
+from flows import job
 from flows.cli.options import log_to_terminal
 from pipeline import progress
 from schemas.run import DemoParameters
 progress.LOG_EVERY = 0.0
 log_to_terminal()
-main_job.run(parameters=DemoParameters.model_validate_json(sys.argv[1]))
+job.run(parameters=DemoParameters.model_validate_json(sys.argv[1]))
 """
 
 

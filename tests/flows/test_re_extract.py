@@ -6,12 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from flows import main_job, re_extract
+from flows import job, re_extract
 from pipeline.encoders import load
 from pipeline.store import Store
 from schemas.errors import UserError
 from schemas.re_extract import Changes, ReExtractCatalogue, ReExtractSummary, RetrainThreshold
-from tests.pipeline.published import jpeg
+from tests.support.published import jpeg
 
 ITEMS = 40
 USERS = 24
@@ -116,7 +116,7 @@ def test_small_changes_add_up_until_the_threshold_since_the_last_training_is_pas
 
 
 def test_where_garbage_collection_took_the_last_trainings_tables_it_trains(shop: Shop) -> None:
-    stored = main_job.previous_tables(Store(shop.store), "shop")
+    stored = job.previous_tables(Store(shop.store), "shop")
     assert stored is not None
     changes = Changes(
         new=0, changed=0, vanished=0, unchanged=1, new_interactions=0, vanished_interactions=0, kept_interactions=1

@@ -14,7 +14,7 @@ from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.server.utilities.user_templates import render_user_template_sync
 
 from flows import set_up
-from tests.flows.compose import ROOT, STACK_DEMO, Stack, as_options
+from tests.support.compose import ROOT, STACK_DEMO, Stack, as_options
 
 FILE = yaml.safe_load((ROOT / "prefect.yaml").read_text())
 DEPLOYMENTS = FILE["deployments"]

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows import main_job
-from pipeline.images import STAGE_VERSION
+from flows import job
+from pipeline.images.stage import STAGE_VERSION
 from pipeline.store import Store, file_sha256
 from schemas.demo import DemoConfig
 from schemas.errors import UserError
@@ -48,7 +48,7 @@ def main(release: str = CODE_VERSION) -> None:
             images=ImagesConfig(max_side=32),
             trainer=CM3Config(max_epochs=1),
         )
-        main_job.run(parameters=parameters)
+        job.run(parameters=parameters)
         store = Store(parameters.store)
         publish_gallery(store)
         for dataset in store.datasets():

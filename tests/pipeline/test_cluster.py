@@ -9,24 +9,27 @@ import numpy as np
 import pytest
 
 from pipeline import cluster as clusters
-from pipeline import features, images, similarity
+from pipeline import similarity
 from pipeline.cluster import Cluster
-from pipeline.download import spread as downloads
-from pipeline.encoders import load, shards
-from pipeline.similarity import spread
+from pipeline.encoders import load
+from pipeline.features import shards
+from pipeline.features import stage as features
+from pipeline.images import on_cluster as downloads
+from pipeline.images import stage as images
+from pipeline.similarity import on_cluster
 from pipeline.similarity.search import Pairs, Probe, work
 from pipeline.store import Store
+from schemas.encoders import PRESETS, EncoderSpec
 from schemas.errors import ClusterError, UserError
-from schemas.features import PRESETS, EncoderSpec
 from schemas.images import ImagesConfig
 from schemas.lineage import TableVersion
 from schemas.similarity import SimilarityConfig
-from tests.chaos_server import ChaosServer
-from tests.pipeline.dask_cluster import DaskCluster, running
-from tests.pipeline.published import jpeg, publish_images, publish_items
+from tests.pipeline.images.test_stage import config as images_config
+from tests.pipeline.images.test_stage import publish_items as publish_addresses
 from tests.pipeline.similarity.conftest import publish_feature, random_vectors
-from tests.pipeline.test_images import config as images_config
-from tests.pipeline.test_images import publish_items as publish_addresses
+from tests.support.chaos_server import ChaosServer
+from tests.support.dask_cluster import DaskCluster, running
+from tests.support.published import jpeg, publish_images, publish_items
 
 Published = Callable[..., TableVersion]
 
@@ -176,9 +179,9 @@ def test_a_worker_with_another_model_is_refused(two: DaskCluster) -> None:
 def test_a_worker_that_does_not_reach_the_store_says_what_it_misses(tmp_path: Path, two: DaskCluster) -> None:
     version = publish_feature(Store(tmp_path), "a", random_vectors(1, 20))
     away = version.model_copy(update={"path": "/nowhere/a.parquet"})
-    layout = spread.Layout(str(tmp_path), {"a": away}, {"a": 1.0}, None, 3, 1024)
+    layout = on_cluster.Layout(str(tmp_path), {"a": away}, {"a": 1.0}, None, 3, 1024)
     with pytest.raises(UserError, match=r"finds no /nowhere/a.parquet.*use a store that all machines reach"):
-        list(Cluster(two.client).map(spread.search_part, [(None, (layout, []))]))
+        list(Cluster(two.client).map(on_cluster.search_part, [(None, (layout, []))]))
 
 
 def test_a_run_that_lost_every_worker_ends_and_says_so(two: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,9 +235,9 @@ def test_parts_of_a_schedule_are_all_of_it_once_and_about_equal() -> None:
     pairs = [Pairs(block, np.arange(block, 40)) for block in range(40)]
     probes = [Probe(block, np.arange(5000 + 100 * block)) for block in range(40)]
     for schedule in (pairs, probes):
-        parts = spread.split(schedule, 4)
+        parts = on_cluster.split(schedule, 4)
         assert [step.block for part in parts for step in part] == list(range(40))
         sizes = [sum(map(work, part)) for part in parts]
         assert len(parts) == 4
         assert max(sizes) < 1.3 * min(sizes)
-    assert spread.split([], 4) == []
+    assert on_cluster.split([], 4) == []

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.amazon import RELEASES, category_name
-from schemas.ingest import AmazonSource, CatalogueSource, IngestConfig, MMRecSource, SourceConfig
+from schemas.ingest import IngestConfig
+from schemas.sources import RELEASES, AmazonSource, CatalogueSource, MMRecSource, SourceConfig, category_name
 
 
 @pytest.mark.parametrize(

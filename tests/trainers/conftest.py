@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainers.world import World, draw_world
+from tests.support.world import World, draw_world
 
 
 @pytest.fixture

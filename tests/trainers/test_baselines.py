@@ -9,7 +9,7 @@ import torch
 
 from schemas.errors import UserError
 from schemas.training import ContentKNNConfig, EASEConfig, FREEDOMConfig, LightGCNConfig
-from tests.trainers.world import World, draw_world
+from tests.support.world import World, draw_world
 from trainers.baselines.collaborative import LightGCN, complete
 from trainers.baselines.content_knn import content_knn
 from trainers.baselines.ease import ease

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from schemas.errors import UserError
 from schemas.training import CM3Config, ComparisonConfig, ComparisonRow, TuningConfig
-from tests.trainers.world import World
+from tests.support.world import World
 from trainers import compare, recommenders, tune
 
 CM3 = CM3Config(dim=4, max_epochs=2, batch_size=256)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import UserError
-from tests.trainers.world import World, draw_world
+from tests.support.world import World, draw_world
 from trainers.data import load
 
 

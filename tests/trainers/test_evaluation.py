@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from schemas.training import EvaluationConfig
-from tests.trainers.world import World
+from tests.support.world import World
+from trainers.baselines.popularity import popularity
 from trainers.data import Dataset, load
 from trainers.evaluation import Rows, Scorer, evaluate, judge, rank, recommend
-from trainers.popularity import popularity
 
 
 def random_scorer(dataset: Dataset, seed: int = 0) -> Scorer:

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from schemas.errors import UserError
 from schemas.training import CM3Config
-from tests.trainers.world import World, draw_world
+from tests.support.world import World, draw_world
 from trainers import cm3
 from trainers.cm3.train import build
 from trainers.data import Dataset, load
-from trainers.fit import Embeddings, NegativeSampler, fit, gather, published_embeddings, torch_device
+from trainers.fit import NegativeSampler, fit, gather, torch_device
+from trainers.scores import Embeddings, published_embeddings
 
 
 def dataset_of(chosen: list[set[int]], items: int) -> Dataset:

@@ -9,12 +9,13 @@ import torch
 from scipy.sparse.linalg import svds
 
 from schemas.training import CM3Config, GraphFilterConfig
-from tests.trainers.world import World, draw_world
+from tests.support.world import World, draw_world
 from trainers.cm3.train import build
 from trainers.data import Dataset, load
 from trainers.evaluation import evaluate
-from trainers.fit import FILTER_WEIGHTS, Embeddings, embedding_scorer, fit, published_embeddings
+from trainers.fit import fit
 from trainers.graph_filter import filter_embeddings, graph_filter
+from trainers.scores import FILTER_WEIGHTS, Embeddings, embedding_scorer, published_embeddings
 
 
 def dense(dataset: Dataset, rank: int, noise: float) -> np.ndarray:

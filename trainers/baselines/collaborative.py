@@ -8,10 +8,11 @@ from torch.nn import functional
 from typing_extensions import override
 
 from schemas.training import BPRConfig, DirectAUConfig, LightGCNConfig
-from trainers.cm3.graphs import Graph, propagate, user_item_adjacency
 from trainers.cm3.losses import alignment, uniformity
 from trainers.data import Dataset
-from trainers.fit import Batch, EmbeddingModel, Embeddings, gather, torch_device
+from trainers.fit import Batch, EmbeddingModel, gather, torch_device
+from trainers.graphs import Graph, propagate, user_item_adjacency
+from trainers.scores import Embeddings
 
 
 def preference(

@@ -5,9 +5,9 @@ import scipy.sparse as sp
 import torch
 
 from schemas.training import ContentKNNConfig
-from trainers.cm3.graphs import exact_neighbors
 from trainers.data import Dataset, modality_shares
 from trainers.evaluation import Rows, Scorer
+from trainers.graphs import exact_neighbors
 
 
 def content_knn(dataset: Dataset, config: ContentKNNConfig) -> Scorer:

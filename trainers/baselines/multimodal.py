@@ -9,9 +9,10 @@ from typing_extensions import override
 
 from schemas.training import BM3Config, FREEDOMConfig, VBPRConfig
 from trainers.baselines.collaborative import BPR, LightGCN, complete, preference
-from trainers.cm3.graphs import Graph, exact_neighbors, item_item_adjacency, propagate, user_item_adjacency
 from trainers.data import Dataset
-from trainers.fit import Batch, Embeddings, gather, torch_device
+from trainers.fit import Batch, gather, torch_device
+from trainers.graphs import Graph, exact_neighbors, item_item_adjacency, propagate, user_item_adjacency
+from trainers.scores import Embeddings
 
 
 def _content(dataset: Dataset) -> list[Tensor]:

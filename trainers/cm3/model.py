@@ -11,12 +11,13 @@ from torch.nn import functional
 
 from schemas.training import CM3Config
 from trainers.cm3.bezier import spherical_bezier
-from trainers.cm3.graphs import Graph, propagate, smooth_items
 from trainers.cm3.losses import ContentSimilarity, alignment, calibrated_uniformity, uniformity
 from trainers.cm3.sphere import unit
 from trainers.cm3.subspace import principal_subspace
 from trainers.data import Dataset, Feature, modality_shares
-from trainers.fit import Batch, EmbeddingModel, Embeddings, gather, matrix_precision
+from trainers.fit import Batch, EmbeddingModel, gather, matrix_precision
+from trainers.graphs import Graph, propagate, smooth_items
+from trainers.scores import Embeddings
 
 
 class Encoded(NamedTuple):

@@ -10,13 +10,14 @@ import torch
 
 from schemas.errors import UserError
 from schemas.training import CM3Config, TrainingResult
-from trainers.cm3.graphs import Graph, exact_neighbors, item_item_adjacency, user_item_adjacency
+from trainers.baselines.popularity import popularity
 from trainers.cm3.model import CM3
 from trainers.data import Dataset, load
 from trainers.evaluation import Lists, Ranking, Scorer, evaluate, judge, rank, recommend
-from trainers.fit import embedding_scorer, fit, published_embeddings, torch_device
+from trainers.fit import fit, torch_device
+from trainers.graphs import Graph, exact_neighbors, item_item_adjacency, user_item_adjacency
 from trainers.output import embedding_tables, epoch_table, write_tables
-from trainers.popularity import popularity
+from trainers.scores import embedding_scorer, published_embeddings
 
 logger = logging.getLogger(__name__)
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from pipeline.encoders import load, settings
+from pipeline import machine
+from pipeline.encoders import load
 from pipeline.encoders.base import ImageEncoder, TextEncoder
 from pipeline.encoders.many_devices import ManyDevices
-from schemas.features import PRESETS, EncoderSpec
-from tests.gpu import needs_cuda
+from schemas.encoders import PRESETS, EncoderSpec
+from tests.support.gpu import needs_cuda
 
 pytestmark = needs_cuda
 PRESET = PRESETS["offline"].encoders
@@ -34,7 +35,7 @@ def test_bfloat16_is_the_default_and_the_vectors_are_the_processors(
     monkeypatch.setenv("CM3_DEVICE", "cpu")
     _, expected = vectors(SPECS[name].model_copy(update={"dtype": "float32"}), drawings)
     monkeypatch.delenv("CM3_DEVICE")
-    assert settings.device().type == "cuda"
+    assert machine.device().type == "cuda"
     dtype, found = vectors(SPECS[name], drawings)
     assert dtype == "bfloat16"
     assert (found * expected).sum(axis=1).min() >= 0.999

@@ -6,7 +6,7 @@ import pytest
 from pipeline.encoders import load
 from pipeline.encoders.base import ImageEncoder
 from pipeline.encoders.many_devices import ManyDevices
-from schemas.features import PRESETS
+from schemas.encoders import PRESETS
 
 
 def test_rows_of_several_processes_come_back_in_order(drawings: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,12 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import StaticEmbedding
 
-from pipeline import offline
-from pipeline.encoders import load
+from pipeline.encoders import load, offline
 from pipeline.encoders.base import ImageEncoder, TextEncoder
 from pipeline.encoders.sentence import SentenceEncoder
-from pipeline.encoders.settings import native_bfloat16
+from pipeline.machine import native_bfloat16
+from schemas.encoders import PRESETS, EncoderSpec
 from schemas.errors import UserError
-from schemas.features import PRESETS, EncoderSpec
 
 PRESET = PRESETS["offline"].encoders
 TEXTS = [

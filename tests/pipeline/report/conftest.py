@@ -9,7 +9,7 @@ import pipeline.report
 from pipeline.store import Store
 from schemas.lineage import TableVersion
 from schemas.report import ReportConfig
-from tests.pipeline.report.run import publish
+from tests.support.small_run import publish
 
 Run = tuple[Store, Mapping[str, TableVersion]]
 

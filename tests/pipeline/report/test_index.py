@@ -14,7 +14,7 @@ from pipeline.store import Store
 from schemas import tables as contract
 from schemas.errors import UserError
 from schemas.lineage import Lineage
-from tests.pipeline.report.run import publish as demo_run
+from tests.support.small_run import publish as demo_run
 
 HOSTILE = "<script>window.hacked=1</script>"
 
@@ -101,7 +101,7 @@ def test_looking_at_a_store_without_a_registry_makes_none(store: Store, client: 
 
 
 def test_registered_versions_come_newest_first_with_aliases(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline import registry
+    from pipeline.registry import stage as registry
     from schemas.registry import RegistryConfig
 
     tracking = f"sqlite:///{store.root}-mlflow.db"

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from pipeline.report import charts, wording
-from pipeline.report.pictures import Thumbnails
 from pipeline.report.sections import host
 from pipeline.report.selection import _colours
 from pipeline.report.spaces import project
+from pipeline.report.thumbnails import Thumbnails
 from pipeline.store import Store
 from schemas import tables as contract
 from schemas.lineage import Lineage, TableVersion

@@ -13,14 +13,14 @@ import torch
 from schemas.errors import UserError
 from schemas.tables import EPOCHS, METRICS, RECOMMENDATIONS, conform, item_embeddings, user_embeddings
 from schemas.training import CM3Config, EvaluationConfig, TrainingResult
-from tests.gpu import needs_cuda
-from tests.trainers.world import World, draw_world
+from tests.support.gpu import needs_cuda
+from tests.support.world import World, draw_world
 from trainers import cm3
-from trainers.cm3.graphs import Graph, exact_neighbors
 from trainers.cm3.train import build
 from trainers.data import load
 from trainers.evaluation import evaluate
 from trainers.fit import Batch
+from trainers.graphs import Graph, exact_neighbors
 
 CONFIG = CM3Config(dim=8, max_epochs=30, batch_size=256, patience=30, learning_rate=5e-3, neighbors=5, device="cpu")
 

@@ -1,0 +1,5 @@
+"""Captions of pictures, by a multimodal model of this machine or behind an endpoint."""
+
+from pipeline.captions.stage import run
+
+__all__ = ["run"]

@@ -1,0 +1,182 @@
+"""Captions by an OpenAI-compatible server (vLLM, Ollama, llama.cpp, `transformers serve`, a hosted one).
+
+Requests in flight are bounded; what is worth another try is tried again with growing, jittered pauses; a server that
+says when to come back (`Retry-After`, `x-ratelimit-*`) is obeyed by every request at once.
+"""
+
+import asyncio
+import base64
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import openai
+import stamina
+
+from pipeline.captions.rate_limit import RateLimit, pause_asked
+from pipeline.captions.verdict import AGAIN
+from pipeline.encoders.base import Answer, Fingerprint
+from schemas.encoders import CaptionSpec
+from schemas.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE = 60.0
+"""Seconds between two tries, unless the server asks for more."""
+FATAL = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
+"""Answers that no other picture will change: the run stops."""
+TRANSIENT = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError, openai.ConflictError)
+
+
+class MalformedAnswerError(Exception):
+    """The server said 200 and something that is no chat completion."""
+
+
+class EndpointCaptioner:
+    """A `Captioner` that asks a server. Made once a run; every call opens and closes its own connections."""
+
+    def __init__(self, spec: CaptionSpec, identity: Fingerprint) -> None:
+        self.fingerprint = identity
+        self.batch_size = spec.batch_size
+        self._spec = spec
+        self._key = (os.environ.get(spec.api_key_variable) or "none").strip()
+        if not self._key.isascii():
+            raise UserError(
+                f"${spec.api_key_variable} holds signs that no key has, such as a typographic quote; set it again."
+            )
+        self._limit = RateLimit()
+        self._check()
+
+    def caption(self, images: Sequence[bytes], *, again: bool = False) -> list[Answer]:
+        """At most `batch_size` requests in flight.
+
+        Raises:
+            UserError: the server refuses the key or does not know the model, or not one request could reach it.
+        """
+        answers = asyncio.run(self._all(images, again))
+        if answers and all(answer.failed and answer.text.startswith(_UNREACHABLE) for answer in answers):
+            raise UserError(
+                f"The captioning endpoint {self._spec.base_url} could not be reached for any of {len(answers)} "
+                f"pictures, each tried {self._spec.attempts} times: {answers[0].text}. Finished captions are kept; "
+                "start the server and run again."
+            )
+        return answers
+
+    def _check(self) -> None:
+        """Ask for the list of models before the first picture. What it says is a hint: many servers list others.
+
+        Raises:
+            UserError: nobody answers, or the key is refused.
+        """
+        client = openai.OpenAI(
+            base_url=self._spec.base_url, api_key=self._key, max_retries=0, timeout=min(self._spec.timeout, 30)
+        )
+        try:
+            with client:
+                known = {model.id for model in client.models.list().data}
+        except openai.APIConnectionError as error:
+            raise UserError(
+                f"No OpenAI-compatible server answers at {self._spec.base_url} ({error.__cause__ or error}). Start it, "
+                "or mend base_url, which ends in /v1 for most servers."
+            ) from error
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise self._refused(error) from error
+        except (openai.APIError, ValueError, TypeError, AttributeError):
+            return
+        if known and self._spec.model not in known:
+            logger.warning("%s lists %s, not %s", self._spec.base_url, sorted(known)[:10], self._spec.model)
+
+    def _refused(self, error: openai.APIStatusError) -> UserError:
+        return UserError(
+            f"{self._spec.base_url} refused the request for {self._spec.model!r}: {error.status_code} "
+            f"{error.message:.200}. The key is read from ${self._spec.api_key_variable}; check it and the model's name."
+        )
+
+    async def _all(self, images: Sequence[bytes], again: bool) -> list[Answer]:
+        places = asyncio.Semaphore(self._spec.batch_size)
+        timeout = self._spec.timeout
+        async with openai.AsyncOpenAI(
+            base_url=self._spec.base_url, api_key=self._key, max_retries=0, timeout=timeout
+        ) as client:
+            tasks = [asyncio.create_task(self._one(client, places, image, again)) for image in images]
+            try:
+                return await asyncio.gather(*tasks)
+            except FATAL as error:
+                raise self._refused(error) from error
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    async def _one(self, client: openai.AsyncOpenAI, places: asyncio.Semaphore, image: bytes, again: bool) -> Answer:
+        async with places:
+            try:
+                async for attempt in stamina.retry_context(
+                    on=self._next_pause,
+                    attempts=self._spec.attempts,
+                    timeout=None,
+                    wait_max=LONGEST_PAUSE,
+                    wait_jitter=0.3,
+                ):
+                    with attempt:
+                        await self._limit.wait()
+                        return await self._ask(client, image, again)
+            except openai.APIConnectionError as error:
+                return Answer(text=f"{_UNREACHABLE}{error.__cause__ or error}", failed=True)
+            except FATAL:
+                raise
+            except (openai.APIError, MalformedAnswerError) as error:
+                return Answer(text=f"{type(error).__name__}: {error}", failed=True)
+        raise AssertionError("a retry context returns or raises")
+
+    def _next_pause(self, error: Exception) -> bool | float:
+        """Whether to try again; a number of seconds where the server named one."""
+        if isinstance(error, MalformedAnswerError):
+            return True
+        if not isinstance(error, TRANSIENT):
+            return False
+        if isinstance(error, openai.APIStatusError) and (pause := pause_asked(error.response.headers)) is not None:
+            self._limit.close_for(pause)
+            return pause
+        return True
+
+    async def _ask(self, client: openai.AsyncOpenAI, image: bytes, again: bool) -> Answer:
+        started = time.monotonic()
+        try:
+            raw = await client.chat.completions.with_raw_response.create(
+                model=self._spec.model,
+                messages=self._messages(image, again),
+                max_tokens=self._spec.max_new_tokens,
+                temperature=0.0,
+                seed=0,
+            )
+            self._limit.heed(raw.headers)
+            return _answer(json.loads(raw.content), time.monotonic() - started)
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise MalformedAnswerError(f"no chat completion: {type(error).__name__}: {error}") from error
+
+    def _messages(self, image: bytes, again: bool) -> Any:
+        prompt = f"{self._spec.prompt} {AGAIN}" if again else self._spec.prompt
+        url = f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
+        user = {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt}],
+        }
+        return [{"role": "system", "content": self._spec.system}, user] if self._spec.system else [user]
+
+
+_UNREACHABLE = "unreachable: "
+
+
+def _answer(body: Any, seconds: float) -> Answer:
+    choice = body["choices"][0]
+    usage = body.get("usage") or {}
+    return Answer(
+        text=(choice["message"].get("content") or "").strip(),
+        cut=choice.get("finish_reason") == "length",
+        tokens_in=usage.get("prompt_tokens") or 0,
+        tokens_out=usage.get("completion_tokens") or 0,
+        seconds=seconds,
+    )

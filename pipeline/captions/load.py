@@ -1,0 +1,55 @@
+"""From a spec to what identifies its captions, and to the captioner itself."""
+
+from pipeline.encoders import model_files
+from pipeline.encoders.base import Captioner, Fingerprint
+from pipeline.encoders.load import CODE, quiet_libraries
+from pipeline.machine import resolve_dtype, use_threads
+from schemas.encoders import CaptionSpec
+from schemas.errors import UserError
+
+
+def fingerprint(spec: CaptionSpec) -> Fingerprint:
+    """What identifies the captions of `spec`; an endpoint's model is known by its name and revision only.
+
+    Raises:
+        UserError: the model is missing, damaged or not reachable.
+    """
+    if spec.kind == "endpoint":
+        content, dtype = f"{spec.model}@{spec.revision}", "endpoint"
+    else:
+        content = model_files.content_hash(model_files.locate(spec, spec.kind), spec.kind)
+        dtype = resolve_dtype(spec.dtype)
+    return Fingerprint(
+        kind=spec.kind,
+        model=spec.model,
+        revision=spec.revision or (content[:16] if spec.kind == "transformers" else ""),
+        weights=content,
+        options=spec.model_dump(include={"prompt", "system", "max_new_tokens", "max_words"}),
+        dtype=dtype,
+        code=CODE[spec.kind],
+    )
+
+
+def load(spec: CaptionSpec) -> Captioner:
+    """The captioner, ready to use.
+
+    Raises:
+        UserError: the model is missing or damaged, or the endpoint's key is not set.
+    """
+    use_threads()
+    quiet_libraries()
+    identity = fingerprint(spec)
+    if spec.kind == "endpoint":
+        from pipeline.captions.endpoint import EndpointCaptioner
+
+        return EndpointCaptioner(spec, identity)
+    from pipeline.captions.transformers import TransformersCaptioner
+
+    folder = model_files.locate(spec, spec.kind)
+    try:
+        return TransformersCaptioner(spec, folder, identity)
+    except Exception as error:  # libraries raise every type there is for a model that does not fit
+        raise UserError(
+            f"Model {spec.model!r} in {folder} could not be loaded as an image-text-to-text model: "
+            f"{type(error).__name__}: {error}. Check that it has a processor and a chat template."
+        ) from error

@@ -1,0 +1,88 @@
+"""Captions by any image-text-to-text model of transformers: processor, chat template, batched greedy generation."""
+
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from pipeline.captions.verdict import AGAIN
+from pipeline.encoders.base import Answer, Fingerprint
+from pipeline.encoders.bfloat16 import prepare
+from pipeline.machine import device
+from schemas.encoders import CaptionSpec
+
+
+class TransformersCaptioner:
+    """A `Captioner` over a folder that holds a model, its processor and its chat template."""
+
+    def __init__(self, spec: CaptionSpec, folder: Path, identity: Fingerprint) -> None:
+        self.fingerprint = identity
+        self.batch_size = spec.batch_size
+        self._spec = spec
+        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
+        self._processor: Any = AutoProcessor.from_pretrained(folder, **options)  # type: ignore[no-untyped-call]
+        self._processor.tokenizer.padding_side = "left"  # generation continues at the right end
+        self._model: Any = AutoModelForImageTextToText.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, **options
+        )
+        prepare(self._model, identity.dtype)
+
+    @torch.inference_mode()
+    def caption(self, images: Sequence[bytes], *, again: bool = False) -> list[Answer]:
+        """Greedy, so that the same picture gets the same answer; unreadable pictures are failed answers."""
+        started = time.monotonic()
+        answers: dict[int, Answer] = {}
+        pictures: list[Image.Image] = []
+        places: list[int] = []
+        for place, image in enumerate(images):
+            try:
+                with Image.open(io.BytesIO(image)) as opened:
+                    pictures.append(opened.convert("RGB"))
+                places.append(place)
+            except OSError as error:
+                answers[place] = Answer(text=f"the stored picture cannot be read: {error}", failed=True)
+        if pictures:
+            said = self._generate(pictures, again)
+            seconds = (time.monotonic() - started) / len(pictures)
+            answers |= {place: a.model_copy(update={"seconds": seconds}) for place, a in zip(places, said, strict=True)}
+        return [answers[place] for place in range(len(images))]
+
+    def _generate(self, pictures: list[Image.Image], again: bool) -> list[Answer]:
+        inputs = self._processor.apply_chat_template(
+            [self._conversation(picture, again) for picture in pictures],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        ).to(device())
+        length = inputs["input_ids"].shape[1]
+        out = self._model.generate(
+            **inputs,
+            max_new_tokens=self._spec.max_new_tokens,
+            do_sample=False,
+            repetition_penalty=1.3 if again else 1.0,
+        )[:, length:]
+        special = torch.tensor(self._processor.tokenizer.all_special_ids, device=out.device)
+        given = (~torch.isin(out, special)).sum(1).tolist()
+        return [
+            Answer(text=text.strip(), cut=count == self._spec.max_new_tokens, tokens_in=taken, tokens_out=count)
+            for text, taken, count in zip(
+                self._processor.batch_decode(out, skip_special_tokens=True),
+                inputs["attention_mask"].sum(1).tolist(),
+                given,
+                strict=True,
+            )
+        ]
+
+    def _conversation(self, picture: Image.Image, again: bool) -> list[dict[str, Any]]:
+        prompt = f"{self._spec.prompt} {AGAIN}" if again else self._spec.prompt
+        user = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}
+        if not self._spec.system:
+            return [user]
+        return [{"role": "system", "content": [{"type": "text", "text": self._spec.system}]}, user]

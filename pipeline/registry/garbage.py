@@ -1,0 +1,65 @@
+"""Which published versions nobody needs any more, and their removal: dry run first."""
+
+import logging
+import shutil
+import time
+
+from pipeline.registry import stage as registry
+from pipeline.store import Store
+from schemas.errors import UserError
+from schemas.lineage import TableVersion
+from schemas.registry import RegistryConfig
+
+logger = logging.getLogger(__name__)
+
+STAGING_SECONDS = 24 * 3600
+"""A staging folder untouched for so long belongs to a run that was killed."""
+
+
+def unneeded(store: Store, dataset: str, keep: int, config: RegistryConfig | None = None) -> list[TableVersion]:
+    """Versions that are neither the last `keep` of their table, nor its latest, nor part of a registered version that
+    has an alias or is among the last `keep` registered.
+
+    Raises:
+        ValueError: `keep` is below 1.
+        UserError: the registry knows none of the embeddings that are here, so it cannot be this store's.
+    """
+    if keep < 1:
+        raise ValueError(f"keep={keep} must be at least 1")
+    registered = registry.versions(store, dataset, config)
+    tables = store.tables(dataset)
+    embeddings = registry.EMBEDDINGS
+    trained = {version.version for version in store.versions(dataset, embeddings)} if embeddings in tables else set()
+    if trained and trained.isdisjoint(entry.tables[embeddings] for entry in registered):
+        raise UserError(
+            f"{dataset} has {len(trained)} versions of {embeddings} in {store}, but the registry knows none of them: "
+            "nothing tells which are in use. Is MLFLOW_TRACKING_URI the registry of this store?"
+        )
+    held = {
+        (table, version)
+        for entry in registered
+        if entry.alias or entry in registered[-keep:]
+        for table, version in entry.tables.items()
+    }
+    candidates: list[TableVersion] = []
+    for table in tables:
+        held.add((table, store.latest(dataset, table).version))
+        candidates.extend(store.versions(dataset, table)[:-keep])
+    return [version for version in candidates if (version.table, version.version) not in held]
+
+
+def remove(store: Store, versions: list[TableVersion]) -> None:
+    """Delete versions: the manifest first, so that what is left of an interrupted removal is no version."""
+    for version in versions:
+        folder = version.path
+        store.fs.rm_file(store.inside(folder).removesuffix(".parquet") + ".json")
+        store.fs.rm(store.inside(folder), recursive=True)
+        logger.info("removed %s/%s@%s", version.dataset, version.table, version.version)
+
+
+def remove_abandoned_staging(store: Store) -> int:
+    """Delete what killed runs left half-written on this machine; returns how many folders."""
+    old = [path for path in store.scratch("staging").iterdir() if time.time() - path.stat().st_mtime > STAGING_SECONDS]
+    for path in old:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(old)

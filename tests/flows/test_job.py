@@ -1,0 +1,185 @@
+"""The main job from drawn catalogue to registered embeddings, in one process, with real models."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from flows import job
+from pipeline.registry import stage as registry
+from pipeline.store import Store
+from schemas import tables
+from schemas.encoders import VectorsConfig
+from schemas.errors import UserError
+from schemas.ingest import IngestConfig
+from schemas.run import DemoParameters, RunSummary
+from tests.flows.conftest import QUICK, small_demo
+
+Finished = tuple[Store, RunSummary]
+TABLES = {
+    "items": tables.ITEMS,
+    "interactions": tables.INTERACTIONS,
+    "quality": tables.QUALITY,
+    "images": tables.IMAGES,
+    "captions": tables.CAPTIONS,
+    "recommendations": tables.RECOMMENDATIONS,
+    "metrics": tables.METRICS,
+    "epochs": tables.EPOCHS,
+    "similarity": tables.similarity(("caption", "clip", "sentence")),
+}
+FEATURES = ("sentence", "clip", "caption")
+
+
+@pytest.mark.parametrize(
+    "name", [*TABLES, *(f"features/{f}" for f in FEATURES), "embeddings/items", "embeddings/users"]
+)
+def test_every_promised_table_is_there_for_duckdb_with_its_lineage(finished: Finished, name: str) -> None:
+    store, summary = finished
+    version = registry.resolve(store, f"demo/{name}@champion")
+    ((rows,),) = duckdb.sql(f"select count(*) from '{version.path}'").fetchall()
+    assert rows == next(s.rows for s in summary.stages if s.table == name)
+    assert rows > 0
+    schema = pq.read_schema(Path(version.path) / "part-00000.parquet")
+    if name in TABLES:
+        assert schema.remove_metadata().equals(TABLES[name])
+    metadata = schema.metadata
+    for key in (b"schema", b"schema_version", b"dataset", b"stage", b"config", b"code_version", b"created"):
+        assert b"cm3." + key in metadata
+
+
+def test_the_record_counts_work_done_and_saved_and_failures_by_reason(finished: Finished) -> None:
+    store, summary = finished
+    stages = {stage.table: stage for stage in summary.stages}
+    statuses = store.read(store.latest("demo", "images"), ["status"])["status"].to_pylist()
+    counted = dict(stages["images"].counts)
+    downloaded = counted.pop("downloaded")
+    assert counted == Counter(statuses)
+    assert 0 < downloaded <= len(statuses) - counted["no_url"]
+    assert stages["images"].rate == pytest.approx(downloaded / stages["images"].seconds)
+    for feature in FEATURES:
+        counts = stages[f"features/{feature}"].counts
+        assert counts["encoded"] == summary.encoded[feature] > 0
+        assert counts["encoded"] + counts["reused"] + counts["missing"] + counts["unreadable"] == len(statuses)
+    quality = store.read(store.latest("demo", "quality")).to_pylist()
+    assert stages["quality"].counts == {row["rule"]: row["count"] for row in quality}
+
+
+def test_every_feature_has_the_items_ids_in_their_order(finished: Finished) -> None:
+    store, _ = finished
+    items = store.read(store.latest("demo", "items"), ["item_id"])
+    for feature in FEATURES:
+        assert store.read(store.latest("demo", f"features/{feature}"), ["item_id"]).equals(items)
+
+
+def test_imported_vectors_stand_beside_ours_in_graph_and_trainer(finished: Finished, tmp_path: Path) -> None:
+    ids = finished[0].read(finished[0].latest("demo", "items"), ["item_id"])["item_id"].to_pylist()
+    np.save(tmp_path / "image_feat.npy", np.random.default_rng(0).normal(size=(len(ids), 8)))
+    (tmp_path / "ids.txt").write_text("\n".join(ids))
+    theirs = VectorsConfig(path=f"{tmp_path}/image_feat.npy", format="npy", ids=f"{tmp_path}/ids.txt")
+    job = small_demo(tmp_path / "store", features=("sentence",), imported={"theirs": theirs})
+    summary = job.run(parameters=job)
+    assert summary.coverage == {"sentence": 1.0, "theirs": 1.0}
+    store = Store(tmp_path / "store")
+    graph = pq.read_schema(Path(store.latest("demo", "similarity").path) / "part-00000.parquet")
+    assert "similarity_theirs" in graph.names
+    inputs = json.loads(store.latest("demo", "embeddings/items").lineage["cm3.inputs"])
+    assert {"features/sentence", "features/theirs"} <= set(inputs)
+    cut = job.model_copy(update={"imported": {"theirs": theirs.model_copy(update={"ids": str(tmp_path / "gone")})}})
+    with pytest.raises(UserError, match="cannot read"):
+        job.check_models(cut)
+
+
+def test_one_picture_can_be_followed_from_its_file_to_its_vector(finished: Finished) -> None:
+    import hashlib
+
+    store, _ = finished
+    images = pl.read_parquet(store.latest("demo", "images").path).filter(pl.col("status") == "ok")
+    one = images.row(0, named=True)
+    drawn = next(store.scratch("demo").rglob(f"images/{one['url'].rsplit('/', 1)[1]}"))
+    assert hashlib.sha256(drawn.read_bytes()).hexdigest() == one["sha256"]
+    clip = pl.read_parquet(store.latest("demo", "features/clip").path).filter(pl.col("item_id") == one["item_id"])
+    assert clip["content_hash"].item() == hashlib.sha256(one["image"]).hexdigest()
+
+
+def test_planted_defects_end_as_rows_with_a_reason(finished: Finished) -> None:
+    store, summary = finished
+    statuses = set(store.read(store.latest("demo", "images"), ["status"])["status"].to_pylist())
+    assert {"ok", "no_url", "not_found"} <= statuses
+    assert statuses <= {s.value for s in tables.ImageStatus}
+    quality = store.read(store.latest("demo", "quality")).to_pylist()
+    assert {"items.jsonl", "interactions.csv"} <= {row["source"] for row in quality}
+    assert summary.coverage["sentence"] > summary.coverage["clip"] > 0.5
+
+
+AGAIN = """
+import sys, torch
+from flows import job
+from schemas.run import DemoParameters
+summary = job.run(parameters=DemoParameters.model_validate_json(sys.argv[1]))
+print(sum(summary.encoded.values()), torch.get_num_threads())
+"""
+
+
+def test_cm3_threads_holds_for_training_too_where_nothing_is_left_to_encode(tmp_path: Path) -> None:
+    parameters = small_demo(tmp_path, features=("sentence",))
+    job.run(parameters=parameters)
+    other = parameters.model_copy(update={"trainer": QUICK.model_copy(update={"seed": 1})})
+    command = [sys.executable, "-c", AGAIN, other.model_dump_json()]
+    done = subprocess.run(command, env=os.environ | {"CM3_THREADS": "1"}, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 1"
+
+
+def test_a_second_run_encodes_nothing_and_finds_everything(finished: Finished) -> None:
+    store, first = finished
+    again = job.run(parameters=small_demo(Path(store.root)))
+    assert sum(first.encoded.values()) > 0
+    assert sum(again.encoded.values()) == 0
+    assert {s.table for s in again.stages if not s.reused} == set()
+    assert again.registered == first.registered
+
+
+def test_the_report_and_the_summary_are_in_the_store(finished: Finished) -> None:
+    _, summary = finished
+    assert Path(summary.report).read_text().lstrip().lower().startswith("<!doctype html>")
+    assert summary.test["ndcg@20"] > 0
+    assert summary.popularity["ndcg@20"] > 0
+
+
+def test_another_encoder_encodes_its_own_feature_and_nothing_else(finished: Finished) -> None:
+    store, _ = finished
+    shorter = {"sentence": {"kind": "sentence", "model": "offline:minilm", "truncate_dim": 64}}
+    changed = DemoParameters(**small_demo(Path(store.root)).model_dump() | {"encoders": shorter})
+    summary = job.run(parameters=changed)
+    assert summary.encoded["sentence"] > 0
+    assert summary.encoded["clip"] == summary.encoded["captions"] == summary.encoded["caption"] == 0
+
+
+def test_nothing_left_after_the_core_fails_and_leaves_what_was_published(finished: Finished) -> None:
+    store, _ = finished
+    before = store.latest("demo", "interactions").version
+    with pytest.raises(UserError, match="core_k"):
+        job.run(parameters=small_demo(Path(store.root), ingest=IngestConfig(core_k=500)))
+    assert store.latest("demo", "interactions").version == before
+
+
+def test_a_missing_model_is_refused_before_any_table_is_written(tmp_path: Path) -> None:
+    missing = {"sentence": {"kind": "sentence", "model": str(tmp_path / "nowhere")}}
+    with pytest.raises(UserError, match="nowhere"):
+        job.run(parameters=small_demo(tmp_path / "store", encoders=missing))
+    assert Store(tmp_path / "store").datasets() == []
+
+
+def test_a_store_without_a_registry_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    begun: list[str] = []
+    with pytest.raises(UserError, match="set MLFLOW_TRACKING_URI"):
+        job.run(parameters=DemoParameters(store="memory://bucket"), call=lambda name, *_, **__: begun.append(name))
+    assert begun == []

@@ -1,0 +1,270 @@
+"""The endpoint captioner against a real `transformers serve`, and against a server that does everything wrong."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from pipeline.captions import load
+from pipeline.captions.rate_limit import RateLimit, pause_asked, seconds_in
+from pipeline.encoders import offline
+from schemas.encoders import CaptionSpec
+from schemas.errors import UserError
+from tests.support.published import jpeg
+
+RED, BLUE = jpeg((200, 0, 0)), jpeg((0, 0, 200))
+
+
+def good(text: str = "a red mug") -> dict[str, Any]:
+    usage = {"prompt_tokens": 70, "completion_tokens": 4}
+    return {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": usage}
+
+
+class Moody(ThreadingHTTPServer):
+    """A server that answers its requests, in the order they come, as a list of moods says; then always well."""
+
+    def __init__(self, *moods: Callable[[BaseHTTPRequestHandler], None]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.moods = list(moods)
+        self.lock = threading.Lock()
+        self.arrivals: list[float] = []
+        self.inside = self.most_inside = 0
+        self.released = threading.Event()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def spec(self, **options: Any) -> CaptionSpec:
+        url = f"http://127.0.0.1:{self.server_port}/v1"
+        return CaptionSpec(kind="endpoint", model="moody", base_url=url, **({"timeout": 20.0, "attempts": 4} | options))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Moody
+
+    def do_GET(self) -> None:
+        reply({"data": [{"id": "moody", "object": "model"}], "object": "list"})(self)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        with self.server.lock:
+            self.server.arrivals.append(time.monotonic())
+            self.server.inside += 1
+            self.server.most_inside = max(self.server.most_inside, self.server.inside)
+            mood = self.server.moods.pop(0) if self.server.moods else reply(good())
+        try:
+            mood(self)
+        finally:
+            with self.server.lock:
+                self.server.inside -= 1
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def reply(body: Any, status: int = 200, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), "Content-Type": "application/json", **headers}.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    return send
+
+
+def hang_up(handler: BaseHTTPRequestHandler) -> None:
+    handler.close_connection = True
+    handler.connection.close()
+
+
+def say_nothing(handler: BaseHTTPRequestHandler) -> None:
+    handler.server.released.wait(10)  # type: ignore[attr-defined]
+    hang_up(handler)
+
+
+@pytest.fixture
+def moody() -> Iterator[Callable[..., Moody]]:
+    servers: list[Moody] = []
+
+    def start(*moods: Callable[[BaseHTTPRequestHandler], None]) -> Moody:
+        servers.append(Moody(*moods))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.released.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "mood",
+    [
+        reply({"error": {"message": "try later"}}, 500),
+        reply(b"<html>502 Bad Gateway</html>", 502),
+        reply(b"<html>not json</html>"),
+        reply({"choices": []}),
+        reply({"object": "something else"}),
+        reply(b"[1, 2"),
+        hang_up,
+    ],
+    ids=["500", "502 html", "200 html", "no choices", "other json", "cut json", "hang-up"],
+)
+def test_a_passing_fault_is_tried_again(
+    moody: Callable[..., Moody], mood: Callable[[BaseHTTPRequestHandler], None]
+) -> None:
+    server = moody(mood)
+    (answer,) = load.load(server.spec()).caption([RED])
+    assert (answer.text, answer.failed, answer.tokens_in, answer.tokens_out) == ("a red mug", False, 70, 4)
+    assert len(server.arrivals) == 2
+
+
+def test_a_server_that_never_answers_is_left_after_the_timeout(moody: Callable[..., Moody]) -> None:
+    server = moody(say_nothing)
+    (answer,) = load.load(server.spec(timeout=0.3)).caption([RED])
+    assert answer.text == "a red mug"
+
+
+def test_a_lasting_fault_is_a_reason_after_the_last_try(moody: Callable[..., Moody]) -> None:
+    server = moody(*[reply(b"<html>")] * 2)
+    captioner = load.load(server.spec(attempts=2, batch_size=1))
+    first, second = captioner.caption([RED, BLUE])
+    assert first.failed
+    assert "no chat completion" in first.text
+    assert second.text == "a red mug"
+
+
+def test_a_picture_the_server_refuses_is_not_tried_again(moody: Callable[..., Moody]) -> None:
+    server = moody(reply({"error": {"message": "image too large"}}, 400))
+    first, _ = load.load(server.spec(batch_size=1)).caption([RED, BLUE])
+    assert first.failed
+    assert "image too large" in first.text
+    assert len(server.arrivals) == 2
+
+
+def test_retry_after_holds_back_every_request(moody: Callable[..., Moody]) -> None:
+    server = moody(reply({"error": {"message": "slow down"}}, 429, Retry_After="0.8"))
+    answers = load.load(server.spec(batch_size=1)).caption([RED, BLUE])
+    assert [answer.failed for answer in answers] == [False, False]
+    assert server.arrivals[1] - server.arrivals[0] >= 0.8
+
+
+def test_an_exhausted_allowance_holds_back_the_next_request(moody: Callable[..., Moody]) -> None:
+    spent = {"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "700ms"}
+    server = moody(reply(good(), **spent))
+    load.load(server.spec(batch_size=1)).caption([RED, BLUE])
+    assert server.arrivals[1] - server.arrivals[0] >= 0.7
+
+
+def test_no_more_requests_are_in_flight_than_asked_for(moody: Callable[..., Moody]) -> None:
+    meet = threading.Barrier(3)
+
+    def together(handler: BaseHTTPRequestHandler) -> None:
+        meet.wait(20)
+        reply(good())(handler)
+
+    server = moody(*[together] * 9)
+    answers = load.load(server.spec(batch_size=3)).caption([RED] * 9)
+    assert len(answers) == 9
+    assert server.most_inside == 3, "three at once, as the barrier needs, and never four"
+
+
+def test_a_refused_key_stops_the_run_and_names_the_variable(moody: Callable[..., Moody]) -> None:
+    server = moody(*[reply({"error": {"message": "bad key"}}, 401)] * 8)
+    with pytest.raises(UserError, match=r"401 .*bad key.*OPENAI_API_KEY"):
+        load.load(server.spec()).caption([RED])
+
+
+def test_no_server_at_all_fails_before_the_first_picture() -> None:
+    spec = CaptionSpec(kind="endpoint", model="m", base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(UserError, match=r"No OpenAI-compatible server answers at http://127\.0\.0\.1:9/v1"):
+        load.load(spec)
+
+
+def test_a_server_that_dies_stops_the_run(moody: Callable[..., Moody]) -> None:
+    server = moody()
+    captioner = load.load(server.spec(attempts=2))
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(UserError, match="could not be reached for any of 2 pictures"):
+        captioner.caption([RED, BLUE])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("20", 20), ("1.5s", 1.5), ("6m0s", 360), ("250ms", 0.25), ("1h2m", 3720), ("soon", None), ("", None)],
+)
+def test_durations_are_read_as_servers_write_them(text: str, seconds: float | None) -> None:
+    assert seconds_in(text) == seconds
+
+
+def test_retry_after_may_be_a_date() -> None:
+    assert pause_asked({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    assert pause_asked({"retry-after": "whenever"}) is None
+    assert pause_asked({"retry-after-ms": "1500"}) == 1.5
+
+
+def test_an_allowance_that_is_left_closes_nothing() -> None:
+    limit = RateLimit()
+    limit.heed({"x-ratelimit-remaining-requests": "5", "x-ratelimit-reset-requests": "1h"})
+    assert limit._open_at == 0
+
+
+@pytest.fixture(scope="module")
+def transformers_server() -> Iterator[str]:
+    """`transformers serve` with the tiny model, in a process of its own."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve"]
+    command += [str(offline.unpack("tiny-llava")), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*command, "--log-level", "info"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
+        assert server.stdout is not None
+        said = []
+        for line in server.stdout:
+            said.append(line)
+            if "Uvicorn running" in line:
+                break
+        else:
+            pytest.fail("transformers serve did not start:\n" + "".join(said[-20:]))
+        drain = threading.Thread(target=server.stdout.read)  # a full pipe would stop the server
+        drain.start()
+        try:
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.terminate()
+            drain.join()
+
+
+def test_transformers_serve_says_what_the_same_model_says_here(transformers_server: str, drawings: list[bytes]) -> None:
+    folder = str(offline.unpack("tiny-llava"))
+    words = {"prompt": "Describe the product.", "max_new_tokens": 24}
+    here = load.load(CaptionSpec(kind="transformers", model="offline:tiny-llava", dtype="float32", **words))
+    there = load.load(CaptionSpec(kind="endpoint", model=folder, base_url=transformers_server, batch_size=2, **words))
+    assert [a.text for a in there.caption(drawings)] == [a.text for a in here.caption(drawings)]
+    assert all(a.tokens_in > 64 and a.tokens_out > 0 and a.seconds > 0 for a in there.caption(drawings[:1]))
+
+
+def test_a_key_that_no_request_can_carry_is_refused_before_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "“quoted”")
+    with pytest.raises(UserError, match=r"\$OPENAI_API_KEY holds signs that no key has"):
+        load.load(CaptionSpec(kind="endpoint", model="owner/name", base_url="http://127.0.0.1:9/v1"))
+
+
+def test_an_endpoints_model_needs_no_commit_but_a_hub_models_does() -> None:
+    assert CaptionSpec(kind="endpoint", model="owner/name", base_url="http://127.0.0.1:9/v1", revision="2026-11")
+    with pytest.raises(ValueError, match="must be a hub commit"):
+        CaptionSpec(kind="transformers", model="owner/name", revision="2026-11")

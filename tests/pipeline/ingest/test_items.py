@@ -1,0 +1,182 @@
+"""Words become plain text, prices numbers, and only usable picture addresses stay."""
+
+import html
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.ingest.items import Finisher, clean, price, text_of
+from pipeline.ingest.sources.base import RawItem
+from pipeline.ingest.tally import Quality
+
+many = settings(max_examples=300, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "plain"),
+    [
+        ('<span class="a-size-medium a-color-secondary"', ""),
+        ("Arts, Music &amp; Photography", "Arts, Music & Photography"),
+        ("<b>Mug</b> &amp; <i>gift box</i><script>alert('x')</script>", "Mug & gift box"),
+        ("<style>.a{color:red}</style>Mug<br/>red", "Mug red"),
+        ("cut <scr", "cut"),
+        ("cut <a href='x", "cut"),
+        ("size<large and red", "size<large and red"),
+        ("a <b<b<b<b<b<b>>>>>> z", "a b b z"),
+        ("a <b<i>> z", "a z"),
+        ("I <3 you, 1 < 2 > 0", "I <3 you, 1 < 2 > 0"),
+        ("&lt;b&gt;bold&lt;/b&gt;", "bold"),
+        ("two\n\t lines\u00a0and\u2028more\x00", "two lines and more"),
+        ("caf\u00e9 \u732b \U0001f600", "caf\u00e9 \u732b \U0001f600"),
+        ("half a \ud83d pair", "half a ? pair"),
+        ("<!-- hidden --> seen <!-- cut", "seen"),
+    ],
+)
+def test_clean_text(raw, plain) -> None:
+    assert clean(raw) == plain
+
+
+@given(st.text(max_size=60) | st.text("<>/&;abscript! -\n", max_size=60))
+@many
+def test_cleaned_text_has_no_tags_no_control_characters_and_is_utf8(raw) -> None:
+    plain = clean(raw)
+    assert plain.encode().decode() == plain
+    assert plain == " ".join(plain.split())
+    assert plain.isprintable()
+    assert not re.search(r"</?[a-zA-Z!][^<>]*>", plain)
+
+
+@given(st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), max_size=40))
+@many
+def test_escaping_and_cleaning_agree(raw) -> None:
+    if not re.search(r"<[a-zA-Z/!]|&", raw):
+        assert clean(html.escape(raw)) == raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "number"),
+    [
+        (37.12, 37.12), ("$25.00", 25.0), ("$1,299.99", 1299.99), ("$12.99 - $20.00", 12.99), ("", None),
+        (None, None), (".a-box-inner{background-color:#fff}", None), (-1, None), (float("nan"), None), (True, None),
+        ("9" * 400, None), ([1], None), (0, 0.0), ("7,50 €", 7.5), ("€7,50", 7.5), ("0,99", 0.99), ("1 299,00", 1299.0),
+        ("1.299,00 €", 1299.0), ("1'299.50", 1299.5), ("1,299", 1299.0), ("1.234.567", 1234567.0), ("1e3", 1000.0),
+        ("CHF 12.50", 12.5), ("3.50/lb", 3.5), ("1,29,99", None), ("inf", None), ("from 5", None),
+        ("0,999", None), ("US$ 5.00", 5.0), ("R$7,50", 7.5),
+    ],
+)  # fmt: skip
+def test_price(raw, number) -> None:
+    assert price(raw) == number
+
+
+def test_text_has_its_parts_in_order_and_is_none_without_any() -> None:
+    assert text_of("Mug", "Alma", ["Home", "Mugs", "Home"], "Red.") == "Mug\nAlma\nHome, Mugs\nRed."
+    assert text_of("", "", [], "") is None
+
+
+def url_of(image_url="", *, base=None, template="", item_id="a1"):
+    quality = Quality()
+    finisher = Finisher("items", quality, base, template)
+    found = finisher.row(RawItem(item_id, title="x", image_url=image_url))["image_url"]
+    return found, [row["rule"] for row in quality.table().to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("raw", "found", "rule"),
+    [
+        ("https://host/a.jpg", "https://host/a.jpg", []),
+        ("images/a b.jpg", "http://shop/raw/images/a%20b.jpg", []),
+        ("", None, []),
+        ("//elsewhere/a.jpg", None, ["image_outside_raw"]),
+        ("../../a.jpg", None, ["image_outside_raw"]),
+        ("/a.jpg", None, ["image_outside_raw"]),
+        ("file:///etc/passwd", None, ["image_url_unusable"]),
+        ("javascript:alert(1)", None, ["image_url_unusable"]),
+        ("https://host/a b.jpg", None, ["image_url_unusable"]),
+    ],
+)
+def test_addresses_relative_to_a_url(raw, found, rule) -> None:
+    assert url_of(raw, base="http://shop/raw/") == (found, rule)
+
+
+def test_relative_address_without_a_place_is_counted() -> None:
+    assert url_of("images/a.jpg") == (None, ["image_url_unusable"])
+
+
+def test_template_overrides_and_quotes_the_id() -> None:
+    assert url_of("https://h/x.jpg", template="https://cdn/{item_id}.jpg", item_id="a/b c") == (
+        "https://cdn/a%2Fb%20c.jpg", [],
+    )  # fmt: skip
+    assert url_of(base="http://shop/", template="img/{item_id}.jpg") == ("http://shop/img/a1.jpg", [])
+
+
+def test_files_are_inside_the_folder_whether_there_or_not(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "a 1.jpg").write_bytes(b"x")
+    (tmp_path / "secret.jpg").write_bytes(b"x")
+    base = folder.as_uri() + "/"
+    assert url_of("images/a 1.jpg", base=base) == ((folder / "images" / "a 1.jpg").as_uri(), [])
+    assert url_of("images/b.jpg", base=base) == ((folder / "images" / "b.jpg").as_uri(), [])
+    assert url_of("../secret.jpg", base=base) == (None, ["image_outside_raw"])
+    assert url_of(base=base, template="images/{item_id}.jpg", item_id="a 1")[1] == []
+    assert url_of(base=base, template="images/{item_id}.jpg", item_id="../../secret") == (None, ["image_outside_raw"])
+    for unusable in ("x" * 300, "x/" * 3000, "\ud800"):
+        assert url_of(unusable, base=base) == (None, ["image_url_unusable"])
+
+
+@given(st.text(max_size=30) | st.text("/.:\\%?#h tp\0", max_size=30))
+@many
+def test_any_address_gives_one_inside_or_none(raw) -> None:
+    found, _ = url_of(raw, base="http://shop/raw/")
+    assert found is None or found.startswith(("http://shop/raw/", "http://", "https://"))
+    assert raw.startswith("http") or found is None or found.startswith("http://shop/raw/")
+
+
+def pictures_of(image_url="", *gallery_urls, template=""):
+    quality = Quality()
+    finisher = Finisher("items", quality, "http://shop/raw/", template)
+    row = finisher.row(RawItem("a1", title="x", image_url=image_url, gallery_urls=list(gallery_urls)))
+    return row["image_url"], row["gallery_urls"], [entry["rule"] for entry in quality.table().to_pylist()]
+
+
+def test_a_gallery_keeps_its_order_and_repeats_neither_itself_nor_the_main_picture() -> None:
+    base = "http://shop/raw/"
+    assert pictures_of("a.jpg", "c.jpg", " a.jpg ", "b.jpg", "", "c.jpg") == (
+        base + "a.jpg", [base + "c.jpg", base + "b.jpg"], [],
+    )  # fmt: skip
+    assert pictures_of("a.jpg", "a.jpg") == pictures_of("a.jpg") == (base + "a.jpg", None, [])
+
+
+def test_unusable_addresses_of_a_gallery_are_counted_and_the_others_stay() -> None:
+    assert pictures_of("a.jpg", "javascript:x", "/b.jpg", "c.jpg") == (
+        "http://shop/raw/a.jpg", ["http://shop/raw/c.jpg"], ["gallery_url_unusable", "gallery_outside_raw"],
+    )  # fmt: skip
+
+
+def test_the_first_of_a_gallery_stands_in_for_a_main_picture_that_is_not_there() -> None:
+    assert pictures_of("", "b.jpg", "c.jpg") == ("http://shop/raw/b.jpg", ["http://shop/raw/c.jpg"], [])
+
+
+def test_a_template_leaves_no_gallery() -> None:
+    assert pictures_of("a.jpg", "b.jpg", template="{item_id}.jpg") == ("http://shop/raw/a1.jpg", None, [])
+
+
+def test_item_without_words_and_picture_is_kept_and_counted() -> None:
+    quality = Quality()
+    row = Finisher("items", quality).row(RawItem("a1"))
+    assert (row["text"], row["image_url"], row["categories"]) == (None, None, [])
+    assert quality.table().to_pylist() == [
+        {"source": "items", "rule": "neither_words_nor_picture", "action": "kept", "count": 1, "examples": ["a1"]}
+    ]
+
+
+def test_stray_html_and_entities_are_counted_by_field() -> None:
+    quality = Quality()
+    item = RawItem("a1", title="<span class=", description="Salt &amp; pepper", brand="A & B", price="free")
+    assert Finisher("items", quality).row(item)["title"] is None
+    assert [row["rule"] for row in quality.table().to_pylist()] == [
+        "title_html", "description_entities", "price_unreadable",
+    ]  # fmt: skip

@@ -1,0 +1,121 @@
+"""A Dask scheduler and workers as processes of their own, as on several machines; one of them can be killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.machine import threads
+from tests.conftest import ROOT
+
+WORKERS = 2
+
+
+class DaskCluster:
+    """Started by `running`.
+
+    Attributes:
+        address: of the scheduler.
+        client: a `distributed.Client` of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._pids: dict[str, int] = {}
+        self.client: Any = None
+        self.address = ""
+
+    def start(self) -> None:
+        """A scheduler, and a client of it."""
+        from distributed import Client
+
+        file = str(self._folder / "scheduler.json")
+        self._spawn(
+            "scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0",
+            "--scheduler-file", file,
+        )  # fmt: skip
+        self.client = Client(scheduler_file=file, set_as_default=False, timeout=20)
+        self.address = self.client.scheduler.address
+
+    def fill(self) -> None:
+        """Start workers until there are `WORKERS`."""
+        for _ in range(WORKERS - len(self.client.nthreads())):
+            self._spawn(
+                "worker", self.address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny",
+                "--dashboard-address", "127.0.0.1:0",
+            )  # fmt: skip
+        self.client.wait_for_workers(WORKERS, timeout=120)
+        self._pids = self.client.run(os.getpid)
+
+    def busy(self) -> list[str]:
+        """Addresses of the workers that have work."""
+        return [worker for worker, keys in self.client.processing().items() if keys]
+
+    def workers(self) -> list[str]:
+        """Addresses of all workers."""
+        return list(self.client.nthreads())
+
+    def freeze(self, workers: Iterable[str]) -> None:
+        """Stop them where they are, until `thaw`; the scheduler does not know."""
+        self._signal(workers, signal.SIGSTOP)
+
+    def thaw(self, workers: Iterable[str]) -> None:
+        """Let them go on."""
+        self._signal(workers, signal.SIGCONT)
+
+    def kill(self, workers: Iterable[str]) -> None:
+        """End workers without a word."""
+        self._signal(workers, signal.SIGKILL)
+
+    def kill_scheduler(self) -> None:
+        """End the scheduler without a word."""
+        self._processes[0].kill()
+        self._processes[0].wait()
+
+    def stop(self) -> None:
+        """End every process."""
+        if self.client is not None:
+            with suppress(RuntimeError):  # distributed's own, where the scheduler is gone and it tries to reconnect
+                self.client.close()
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+    def _signal(self, workers: Iterable[str], number: int) -> None:
+        for worker in workers:
+            os.kill(self._pids[worker], number)
+
+    def _spawn(self, *command: str) -> None:
+        log = (self._folder / f"{command[0]}-{len(self._processes)}.log").open("wb")
+        environment = os.environ | {"CM3_THREADS": str(threads()), "DASK_TEMPORARY_DIRECTORY": str(self._folder)}
+        with log:
+            self._processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "dask", *command], cwd=ROOT, env=environment, stdout=log, stderr=log
+                )
+            )
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[DaskCluster]:
+    """A scheduler without workers; the test skips, or fails under CM3_REQUIRE_SYSTEM=1, where Dask is absent."""
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        missing = "Dask is not installed: pip install 'cm3-features[dask]'"
+        if os.environ.get("CM3_REQUIRE_SYSTEM") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    cluster = DaskCluster(folder)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()

@@ -1,0 +1,101 @@
+"""The programs that README and docs call, as a reader's shell finds them when a test runs a block of theirs.
+
+`python -m tests.support.stand_in NAME ARGUMENTS…` runs the real NAME with the shown arguments and, after them, what
+makes it quick or says where its input lies here (the last of two equal options wins). What cannot run in a test at all
+stands in `INSTEAD`, with the reason; any other `make` or `docker` fails, so that a new one must be thought of.
+"""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+INSTEAD = {
+    # Lines for a Docker engine, which is not here: what tests.support.compose makes of docker-compose.yml.
+    "docker compose up --build --detach": "the fixture `stack` has started every service, as Compose orders them",
+    "docker compose ps": "the fixture `stack` has waited for every health check, and for the one-shots' ends",
+    # Lines about this very checkout.
+    "make demo": "it would install everything; .ci/run gives this line on a bare machine",
+    "make test": "it is what runs here",
+    "make up": "the fixture `stack` serves the deployments; tests/flows/test_deployments.py has this line's recipe run",
+}
+EXEC = re.compile(r"^docker compose exec (?:-it )?worker (.+)$", re.DOTALL)
+"""A line for the worker's container: its rest is run here, with the worker's environment."""
+QUICK = {"max_epochs": 1, "dim": 8}
+QUICK_MODELS = dict.fromkeys(("bpr", "lightgcn", "directau", "vbpr", "freedom", "bm3"), QUICK)
+
+
+def main(name: str, arguments: list[str]) -> int:
+    """Run it, or what stands in; returns the exit status."""
+    line = shlex.join([name, *arguments])
+    if inside := EXEC.match(line):
+        name, *arguments = shlex.split(inside[1])
+    elif name in ("docker", "make"):
+        sys.stderr.write(f"[not run] {line}: {INSTEAD.get(line, 'nothing stands in for it')}\n")
+        return 0 if line in INSTEAD else 64
+    if arguments == ["ui"]:
+        return _ui()
+    program = str(Path(sys.executable).parent / name)
+    return subprocess.run([program, *arguments, *_quick(name, arguments)], check=False).returncode
+
+
+def _quick(name: str, arguments: list[str]) -> list[str]:
+    """Options that make a command take seconds."""
+    match [name, *arguments[:2]]:
+        case ["cm3", "run", "file"]:
+            return []  # the file has them
+        case ["cm3", "run", source]:
+            shown = "--features" in arguments
+            features = [] if shown else ["--features", "caption" if "--captioner" in arguments else "sentence"]
+            small = ["--demo", '{"items": 40, "users": 60}'] if source == "demo" else []
+            near = ["--raw", "./amazon-2018", "--image-url", "images/{item_id}.jpg"] if source == "amazon" else []
+            return ["--models", "offline", *_merged(arguments, "--trainer", QUICK), *features, *small, *near]
+        case ["cm3", "compare", _]:
+            more = [*_merged(arguments, "--cm3", QUICK), *_merged(arguments, "--overrides", QUICK_MODELS)]
+            return ["--seeds", "1", *more]
+        case ["cm3", "tune", _]:
+            return ["--trials", "1", *_merged(arguments, "--base", QUICK)]
+        case ["prefect", "deployment", "run"]:
+            return _parameters(arguments[2])
+        case ["prefect", "worker", "start"]:
+            return ["--run-once"]
+    return []
+
+
+def _merged(arguments: list[str], option: str, quick: dict[str, Any]) -> list[str]:
+    """The option's JSON as shown, with the quick values in it: what is shown must still be accepted."""
+    shown = json.loads(arguments[arguments.index(option) + 1]) if option in arguments else {}
+    inner = {key: shown.get(key, {}) | value for key, value in quick.items() if isinstance(value, dict)}
+    return [option, json.dumps(shown | quick | inner)]
+
+
+def _parameters(deployment: str) -> list[str]:
+    """Small parameters of a deployment's run."""
+    quick: dict[str, object] = {"features": ["sentence"], "trainer": {"max_epochs": 2, "dim": 8}}
+    if deployment.endswith("/demo"):
+        quick |= {"features": ["sentence", "vision"], "demo": {"items": 40, "users": 60}}
+    else:
+        quick |= {"raw": str(Path("amazon-2018").resolve()), "models": "offline", "image_url": "images/{item_id}.jpg"}
+    return [word for key, value in quick.items() for word in ("--param", f"{key}={json.dumps(value)}")]
+
+
+def _ui() -> int:
+    """Start the pages, read one, and press Ctrl-C."""
+    command = [str(Path(sys.executable).parent / "cm3"), "ui", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as pages:
+        assert pages.stdout is not None
+        url = pages.stdout.readline().split()[0]
+        with urllib.request.urlopen(url, timeout=60) as page:
+            ok = page.status == 200
+        pages.send_signal(signal.SIGINT)
+    return pages.returncode if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
