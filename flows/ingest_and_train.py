@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import flow, runtime, task
 from prefect.artifacts import create_markdown_artifact
@@ -26,6 +26,9 @@ from schemas.run import (
     RunParameters,
 )
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 FLOW = "ingest-and-train"
 RETRIES = 2
 RETRY_SECONDS = [10.0, 60.0]
@@ -34,12 +37,12 @@ logs.prepare()
 warnings.filterwarnings("ignore", "A flow named 'ingest-and-train'")  # several functions, one flow: meant
 
 
-def as_task(name: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
+def as_task(name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a stage as a Prefect task. Every stage is idempotent and resumes, so it may be retried."""
 
-    def body() -> Any:
+    def body() -> R:
         with progress_artifacts.shown():
-            return function(**arguments)
+            return function(*args, **kwargs)
 
     stage = task(
         name=name,

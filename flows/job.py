@@ -8,29 +8,26 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 
-from flows import catalogues, clusters, train
+from flows import catalogues, clusters, training
 from flows.exclusive import alone
 from flows.recorder import Call, Recorder, plain
 from flows.summary import last
-from pipeline import log_fields, report, similarity
+from pipeline import captions, features, images, ingest, log_fields, registry, report, similarity
 from pipeline.captions import load as caption_load
-from pipeline.captions import stage as captions
 from pipeline.cluster import Cluster
 from pipeline.encoders import load
-from pipeline.features import imported as vectors
-from pipeline.features import stage as features
-from pipeline.images import stage as images
-from pipeline.ingest import stage as ingest
-from pipeline.registry import promotion
-from pipeline.registry import stage as registry
+from pipeline.features import imported
+from pipeline.registry import client, promotion
 from pipeline.store import Store, digest
 from schemas.errors import UserError
 from schemas.lineage import TableVersion, canonical_json
-from schemas.registry import Registered
 from schemas.report import ReportConfig
 from schemas.run import RunParameters, RunSummary, StageRecord
 
 logger = logging.getLogger(__name__)
+
+Tables = dict[str, TableVersion]
+"""Published tables by name."""
 
 
 def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
@@ -40,7 +37,7 @@ def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
         UserError: anything the user can mend; what was published before stays readable, finished work is kept.
     """
     store = Store(parameters.store)
-    registry.check(store, parameters.registry)
+    client.check(store, parameters.registry)
     record = Recorder(store, call)
     dataset = catalogues.dataset(parameters)
     with (
@@ -48,51 +45,46 @@ def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
         alone(store, dataset),
         catalogues.opened(parameters, store) as catalogue,
     ):
-        tables, extracted = refresh(store, catalogue, parameters, record)
-        tables |= trained(store, tables, extracted, parameters, record)
+        tables = refresh(store, catalogue, parameters, record)
+        tables |= train(store, tables, parameters, record)
         return conclude(store, tables, parameters, record)
 
 
-def refresh(
-    store: Store, catalogue: catalogues.Opened, parameters: RunParameters, record: "Recorder"
-) -> tuple[dict[str, TableVersion], dict[str, TableVersion]]:
-    """Every table that follows from the catalogue and the models alone, up to the similarity graph.
-
-    Returns:
-        All tables by name; and of them the features, by the feature's name.
-    """
+def refresh(store: Store, catalogue: catalogues.Opened, parameters: RunParameters, record: Recorder) -> Tables:
+    """Every table that follows from the catalogue and the models alone, up to the similarity graph."""
     record.call("models", check_models, parameters=parameters)
+    source = catalogue.source
     raw = record(
-        "ingest", ingest.run, store=store, dataset=catalogue.source.dataset, source=catalogue.source,
-        config=parameters.ingest,
+        "ingest", ingest.run, store=store, dataset=source.dataset, source=source, config=parameters.ingest
     )  # fmt: skip
-    tables = {"items": raw.items, "interactions": raw.interactions, "quality": raw.quality}
+    tables = dict(raw.tables)
     with clusters.opened(parameters.cluster) as cluster:
         fetched = record(
-            "images", images.fetch, store=store, items=raw.items, config=catalogue.images, cluster=cluster
+            "images", images.run, store=store, items=tables["items"], config=catalogue.images, cluster=cluster
         )  # fmt: skip
         tables |= fetched.tables
-        extracted = extract_features(store, tables, parameters, record, cluster)
-        tables["similarity"] = record(
-            "similarity", similarity.run, store=store, features=extracted, config=parameters.similarity,
+        tables |= extract_features(store, tables, parameters, record, cluster)
+        graph = record(
+            "similarity", similarity.run, store=store, features=features_of(tables), config=parameters.similarity,
             interactions=tables["interactions"], cluster=cluster,
         )  # fmt: skip
-    return tables, extracted
+        tables |= graph.tables
+    return tables
 
 
-def trained(
-    store: Store,
-    tables: dict[str, TableVersion],
-    extracted: dict[str, TableVersion],
-    parameters: RunParameters,
-    record: "Recorder",
-) -> dict[str, TableVersion]:
+def train(store: Store, tables: Mapping[str, TableVersion], parameters: RunParameters, record: Recorder) -> Tables:
     """What CM3 makes of them: embeddings, recommendations, metrics, epochs."""
-    made: dict[str, TableVersion] = record(
-        "train", train.run, store=store, interactions=tables["interactions"], features=extracted,
+    trained = record(
+        "train", training.run, store=store, interactions=tables["interactions"], features=features_of(tables),
         similarity=tables["similarity"], config=parameters.trainer,
     )  # fmt: skip
-    return made
+    return dict(trained.tables)
+
+
+def features_of(tables: Mapping[str, TableVersion]) -> Tables:
+    """Feature name → its table."""
+    prefix = "features/"
+    return {name.removeprefix(prefix): table for name, table in tables.items() if name.startswith(prefix)}
 
 
 def check_models(parameters: RunParameters) -> None:
@@ -107,52 +99,55 @@ def check_models(parameters: RunParameters) -> None:
     if "caption" in parameters.features:
         caption_load.fingerprint(parameters.caption_spec())
     for config in parameters.imported.values():
-        vectors.read(config)
+        imported.read(config)
 
 
 def extract_features(
     store: Store,
-    tables: dict[str, TableVersion],
+    tables: Mapping[str, TableVersion],
     parameters: RunParameters,
-    record: "Recorder",
+    record: Recorder,
     cluster: Cluster | None = None,
-) -> dict[str, TableVersion]:
-    """Every feature asked for or imported, by name; adds them, and the captions they need, to `tables`."""
-    extracted = {}
+) -> Tables:
+    """Every feature asked for or imported, and the captions that one of them needs."""
+    made: Tables = {}
     for name in parameters.features:
         spec = parameters.encoder(name)
         if name == "caption":
             captioned = record(
-                "captions", captions.caption, store=store, images=tables["images"], spec=parameters.caption_spec(),
+                "captions", captions.run, store=store, images=tables["images"], spec=parameters.caption_spec(),
                 cluster=cluster,
             )  # fmt: skip
-            tables["captions"] = captioned.version
-        source = tables["captions" if name == "caption" else "items" if spec.modality == "text" else "images"]
-        result = record(
-            f"features/{name}", features.extract, store=store, source=source, name=name, spec=spec,
-            gallery=tables.get("gallery") if source.table == "images" else None, cluster=cluster,
+            made |= captioned.tables
+            source, gallery = made["captions"], None
+        elif spec.modality == "text":
+            source, gallery = tables["items"], None
+        else:
+            source, gallery = tables["images"], tables.get("gallery")
+        encoded = record(
+            f"features/{name}", features.run, store=store, source=source, name=name, spec=spec, gallery=gallery,
+            cluster=cluster,
         )  # fmt: skip
-        extracted[name] = tables[f"features/{name}"] = result.version
+        made |= encoded.tables
     for name, config in parameters.imported.items():
-        extracted[name] = tables[f"features/{name}"] = record(
-            f"features/{name}", vectors.run, store=store, items=tables["items"], name=name, config=config
-        )
-    return extracted
+        aligned = record(
+            f"features/{name}", imported.run, store=store, items=tables["items"], name=name, config=config
+        )  # fmt: skip
+        made |= aligned.tables
+    return made
 
 
-def conclude(
-    store: Store, tables: dict[str, TableVersion], parameters: RunParameters, record: "Recorder"
-) -> RunSummary:
+def conclude(store: Store, tables: dict[str, TableVersion], parameters: RunParameters, record: Recorder) -> RunSummary:
     """Report, register and leave the record of the run."""
     dataset = tables["items"].dataset
     address = report_address(tables, parameters.report)
     if not store.fs.exists(f"{store.root}/{address}"):
-        page = record(
+        page = record.call(
             "report", report.run, store=store, tables=tables, output=store.scratch("report") / f"{dataset}.html",
             config=parameters.report, previous=previous_tables(store, dataset),
         )  # fmt: skip
         store.put(address, page.read_bytes())
-    registered: Registered = record(
+    registered = record.call(
         "registry", registry.run, store=store, tables=tables, config=parameters.registry,
         artifacts={"report.html": f"{store.root}/{address}"},
         parameters=parameters.model_dump(mode="json", exclude={"registry", "report", "cluster"}),
@@ -166,8 +161,8 @@ def conclude(
         stages=tuple(record.stages),
         encoded=record.encoded,
         coverage=promotion.coverage(store, tables),
-        test={f"ndcg@{k}": registry.value(metrics, "cm3", "test", "ndcg", k) for k in shown},
-        popularity={f"ndcg@{k}": registry.value(metrics, "popularity", "test", "ndcg", k) for k in shown},
+        test={f"ndcg@{k}": promotion.value(metrics, "cm3", "test", "ndcg", k) for k in shown},
+        popularity={f"ndcg@{k}": promotion.value(metrics, "popularity", "test", "ndcg", k) for k in shown},
         registered=f"{registered.number} ({registered.alias or 'no alias'})",
         report=f"{store.uri}/{address}",
     )
@@ -182,7 +177,7 @@ def report_address(tables: Mapping[str, TableVersion], config: ReportConfig) -> 
     return f"{tables['items'].dataset}/_reports/{digest(content)}.html"
 
 
-def previous_tables(store: Store, dataset: str) -> dict[str, TableVersion] | None:
+def previous_tables(store: Store, dataset: str) -> Tables | None:
     """The tables of the last run that trained; None where there was none, or garbage collection took one of them."""
     try:
         return recorded(store, dataset, last(store, dataset).stages)

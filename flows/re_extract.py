@@ -17,7 +17,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows import catalogues
 from flows.exclusive import alone
 from flows.ingest_and_train import as_task
-from flows.job import conclude, previous_tables, recorded, refresh, trained
+from flows.job import conclude, previous_tables, recorded, refresh, train
 from flows.parameters import flat
 from flows.recorder import Call, Recorder, plain
 from flows.summary import tables
@@ -53,18 +53,18 @@ def run(*, parameters: RunParameters, retrain: RetrainThreshold, call: Call = pl
         catalogues.opened(parameters, store) as catalogue,
     ):
         last_run, last_training = _last_run(store, dataset), previous_tables(store, dataset)
-        tables, extracted = refresh(store, catalogue, parameters, record)
+        tables = refresh(store, catalogue, parameters, record)
         since_run = _compared(store, last_run, tables)
         since_training = _compared(store, last_training, tables)
-        train, decision = decide(last_training, tables, since_training, retrain)
+        pays, decision = decide(last_training, tables, since_training, retrain)
         logger.info("%s: %s. %s", dataset, since_run or "the first run", decision)
         registered = ""
-        if train:
-            tables |= trained(store, tables, extracted, parameters, record)
+        if pays:
+            tables |= train(store, tables, parameters, record)
             registered = conclude(store, tables, parameters, record).registered
         summary = ReExtractSummary(
             dataset=dataset, started=record.started, seconds=time.monotonic() - record.clock,
-            since_last_run=since_run, since_training=since_training, encoded=record.encoded, trained=train,
+            since_last_run=since_run, since_training=since_training, encoded=record.encoded, trained=pays,
             decision=decision, registered=registered, stages=tuple(record.stages),
         )  # fmt: skip
         store.put(f"{dataset}/{RECORD}", summary.model_dump_json(indent=2).encode())

@@ -3,34 +3,34 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
-from flows import counts
 from pipeline import log_fields
-from pipeline.contents import Extraction
-from pipeline.images import stage as images
-from pipeline.ingest import stage as ingest
+from pipeline.published import Published
 from pipeline.store import Store
-from schemas.lineage import TableVersion, now
+from schemas.lineage import now
 from schemas.run import StageRecord
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Call(Protocol):
     """How a stage is run: `call(name, function, **arguments)` returns what the function returns."""
 
-    def __call__(self, name: str, function: Callable[..., Any], /, **arguments: Any) -> Any: ...
+    def __call__(self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
-def plain(name: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
+def plain(name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a stage in this process, without a server."""
     logger.info("%s …", name)
-    return function(**arguments)
+    return function(*args, **kwargs)
 
 
 class Recorder:
-    """Calls stages and notes what each did, for the run's summary."""
+    """Calls stages and notes what each published and counted, for the run's summary."""
 
     def __init__(self, store: Store, call: Call) -> None:
         self.store = store
@@ -40,30 +40,27 @@ class Recorder:
         self.started = now()
         self.clock = time.monotonic()
 
-    def __call__(self, name: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
+    def __call__(self, name: str, function: Callable[P, Published], /, *args: P.args, **kwargs: P.kwargs) -> Published:
+        """Run a stage; its counts stand with the first of its tables."""
         begun = time.monotonic()
         with log_fields.about(stage=name):
-            result = self.call(name, function, **arguments)
+            published = self.call(name, function, *args, **kwargs)
         seconds = time.monotonic() - begun
-        counted = counts.of_stage(self.store, result)
-        for version in versions_in(result):
-            mine = counted.get(version.table, {})
-            shown = version.model_dump(include={"table", "version", "path", "rows", "reused"})
-            rate = counts.rate(mine, seconds)
-            self.stages.append(StageRecord(stage=name, seconds=seconds, counts=mine, rate=rate, **shown))
-        if isinstance(result, Extraction):
-            self.encoded[name.removeprefix("features/")] = result.counts.encoded
-        return result
+        counts = dict(published.counts)
+        for table, version in published.tables.items():
+            self.stages.append(
+                StageRecord(
+                    stage=name, table=table, version=version.version, path=version.path, rows=version.rows,
+                    reused=version.reused, seconds=seconds, counts=counts, rate=_rate(counts, seconds),
+                )
+            )  # fmt: skip
+            counts = {}
+        if "encoded" in published.counts:
+            self.encoded[name.removeprefix("features/")] = int(published.counts["encoded"])
+        return published
 
 
-def versions_in(result: object) -> list[TableVersion]:
-    """The table versions a stage returned, in whichever of its forms."""
-    if isinstance(result, TableVersion):
-        return [result]
-    if isinstance(result, Extraction):
-        return [result.version]
-    if isinstance(result, images.Fetched):
-        return list(result.tables.values())
-    if isinstance(result, ingest.Ingested):
-        return [result.items, result.interactions, result.quality]
-    return list(result.values()) if isinstance(result, Mapping) else []
+def _rate(counts: Mapping[str, float], seconds: float) -> float | None:
+    """Contents encoded, or pictures downloaded, per second; None where there were none."""
+    amount = counts.get("encoded") or counts.get("downloaded")
+    return amount / max(seconds, 1e-9) if amount else None

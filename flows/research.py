@@ -3,7 +3,7 @@
 import shutil
 from contextlib import ExitStack
 
-from flows import summary, train
+from flows import summary, training
 from pipeline.machine import use_threads
 from pipeline.progress import Advance, track
 from pipeline.store import Store, digest
@@ -45,7 +45,7 @@ def compare(store: Store, dataset: str, config: ComparisonConfig) -> tuple[list[
             on_plan=bar.plan,
             on_run=lambda label, seed, value: bar.advance(1, note=f"{label}, seed {seed}: {value:.4f}"),
         )
-    published = train.publish(store, output / "comparison.parquet", lineage)
+    published = training.publish(store, output / "comparison.parquet", lineage)
     shutil.rmtree(output)
     return rows, published.path
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,32 +17,6 @@ CONTENT = {"items": "text", "captions": "caption", "images": "image", "gallery":
 """Source table → the column that models read."""
 
 Content = str | bytes
-
-
-@dataclass
-class Counts:
-    """What a run did, in contents: the texts, or pictures, of the table that was read.
-
-    Attributes:
-        encoded: went through the model.
-        reused: known before, or equal to one of this run.
-        missing: items that lack the modality.
-    """
-
-    encoded: int = 0
-    reused: int = 0
-    missing: int = 0
-
-
-C = TypeVar("C", bound=Counts)
-
-
-@dataclass(frozen=True)
-class Extraction(Generic[C]):
-    """The published table and what it took."""
-
-    version: TableVersion
-    counts: C
 
 
 @dataclass

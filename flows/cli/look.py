@@ -56,9 +56,9 @@ def resolve(
 
     dataset, table, at = parse_reference(reference)
     if at:
-        from pipeline.registry import stage as registry  # MLflow takes seconds to import; the last version does without
+        from pipeline.registry import versions  # MLflow takes seconds to import; the last version does without
 
-        found = registry.resolve(opened(store), reference)
+        found = versions.resolve(opened(store), reference)
     else:
         found = opened(store).latest(dataset, table)
     answer(found, as_json, found.path)
@@ -78,11 +78,11 @@ def export(
     Example: `cm3 export demo/embeddings/items@champion ./vectors --index hnsw`
     """
     from pipeline.registry import export as exports
-    from pipeline.registry import stage as registry
+    from pipeline.registry import versions
     from schemas.export import ExportConfig
 
     place = opened(store)
-    version = registry.resolve(place, reference)
+    version = versions.resolve(place, reference)
     made = exports.run(store=place, version=version, folder=folder, config=ExportConfig(index=index))
     left_out = f"; {made.missing:,} rows without a vector are left out" if made.missing else ""
     files = "\n".join(filter(None, (made.vectors, made.ids, made.index)))

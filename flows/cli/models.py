@@ -20,10 +20,10 @@ def versions(dataset: Dataset, store: StoreOption = "store", as_json: JsonOption
 
     Example: `cm3 versions demo`
     """
-    from pipeline.registry import stage as registry
+    from pipeline.registry.versions import registered
 
     place = opened(store)
-    known = registry.versions(place, dataset)
+    known = registered(place, dataset)
     if not known:
         there = ", ".join(place.datasets()) or "none"
         raise UserError(f"{dataset} has no registered version in {place}; `cm3 run` makes one. Data sets: {there}.")
@@ -68,7 +68,7 @@ def promote(
 
     Example: `cm3 promote demo challenger`
     """
-    from pipeline.registry import stage as registry
+    from pipeline.registry import versions as registry
 
     promoted = registry.promote(opened(store), dataset, version)
     answer(promoted, as_json, f"{dataset} version {promoted.number} is champion.")
@@ -79,7 +79,7 @@ def rollback(dataset: Dataset, store: StoreOption = "store", as_json: JsonOption
 
     Example: `cm3 rollback demo`
     """
-    from pipeline.registry import stage as registry
+    from pipeline.registry import versions as registry
 
     previous = registry.rollback(opened(store), dataset)
     answer(previous, as_json, f"{dataset} version {previous.number} is champion again.")

@@ -6,7 +6,6 @@ Content-addressed like features: a picture is captioned once per (content, capti
 import hashlib
 import logging
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -15,10 +14,11 @@ from pipeline.cache import ShardCache
 from pipeline.captions import load
 from pipeline.captions.shards import Asked, ShardCaptioner, ask
 from pipeline.cluster import Cluster
-from pipeline.contents import Extraction, Shard
+from pipeline.contents import Shard
 from pipeline.encoders.base import Captioner, Fingerprint
 from pipeline.encoders.on_cluster import elsewhere
 from pipeline.progress import track
+from pipeline.published import Counts, Published
 from pipeline.store import Store
 from schemas.encoders import CaptionSpec
 from schemas.errors import UserError
@@ -38,41 +38,23 @@ CACHED = pa.schema(
     ]
 )
 
-
-@dataclass
-class Counts(contents.Counts):
-    """As in every stage with a model, and more.
-
-    Attributes:
-        rejected: status → pictures whose second answer was no caption either.
-        asked_again: pictures asked for twice.
-        tokens_in, tokens_out: as the model or the endpoint counted them.
-        seconds: sum over pictures of the time to their answers.
-        cost: by the prices in the spec, in their currency.
-    """
-
-    rejected: dict[str, int] = field(default_factory=dict)
-    asked_again: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    seconds: float = 0.0
-    cost: float = 0.0
+COUNTED = ("encoded", "reused", "missing", "asked_again", "tokens_in", "tokens_out", "seconds", "cost")
 
 
-def run(*, store: Store, images: TableVersion, spec: CaptionSpec, captioner: Captioner | None = None) -> TableVersion:
-    """Publish `captions`, one row an item in the order of `images`. See `caption`."""
-    return caption(store=store, images=images, spec=spec, captioner=captioner).version
-
-
-def caption(
+def run(
     *,
     store: Store,
     images: TableVersion,
     spec: CaptionSpec,
     captioner: Captioner | None = None,
     cluster: Cluster | None = None,
-) -> Extraction[Counts]:
-    """As `run`, with the counts. A table already published for these pictures and captioner is returned without work.
+) -> Published:
+    """Publish `captions`, one row per item in the order of `images`; or find what was published from equal input.
+
+    Counts pictures: `encoded` (went through the model), `reused` (captioned before, or equal to another), `asked_again`
+    (asked for twice), `rejected: <status>` (the second answer was no caption either); items that are `missing` a
+    picture; `tokens_in` and `tokens_out` as the model or endpoint counted them, `cost` by the prices in the spec, and
+    `seconds`, the sum over pictures of the time to their answers.
 
     Args:
         captioner: used in place of the one `spec` names, in this process; its fingerprint identifies the captions.
@@ -85,9 +67,9 @@ def caption(
     if images.table != "images":
         raise UserError(f"Captions are made from the table 'images', but were given {images.table!r}.")
     identity = captioner.fingerprint if captioner is not None else load.fingerprint(spec)
-    if (found := store.find(_lineage(images, identity))) is not None:
-        logger.info("captions: version %s is already published, nothing to caption", found.version)
-        return Extraction(found, Counts(reused=found.rows))
+    if (version := store.find(_lineage(images, identity))) is not None:
+        logger.info("captions: version %s is already published, nothing to caption", version.version)
+        return Published({"captions": version}, {"reused": version.rows})
     work = _Work(store, spec, identity, captioner)
     with track("captions", total=images.rows, part="shard") as advance:
         shards = contents.shards(store, images, work.cache, size=SHARD)
@@ -97,9 +79,7 @@ def caption(
     with store.writer(CAPTIONS, _lineage(images, identity, work.unanswered)) as writer:
         for ids in store.batches(images, ["item_id"]):
             writer.write(work.table(ids["item_id"]))
-    if writer.version is None:
-        raise AssertionError("the store's writer ended without an exception and without a version")
-    return Extraction(writer.version, work.counts)
+    return Published({"captions": writer.version}, work.counts)
 
 
 def _lineage(images: TableVersion, identity: Fingerprint, unanswered: Collection[str] = ()) -> Lineage:
@@ -120,11 +100,12 @@ def _lineage(images: TableVersion, identity: Fingerprint, unanswered: Collection
 
 
 def _report(counts: Counts) -> None:
+    rejected = ", ".join(f"{name} {count:.0f}" for name, count in counts.items() if name.startswith("rejected"))
     logger.info(
-        "captions: %d captioned (%d asked twice), %d reused, %d missing, rejected %s; %d tokens in, %d out, cost %.4f, "
-        "%.2f s an answer",
-        counts.encoded, counts.asked_again, counts.reused, counts.missing, counts.rejected or "none",
-        counts.tokens_in, counts.tokens_out, counts.cost, counts.seconds / max(counts.encoded, 1),
+        "captions: %d captioned (%d asked twice), %d reused, %d missing, %s; %d tokens in, %d out, cost %.4f, "
+        "%.2f s per answer",
+        counts["encoded"], counts["asked_again"], counts["reused"], counts["missing"], rejected or "none rejected",
+        counts["tokens_in"], counts["tokens_out"], counts["cost"], counts["seconds"] / max(counts["encoded"], 1),
     )  # fmt: skip
 
 
@@ -132,7 +113,7 @@ class _Work:
     """Cache and captioner of one run; the model is loaded when the first new picture comes."""
 
     def __init__(self, store: Store, spec: CaptionSpec, identity: Fingerprint, captioner: Captioner | None) -> None:
-        self.counts = Counts()
+        self.counts: Counts = dict.fromkeys(COUNTED, 0)
         self._spec = spec
         self._identity = identity
         self._captioner = ShardCaptioner(spec, captioner)
@@ -160,23 +141,23 @@ class _Work:
             else:
                 rows.append({"content_hash": key, "caption": text, "status": status})
             if status is not CaptionStatus.OK:
-                self.counts.rejected[status] = self.counts.rejected.get(status, 0) + 1
+                self.counts[f"rejected: {status}"] = self.counts.get(f"rejected: {status}", 0) + 1
                 logger.warning("item %s: caption status %s: %.120s", shard.owner(key), status, text)
         self.cache.append(pa.Table.from_pylist(rows, schema=CACHED))
         missing = sum(not mine for mine in shard.hashes)
-        self.counts.encoded += len(asked.judged)
-        self.counts.missing += missing
-        self.counts.reused += len(shard.hashes) - missing - len(asked.judged)
+        self.counts["encoded"] += len(asked.judged)
+        self.counts["missing"] += missing
+        self.counts["reused"] += len(shard.hashes) - missing - len(asked.judged)
         self._spend(asked)
         self._hashes.append(pa.array([mine[0] if mine else None for mine in shard.hashes], pa.string()))
 
     def _spend(self, asked: Asked) -> None:
         counts = self.counts
-        counts.asked_again += asked.asked_again
-        counts.tokens_in += asked.tokens_in
-        counts.tokens_out += asked.tokens_out
-        counts.seconds += asked.seconds
-        counts.cost += (asked.tokens_in * self._spec.price_in + asked.tokens_out * self._spec.price_out) / 1e6
+        counts["asked_again"] += asked.asked_again
+        counts["tokens_in"] += asked.tokens_in
+        counts["tokens_out"] += asked.tokens_out
+        counts["seconds"] += asked.seconds
+        counts["cost"] += (asked.tokens_in * self._spec.price_in + asked.tokens_out * self._spec.price_out) / 1e6
 
     def table(self, item_ids: pa.ChunkedArray) -> pa.Table:
         """The next rows of the published table, in order; only status `ok` has a caption."""

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.features.columns import fixed_width_from
 from pipeline.progress import track
+from pipeline.published import Published
 from pipeline.store import Store
 from schemas.encoders import VectorsConfig
 from schemas.errors import UserError
@@ -42,7 +43,7 @@ class Foreign:
         return np.asarray(self.rows[list(places)], dtype=np.float32).reshape(-1, self.dim)
 
 
-def run(*, store: Store, items: TableVersion, name: str, config: VectorsConfig) -> TableVersion:
+def run(*, store: Store, items: TableVersion, name: str, config: VectorsConfig) -> Published:
     """Publish `features/<name>`, one row an item in the order of `items`; null where the file has no vector for it.
 
     A vector of zeros has no direction and is taken for none. `content_hash` is the SHA-256 of the vector as imported.
@@ -52,9 +53,9 @@ def run(*, store: Store, items: TableVersion, name: str, config: VectorsConfig) 
             twice; a vector of this catalogue holds NaN or infinity; or no id of the catalogue is there at all.
     """
     lineage = _lineage(items, name, config)
-    if (found := store.find(lineage)) is not None:
-        logger.info("features/%s: version %s is already published", name, found.version)
-        return found
+    if (version := store.find(lineage)) is not None:
+        logger.info("features/%s: version %s is already published", name, version.version)
+        return Published({version.table: version})
     foreign = read(config)
     absent = 0
     with (
@@ -72,9 +73,7 @@ def run(*, store: Store, items: TableVersion, name: str, config: VectorsConfig) 
                 f"Its first ids are {', '.join(list(foreign.row_of)[:3])}: check that both use the same ids."
             )
     logger.info("features/%s: %d of %d items have a vector", name, items.rows - absent, items.rows)
-    if writer.version is None:
-        raise AssertionError("the store's writer ended without an exception and without a version")
-    return writer.version
+    return Published({writer.version.table: writer.version}, {"imported": items.rows - absent, "missing": absent})
 
 
 def _lineage(items: TableVersion, name: str, config: VectorsConfig) -> Lineage:

@@ -8,7 +8,6 @@ shard and depend on what earlier shards held alone, so an interrupted run ends w
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +15,14 @@ import pyarrow as pa
 from pipeline import contents
 from pipeline.cache import ShardCache
 from pipeline.cluster import Cluster
-from pipeline.contents import Extraction, Shard, content_hash
+from pipeline.contents import Shard, content_hash
 from pipeline.encoders import load
 from pipeline.encoders.base import Fingerprint, Vectors
 from pipeline.encoders.on_cluster import elsewhere
 from pipeline.features.columns import fixed_width_from
 from pipeline.features.shards import Encoded, Encoder, ShardEncoder, encode
 from pipeline.progress import track
+from pipeline.published import Counts, Published
 from pipeline.store import Store
 from schemas.encoders import EncoderSpec
 from schemas.errors import UserError
@@ -39,28 +39,10 @@ CACHED = pa.schema(
     [pa.field("content_hash", pa.string(), nullable=False), pa.field("embedding", pa.list_(pa.float32()))]
 )
 
-
-@dataclass
-class Counts(contents.Counts):
-    """As in every stage with a model: `encoded`, `reused`, `unreadable` count contents, `missing` and `pooled` items.
-
-    Attributes:
-        unreadable: pictures stored as readable that the encoder refused; the table's `error` says why.
-        pooled: items whose vector is the mean over several pictures.
-    """
-
-    unreadable: int = 0
-    pooled: int = 0
+COUNTED = ("encoded", "reused", "missing", "unreadable", "pooled")
 
 
 def run(
-    *, store: Store, source: TableVersion, name: str, spec: EncoderSpec, encoder: Encoder | None = None
-) -> TableVersion:
-    """Publish `features/<name>`, one row an item in the source's order. See `extract`."""
-    return extract(store=store, source=source, name=name, spec=spec, encoder=encoder).version
-
-
-def extract(
     *,
     store: Store,
     source: TableVersion,
@@ -69,8 +51,12 @@ def extract(
     encoder: Encoder | None = None,
     gallery: TableVersion | None = None,
     cluster: Cluster | None = None,
-) -> Extraction[Counts]:
-    """As `run`, with the counts. A table already published for this source and encoder is returned without any work.
+) -> Published:
+    """Publish `features/<name>`, one row per item in the source's order; or find what equal input gave before.
+
+    Counts contents (the texts or pictures of the source): `encoded` (went through the model), `reused` (encoded before,
+    or equal to another) and `unreadable` (stored as readable, refused by the encoder: the table's `error` says why); and
+    items: `missing` the modality, or `pooled` (their vector is the mean over several pictures).
 
     Args:
         source: `items` for encoders of words, `images` for encoders of pictures, `captions` for the caption feature.
@@ -86,9 +72,9 @@ def extract(
     _check_sources(source, gallery, spec)
     identity = encoder.fingerprint if encoder is not None else load.fingerprint(spec)
     lineage = _lineage(source, gallery, name, identity)
-    if (found := store.find(lineage)) is not None:
-        logger.info("features/%s: version %s is already published, nothing to encode", name, found.version)
-        return Extraction(found, Counts(reused=found.rows))
+    if (version := store.find(lineage)) is not None:
+        logger.info("features/%s: version %s is already published, nothing to encode", name, version.version)
+        return Published({version.table: version}, {"reused": version.rows})
     work = _Work(store, spec, identity, encoder)
     with (
         store.writer(features(work.dim), lineage) as writer,
@@ -101,11 +87,9 @@ def extract(
             advance(len(shard.hashes))
     logger.info(
         "features/%s: %d encoded, %d reused, %d missing, %d unreadable; %d items of several pictures",
-        name, work.counts.encoded, work.counts.reused, work.counts.missing, work.counts.unreadable, work.counts.pooled,
+        name, *work.counts.values(),
     )  # fmt: skip
-    if writer.version is None:
-        raise AssertionError("the store's writer ended without an exception and without a version")
-    return Extraction(writer.version, work.counts)
+    return Published({writer.version.table: writer.version}, work.counts)
 
 
 def _check_sources(source: TableVersion, gallery: TableVersion | None, spec: EncoderSpec) -> None:
@@ -143,7 +127,7 @@ class _Work:
     """Cache and encoder of one run; the encoder is loaded when the first new content comes."""
 
     def __init__(self, store: Store, spec: EncoderSpec, identity: Fingerprint, encoder: Encoder | None) -> None:
-        self.counts = Counts()
+        self.counts: Counts = dict.fromkeys(COUNTED, 0)
         self._refused: dict[str, str] = {}
         self._spec, self._identity = spec, identity
         self._encoder = ShardEncoder(spec, encoder)
@@ -170,10 +154,10 @@ class _Work:
         refused = [next((self._refused[key] for key in mine if key in self._refused), None) for mine in shard.hashes]
         hashes = [[key for key in mine if key not in self._refused] for mine in shard.hashes]
         counted = [len(mine) for mine in hashes]
-        self.counts.missing += sum(not mine for mine in shard.hashes)
-        self.counts.unreadable += sum(map(len, shard.hashes)) - sum(counted)
-        self.counts.reused += sum(counted) - sum(key not in self._refused for key in shard.fresh)
-        self.counts.pooled += sum(count > 1 for count in counted)
+        self.counts["missing"] += sum(not mine for mine in shard.hashes)
+        self.counts["unreadable"] += sum(map(len, shard.hashes)) - sum(counted)
+        self.counts["reused"] += sum(counted) - sum(key not in self._refused for key in shard.fresh)
+        self.counts["pooled"] += sum(count > 1 for count in counted)
         known = self.cache.lookup([key for mine in hashes for key in mine])["embedding"].combine_chunks()
         rows = known.flatten().to_numpy().reshape(-1, self.dim)
         columns = [
@@ -198,7 +182,7 @@ class _Work:
                 f"{', '.join(items)}. Look at their content; with dtype=float32 the model may cope."
             )
         self.cache.append(pa.table([pa.array(keys), fixed_width_from(rows).cast(CACHED.field(1).type)], schema=CACHED))
-        self.counts.encoded += len(keys)
+        self.counts["encoded"] += len(keys)
 
     def _known_dim(self, store: Store, path: str, identity: Fingerprint) -> int:
         """Width of the vectors: remembered beside the cache, so that a run without new content loads no model."""

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
@@ -25,6 +24,7 @@ from pipeline.images.kept import KeptImages
 from pipeline.images.on_cluster import spread
 from pipeline.images.outcome import Outcome, Validators
 from pipeline.progress import track
+from pipeline.published import Published, rows_by
 from pipeline.store import Store
 from schemas.images import ImagesConfig
 from schemas.lineage import Lineage, TableVersion
@@ -39,24 +39,12 @@ KEEP_EVERY = 10.0
 """Seconds after which finished pictures are kept even if they do not fill a shard."""
 
 
-def run(*, store: Store, items: TableVersion, config: ImagesConfig, cluster: Cluster | None = None) -> TableVersion:
-    """Publish `images`, one row an item in the order of `items`. See `fetch`."""
-    return fetch(store=store, items=items, config=config, cluster=cluster).tables["images"]
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """The published tables by name, and how many addresses were asked for them; the others' answers were known."""
-
-    tables: dict[str, TableVersion]
-    downloaded: int
-
-
-def fetch(*, store: Store, items: TableVersion, config: ImagesConfig, cluster: Cluster | None = None) -> Fetched:
+def run(*, store: Store, items: TableVersion, config: ImagesConfig, cluster: Cluster | None = None) -> Published:
     """Publish `images`, one row an item, and where `config.pictures` asks for more than the main picture `gallery`, one
     row a further one; both in the order of `items`. Failed pictures are rows with a reason.
 
-    A run that learns nothing new returns the versions published before, marked `reused`.
+    A run that learns nothing new returns the versions published before, marked `reused`. It counts the addresses
+    `downloaded` (the outcome of every other was known), pictures by status, and those of the gallery as `gallery: …`.
 
     Args:
         cluster: whose workers download and decode; none of the limits is exceeded by all of them together.
@@ -75,7 +63,10 @@ def fetch(*, store: Store, items: TableVersion, config: ImagesConfig, cluster: C
         table: _publish(store, _lineage(table, items, config, map(kept.with_outcomes, each())), each(), kept)
         for table, each in addresses.items()
     }
-    return Fetched(tables, len(due))
+    by_status = rows_by(store, tables["images"], "status")
+    further = rows_by(store, tables["gallery"], "status") if "gallery" in tables else {}
+    counts = {"downloaded": float(len(due))} | by_status | {f"gallery: {name}": n for name, n in further.items()}
+    return Published(tables, counts)
 
 
 def _publish(store: Store, lineage: Lineage, addresses: Iterator[pa.Table], kept: KeptImages) -> TableVersion:
@@ -85,7 +76,6 @@ def _publish(store: Store, lineage: Lineage, addresses: Iterator[pa.Table], kept
     with store.writer(schema, lineage) as writer:
         for rows in addresses:
             writer.write(kept.with_pictures(kept.with_outcomes(rows), schema))
-    assert writer.version is not None
     return writer.version
 
 

@@ -5,7 +5,6 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from pipeline.ingest.raw import RawFile
 from pipeline.ingest.sources import open_source
 from pipeline.ingest.sources.base import Source
 from pipeline.ingest.tally import EXAMPLES, Quality
+from pipeline.published import Published, rows_by
 from pipeline.store import PARQUET, READ_BYTES, Store, explained
 from schemas.errors import UserError
 from schemas.ingest import IngestConfig
@@ -37,15 +37,6 @@ ITEM_ROWS = 4096
 INTERACTION_ROWS = 1 << 18
 
 
-@dataclass(frozen=True)
-class Ingested:
-    """The three published tables."""
-
-    items: TableVersion
-    interactions: TableVersion
-    quality: TableVersion
-
-
 def check(*, store: Store, source: SourceConfig) -> None:
     """Refuse a source whose files are not there, before any work.
 
@@ -55,11 +46,13 @@ def check(*, store: Store, source: SourceConfig) -> None:
     open_source(source, store.scratch("raw")).check()
 
 
-def run(*, store: Store, dataset: str, source: SourceConfig, config: IngestConfig) -> Ingested:
+def run(*, store: Store, dataset: str, source: SourceConfig, config: IngestConfig) -> Published:
     """Fetch, read, filter, split and publish; or find what was published from equal files with equal parameters.
 
     Args:
         dataset: name in the store; empty: the source's own.
+
+    Counts rows by the rule that dropped, repaired or kept them: the table `quality`.
 
     Raises:
         UserError: files are missing, damaged or of another format; or nothing is left after the filters.
@@ -72,14 +65,18 @@ def run(*, store: Store, dataset: str, source: SourceConfig, config: IngestConfi
     opened.has_split &= config.split in ("auto", "published")
     dataset = dataset or source.dataset
     lineages = _lineages(dataset, source, config, opened, files)
-    found = [version for lineage in lineages.values() if (version := store.find(lineage))]
-    if len(found) == len(TABLES):
-        return Ingested(*found)
+    tables = {table: version for table, lineage in lineages.items() if (version := store.find(lineage))}
+    if len(tables) == len(TABLES):
+        return _answer(store, tables)
     scratch = store.scratch(f"ingest/{dataset}")  # of a fixed name: a killed run's is used again
     with explained(f"{dataset}'s items, unfiltered,", store):
-        ingested = _Run(store, opened, files, source, config, lineages).run(scratch / "items.parquet")
+        tables = _Run(store, opened, files, source, config, lineages).run(scratch / "items.parquet")
     shutil.rmtree(scratch, ignore_errors=True)
-    return ingested
+    return _answer(store, tables)
+
+
+def _answer(store: Store, tables: dict[str, TableVersion]) -> Published:
+    return Published(tables, rows_by(store, tables["quality"], "rule", "count"))
 
 
 def _lineages(
@@ -134,7 +131,7 @@ class _Run:
         self.quality = Quality()
         self.items_name, self.name = files["items"].name, files["interactions"].name
 
-    def run(self, scratch: Path) -> Ingested:
+    def run(self, scratch: Path) -> dict[str, TableVersion]:
         raw = self.opened.interactions(self.files, self.quality, self.config.max_bad_share)
         frame = inter.collect(raw, self.name, self.quality)
         read = len(frame)
@@ -147,7 +144,7 @@ class _Run:
         chosen = self._publish_interactions(frame, labels)
         with self.store.writer(QUALITY, self.lineages["quality"]) as writer:
             writer.write(self.quality.table())
-        return Ingested(items, chosen, writer.version)
+        return {"items": items, "interactions": chosen, "quality": writer.version}
 
     def _write_items(self, scratch: Path, chosen: set[str]) -> set[str]:
         """Clean rows of the items that were ever chosen, into `scratch`; returns their ids."""

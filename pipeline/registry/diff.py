@@ -5,8 +5,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 
-from pipeline.registry import promotion
-from pipeline.registry import stage as registry
+from pipeline.registry import promotion, versions
 from pipeline.store import Store
 from schemas.diff import Diff, Pair
 from schemas.lineage import TableVersion
@@ -29,8 +28,8 @@ def run(*, store: Store, dataset: str, a: str, b: str, config: RegistryConfig | 
     Raises:
         UserError: there is no such version, or garbage collection took one of its tables.
     """
-    known = registry.versions(store, dataset, config)
-    first, second = registry.find(known, dataset, a), registry.find(known, dataset, b)
+    known = versions.registered(store, dataset, config)
+    first, second = versions.find(known, dataset, a), versions.find(known, dataset, b)
     ids_a, vectors_a = _embeddings(store, first)
     ids_b, vectors_b = _embeddings(store, second)
     both, in_a, in_b = np.intersect1d(ids_a, ids_b, assume_unique=True, return_indices=True)
@@ -110,7 +109,7 @@ def _table(store: Store, registered: Registered, table: str) -> TableVersion:
 
 def _embeddings(store: Store, registered: Registered) -> tuple[NDArray[np.str_], Floats]:
     """Ids and trained vectors, without the score's further terms."""
-    version = _table(store, registered, registry.EMBEDDINGS)
+    version = _table(store, registered, versions.EMBEDDINGS)
     table = store.read(version).combine_chunks()
     vectors = table["embedding"].combine_chunks()
     width = vectors.type.list_size

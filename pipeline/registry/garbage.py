@@ -4,7 +4,7 @@ import logging
 import shutil
 import time
 
-from pipeline.registry import stage as registry
+from pipeline.registry import versions
 from pipeline.store import Store
 from schemas.errors import UserError
 from schemas.lineage import TableVersion
@@ -26,9 +26,9 @@ def unneeded(store: Store, dataset: str, keep: int, config: RegistryConfig | Non
     """
     if keep < 1:
         raise ValueError(f"keep={keep} must be at least 1")
-    registered = registry.versions(store, dataset, config)
+    registered = versions.registered(store, dataset, config)
     tables = store.tables(dataset)
-    embeddings = registry.EMBEDDINGS
+    embeddings = versions.EMBEDDINGS
     trained = {version.version for version in store.versions(dataset, embeddings)} if embeddings in tables else set()
     if trained and trained.isdisjoint(entry.tables[embeddings] for entry in registered):
         raise UserError(

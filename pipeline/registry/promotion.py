@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.store import Store
@@ -78,3 +79,16 @@ def _other_exam(challenger: Measured, champion: Measured) -> list[str]:
         return []
     sizes = [f"{int(exam.split()[0]):,}" for exam in (ours, theirs)]
     return [f"validation sets differ: {sizes[0]} interactions against the champion's {sizes[1]}"]
+
+
+def value(metrics: pa.Table, model: str, split: str, metric: str, k: int) -> float:
+    """Mean over seeds of one figure of the `metrics` table."""
+    wanted = metrics.filter(
+        (pc.field("model") == model)
+        & (pc.field("split") == split)
+        & (pc.field("metric") == metric)
+        & (pc.field("k") == k)
+    )
+    if len(wanted) == 0:
+        raise ValueError(f"no {metric}@{k} of {model!r} on {split!r} in the metrics table")
+    return float(pc.mean(wanted["value"]).as_py())

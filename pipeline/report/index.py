@@ -57,10 +57,10 @@ def registered(store: Store, dataset: str, config: RegistryConfig | None = None)
     named = (config and config.tracking) or os.environ.get("MLFLOW_TRACKING_URI")
     if not named and store.is_local and not Path(store.root, "_mlflow").exists():
         return [], ""  # asking would make an empty registry, and a page only looks
-    from pipeline.registry import stage as registry  # MLflow takes seconds to import; the other pages do without
+    from pipeline.registry import versions  # MLflow takes seconds to import; the other pages do without
 
     try:
-        return list(reversed(registry.versions(store, dataset, config))), ""
+        return list(reversed(versions.registered(store, dataset, config))), ""
     except UserError as error:
         return [], str(error)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.cluster import Cluster
+from pipeline.published import Published
 from pipeline.similarity import feature_weights, incremental
 from pipeline.similarity.layout import assemble, read
 from pipeline.similarity.neighbours import nearest, rows
@@ -24,7 +25,7 @@ def run(
     config: SimilarityConfig,
     interactions: TableVersion | None = None,
     cluster: Cluster | None = None,
-) -> TableVersion:
+) -> Published:
     """Publish each item's neighbours: the union of its k nearest by each feature and by the fused similarity.
 
     Args:
@@ -39,7 +40,7 @@ def run(
     lineage = describe(features, config, interactions)
     given = feature_weights.fixed(config, features)
     if (published := store.find(lineage)) is not None:
-        return published
+        return Published({"similarity": published})
     raw = {name: read(store, features[name]) for name in sorted(features)}
     if config.weighting is Weighting.LEARNED:
         assert interactions is not None
@@ -52,8 +53,7 @@ def run(
         del raw
         for part in rows(catalogue, edges, config):
             writer.write(part)
-    assert writer.version is not None
-    return writer.version
+    return Published({"similarity": writer.version})
 
 
 class MeasuredLineage(Lineage):

@@ -15,7 +15,7 @@ import pytest
 
 from flows import local
 from pipeline.demo.server import serve
-from pipeline.registry import stage as registry
+from pipeline.registry import versions
 from pipeline.store import Store
 from tests.flows.conftest import QUICK, SMALL
 
@@ -50,7 +50,7 @@ def test_the_demo_deployment_completes_and_registers(environment: dict[str, str]
     progress = {artifact["description"].split(":")[0]: artifact for artifact in shown.json()}
     assert set(progress) >= {"features/sentence", "features/clip", "images", "training, at most"}
     assert all(artifact["data"] == 100.0 and artifact["task_run_id"] for artifact in progress.values())
-    path = registry.resolve(Store(tmp_path), "demo/embeddings/items@champion").path
+    path = versions.resolve(Store(tmp_path), "demo/embeddings/items@champion").path
     assert duckdb.sql(f"select count(*) from '{path}'").fetchall()[0][0] > 0
 
 
@@ -67,7 +67,7 @@ def test_gift_cards_from_their_own_files_over_http(
     store = Store(tmp_path)
     dataset = "amazon-gift-cards"
     assert set(store.tables(dataset)) >= {"items", "interactions", "images", "similarity", "embeddings/users"}
-    found = registry.resolve(store, f"{dataset}/images@champion").path
+    found = versions.resolve(store, f"{dataset}/images@champion").path
     ((downloaded,),) = duckdb.sql(f"select count(*) from '{found}' where status = 'ok'").fetchall()
     assert downloaded > 50
 

@@ -20,7 +20,7 @@ import typer
 import yaml
 
 from flows import catalogues, cli, job, local, re_extract
-from pipeline.registry import stage as registry
+from pipeline.registry import versions
 from pipeline.store import Store
 from schemas.run import CatalogueParameters, RunSummary
 from tests.conftest import ROOT
@@ -59,7 +59,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Store:
     for seed in range(3):
         small = small_demo(folder, features=("sentence",))
         job.run(parameters=small.model_copy(update={"trainer": small.trainer.model_copy(update={"seed": seed})}))
-        registry.promote(Store(folder), "demo", str(seed + 1))
+        versions.promote(Store(folder), "demo", str(seed + 1))
     return Store(folder)
 
 
@@ -205,7 +205,7 @@ def test_yaml_in_the_docs_is_deployments_or_a_part_of_a_run_with_good_parameters
 def test_python_in_the_docs_runs_on_the_demos_tables(finished: Finished, page: str, code: str) -> None:
     store, summary = finished
     paths = {f"path_of_{stage.table.replace('embeddings/items', 'embeddings')}": stage.path for stage in summary.stages}
-    exec(compile(code, page, "exec"), paths | {"resolve": lambda name: registry.resolve(store, name).path})
+    exec(compile(code, page, "exec"), paths | {"resolve": lambda name: versions.resolve(store, name).path})
 
 
 def test_commands_within_sentences_exist_with_their_options() -> None:

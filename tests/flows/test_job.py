@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import job
-from pipeline.registry import stage as registry
+from pipeline.registry import versions
 from pipeline.store import Store
 from schemas import tables
 from schemas.encoders import VectorsConfig
@@ -43,7 +43,7 @@ FEATURES = ("sentence", "clip", "caption")
 )
 def test_every_promised_table_is_there_for_duckdb_with_its_lineage(finished: Finished, name: str) -> None:
     store, summary = finished
-    version = registry.resolve(store, f"demo/{name}@champion")
+    version = versions.resolve(store, f"demo/{name}@champion")
     ((rows,),) = duckdb.sql(f"select count(*) from '{version.path}'").fetchall()
     assert rows == next(s.rows for s in summary.stages if s.table == name)
     assert rows > 0

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from scipy.stats import ortho_group
 
+from pipeline import registry
 from pipeline.features.columns import fixed_width_from
 from pipeline.registry import diff
-from pipeline.registry import stage as registry
 from pipeline.store import Store
 from schemas import tables
 from schemas.errors import UserError

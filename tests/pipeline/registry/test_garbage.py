@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.registry import garbage
-from pipeline.registry import stage as registry
+from pipeline.registry import garbage, versions
 from pipeline.store import Store
 from schemas.errors import UserError
 from tests.pipeline.registry.test_stage import register, trained
@@ -22,7 +21,7 @@ def aged(tmp_path: Path) -> Store:
 
 def test_what_aliases_name_and_the_last_ones_stay(aged: Store) -> None:
     doomed = garbage.unneeded(aged, "shop", keep=1)
-    registered = registry.versions(aged, "shop")
+    registered = versions.registered(aged, "shop")
     tables = {"embeddings/items", "metrics", "epochs", "features/clip", "interactions"}
     assert {(v.table, v.version) for v in doomed} == {(t, registered[i].tables[t]) for i in (1, 2) for t in tables}
 
@@ -32,7 +31,7 @@ def test_removal_deletes_just_those(aged: Store) -> None:
     garbage.remove(aged, doomed)
     assert garbage.unneeded(aged, "shop", keep=1) == []
     assert len(aged.versions("shop", "embeddings/items")) == 2
-    aged.verify(registry.resolve(aged, "shop/embeddings/items@champion"))
+    aged.verify(versions.resolve(aged, "shop/embeddings/items@champion"))
     assert not any(Path(version.path).exists() for version in doomed)
 
 

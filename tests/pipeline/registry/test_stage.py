@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.registry import stage as registry
+from pipeline import registry
+from pipeline.registry import client, versions
 from pipeline.store import Store
 from schemas.errors import StoreError, UserError
 from schemas.lineage import Lineage, TableVersion
@@ -59,11 +60,11 @@ def test_the_first_version_is_champion_a_worse_one_challenger_a_better_one_champ
     assert (worse.alias, worse.number) == ("challenger", 2)
     assert "0.1500 against the champion's 0.2000" in worse.reason
     assert (better.alias, better.number) == ("champion", 3)
-    assert [v.alias for v in registry.versions(store, "shop")] == ["", "challenger", "champion"]
+    assert [v.alias for v in versions.registered(store, "shop")] == ["", "challenger", "champion"]
 
 
 def test_a_version_remembers_what_it_was_judged_by(registered: Shop) -> None:
-    first, worse, better = registry.versions(registered[0], "shop")
+    first, worse, better = versions.registered(registered[0], "shop")
     assert first.coverage == {"clip": 1.0}
     assert first.validation_set == worse.validation_set
     assert "differ" not in worse.reason
@@ -74,9 +75,9 @@ def test_references_resolve_by_alias_number_version_and_latest(registered: Shop)
     store, _, tables = registered
     items = [t["embeddings/items"].version for t in tables]
     for at, expected in (("@champion", items[2]), ("@challenger", items[1]), ("@1", items[0]), ("", items[2])):
-        assert registry.resolve(store, f"shop/embeddings/items{at}").version == expected
-    assert registry.resolve(store, f"shop/embeddings/items@{items[0][:8]}").version == items[0]
-    assert registry.resolve(store, "shop/metrics@champion").version == tables[2]["metrics"].version
+        assert versions.resolve(store, f"shop/embeddings/items{at}").version == expected
+    assert versions.resolve(store, f"shop/embeddings/items@{items[0][:8]}").version == items[0]
+    assert versions.resolve(store, "shop/metrics@champion").version == tables[2]["metrics"].version
 
 
 @pytest.mark.parametrize(
@@ -90,16 +91,16 @@ def test_references_resolve_by_alias_number_version_and_latest(registered: Shop)
 )
 def test_a_reference_to_nothing_says_what_there_is(registered: Shop, reference: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        registry.resolve(registered[0], reference)
+        versions.resolve(registered[0], reference)
 
 
 def test_the_run_keeps_parameters_curves_and_test_metrics(registered: Shop) -> None:
     store, (first, *_), _ = registered
-    client = registry.connect(store)
-    run = client.get_run(first.run_id)
+    mlflow = client.connect(store)
+    run = mlflow.get_run(first.run_id)
     assert run.data.params == {"gamma": "0.5"}
     assert run.data.metrics["cm3_test_ndcg_20"] == pytest.approx(0.10)
-    assert [m.value for m in client.get_metric_history(first.run_id, "loss")] == [1, 1 / 2, 1 / 3]
+    assert [m.value for m in mlflow.get_metric_history(first.run_id, "loss")] == [1, 1 / 2, 1 / 3]
 
 
 def test_registering_the_same_embeddings_again_changes_nothing(registered: Shop) -> None:
@@ -107,7 +108,7 @@ def test_registering_the_same_embeddings_again_changes_nothing(registered: Shop)
     again = register(store, tables[1])
     assert again.reused
     assert again.number == worse.number
-    assert len(registry.versions(store, "shop")) == 3
+    assert len(versions.registered(store, "shop")) == 3
 
 
 def test_a_better_version_that_lost_items_is_not_promoted(tmp_path: Path) -> None:
@@ -121,27 +122,27 @@ def test_a_better_version_that_lost_items_is_not_promoted(tmp_path: Path) -> Non
 def test_a_remote_store_without_a_server_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(UserError, match="set MLFLOW_TRACKING_URI"):
-        registry.connect(Store("memory://bucket"))
+        client.connect(Store("memory://bucket"))
 
 
 def test_a_folder_that_no_address_can_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for name in ("why?", "50%41"):
         with pytest.raises(UserError, match="Choose another folder"):
-            registry.check(Store(tmp_path / name))
+            client.check(Store(tmp_path / name))
 
 
 def test_promote_and_rollback_move_the_alias_and_back(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first = register(store, trained(store, seed=0, ndcg=0.3))
     second = register(store, trained(store, seed=1, ndcg=0.2))
-    assert registry.promote(store, "shop", "challenger").number == second.number
-    assert registry.promote(store, "shop", "champion").number == second.number  # once more changes nothing
-    assert [v.alias for v in registry.versions(store, "shop")] == ["", "champion"]
-    assert registry.rollback(store, "shop").number == first.number
-    assert registry.resolve(store, "shop/embeddings/items@champion").version == first.tables["embeddings/items"]
+    assert versions.promote(store, "shop", "challenger").number == second.number
+    assert versions.promote(store, "shop", "champion").number == second.number  # once more changes nothing
+    assert [v.alias for v in versions.registered(store, "shop")] == ["", "champion"]
+    assert versions.rollback(store, "shop").number == first.number
+    assert versions.resolve(store, "shop/embeddings/items@champion").version == first.tables["embeddings/items"]
     with pytest.raises(UserError, match="no champion before"):
-        registry.rollback(store, "shop")
+        versions.rollback(store, "shop")
 
 
 @pytest.mark.parametrize("call", ["create_model_version", "set_registered_model_tag", "set_registered_model_alias"])
@@ -163,7 +164,7 @@ def test_a_run_killed_while_it_registers_is_finished_by_the_next(
     assert register(store, tables).alias == "champion"
     second = register(store, trained(store, seed=1, ndcg=0.4))
     assert second.alias == "champion"
-    assert registry.rollback(store, "shop").number == 1
+    assert versions.rollback(store, "shop").number == 1
     assert register(store, trained(store, seed=1, ndcg=0.4)).alias == ""  # what was rolled back stays so
 
 
@@ -178,20 +179,20 @@ def test_a_database_half_made_by_a_killed_run_is_never_the_registrys(
     with monkeypatch.context() as patched:
         patched.setattr(MlflowClient, "search_registered_models", killed)
         with pytest.raises(KeyboardInterrupt):
-            registry.versions(store, "shop")
+            versions.registered(store, "shop")
     assert list((tmp_path / "_mlflow").iterdir()) == []
-    assert registry.versions(store, "shop") == []
+    assert versions.registered(store, "shop") == []
 
 
 def test_a_registry_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "_mlflow").mkdir()
     (tmp_path / "_mlflow" / "mlflow.db").write_bytes(b"no database" * 100)
     with pytest.raises(StoreError, match=r"The registry of .* failed: .*not a database"):
-        registry.versions(Store(tmp_path), "shop")
+        versions.registered(Store(tmp_path), "shop")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(StoreError, match="Is MLFLOW_TRACKING_URI right") as caught:
-        registry.versions(Store(tmp_path), "shop")
+        versions.registered(Store(tmp_path), "shop")
     assert "secret" not in str(caught.value)
 
 
@@ -199,8 +200,8 @@ def test_a_damaged_version_is_not_promoted(tmp_path: Path) -> None:
     store = Store(tmp_path)
     register(store, trained(store, seed=0, ndcg=0.3))
     register(store, trained(store, seed=1, ndcg=0.2))
-    path = Path(registry.resolve(store, "shop/embeddings/items@challenger").path) / "part-00000.parquet"
+    path = Path(versions.resolve(store, "shop/embeddings/items@challenger").path) / "part-00000.parquet"
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(UserError, match="does not match its manifest"):
-        registry.promote(store, "shop", "2")
-    assert registry.resolve(store, "shop/embeddings/items@champion").version != path.parent.stem
+        versions.promote(store, "shop", "2")
+    assert versions.resolve(store, "shop/embeddings/items@champion").version != path.parent.stem

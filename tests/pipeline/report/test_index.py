@@ -101,7 +101,7 @@ def test_looking_at_a_store_without_a_registry_makes_none(store: Store, client: 
 
 
 def test_registered_versions_come_newest_first_with_aliases(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.registry import stage as registry
+    from pipeline import registry
     from schemas.registry import RegistryConfig
 
     tracking = f"sqlite:///{store.root}-mlflow.db"

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline.machine import use_threads
 from pipeline.progress import Advance, track
+from pipeline.published import Published
 from pipeline.store import Store, digest
 from schemas.lineage import Lineage, TableVersion
 from schemas.training import CM3Config
@@ -35,13 +36,10 @@ def run(
     features: Mapping[str, TableVersion],
     similarity: TableVersion,
     config: CM3Config,
-) -> dict[str, TableVersion]:
+) -> Published:
     """Train, or find what was trained from the same inputs with the same configuration.
 
     A killed training goes on from its last checkpoint, which lies in the store's scratch folder until all is published.
-
-    Returns:
-        Table name → version, for every name in `OUTPUTS`.
     """
     inputs = {v.table: v.version for v in (interactions, *features.values(), similarity)}
     # Where and how often we save does not change what is trained.
@@ -53,9 +51,9 @@ def run(
         )
         for table in OUTPUTS
     }  # fmt: skip
-    found = {table: version for table in OUTPUTS if (version := store.find(lineages[table]))}
-    if len(found) == len(OUTPUTS):
-        return found
+    finished = {table: version for table in OUTPUTS if (version := store.find(lineages[table]))}
+    if len(finished) == len(OUTPUTS):
+        return Published(finished)
     use_threads()  # the last bits of a product follow from them: the same, whether this process has encoded or not
     work = store.scratch(f"training/{digest(lineages['epochs'].key())}")
     with track("training, at most", total=config.max_epochs, unit="epochs", part="epoch") as advance:
@@ -70,7 +68,7 @@ def run(
         )
     published = {table: publish(store, Path(result.files[name]), lineages[table]) for table, name in OUTPUTS.items()}
     shutil.rmtree(work)
-    return published
+    return Published(published, {"epochs": result.epochs})
 
 
 class Epochs:
