@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,8 @@ def publish_items(
 ) -> TableVersion:
     """An `items` table of (item_id, text), in this order."""
     rows = [{"item_id": i, "categories": [], "text": text, "price": price} for i, text in texts]
-    return _publish(store, "items", pa.Table.from_pylist(rows, schema=ITEMS), dataset, [price, *map(list, texts)])
+    table = pa.Table.from_pylist(rows, schema=ITEMS)
+    return publish(store, "items", table, dataset=dataset, config=[price, *map(list, texts)])
 
 
 def publish_images(store: Store, pictures: Sequence[tuple[str, bytes | None]], dataset: str = "shop") -> TableVersion:
@@ -32,7 +34,7 @@ def publish_images(store: Store, pictures: Sequence[tuple[str, bytes | None]], d
         for i, picture in pictures
     ]
     named = [[i, None if picture is None else hashlib.sha256(picture).hexdigest()] for i, picture in pictures]
-    return _publish(store, "images", pa.Table.from_pylist(rows, schema=IMAGES), dataset, named)
+    return publish(store, "images", pa.Table.from_pylist(rows, schema=IMAGES), dataset=dataset, config=named)
 
 
 def publish_gallery(
@@ -51,16 +53,25 @@ def publish_gallery(
     ]
     named = [[r["item_id"], None if r["image"] is None else hashlib.sha256(r["image"]).hexdigest()] for r in rows]
     table = pa.Table.from_pylist(rows, schema=GALLERY)
-    return _publish(store, "gallery", table, dataset, named, pictures=policy)
+    return publish(store, "gallery", table, dataset=dataset, config={"rows": named, "pictures": policy})
 
 
-def _publish(
-    store: Store, name: str, table: pa.Table, dataset: str, config: object, **settings: object
+def publish(
+    store: Store, name: str, table: pa.Table, *, dataset: str = "shop", config: object = None, **lineage: Any
 ) -> TableVersion:
-    lineage = Lineage(dataset=dataset, table=name, stage="test", stage_version=1, config={"rows": config} | settings)
-    with store.writer(table.schema, lineage) as writer:
-        writer.write(table)
-    assert writer.version is not None
+    """A table with the columns of its contract, as a stage would publish it.
+
+    Args:
+        name: the table's, e.g. "items" or "features/clip".
+        config: what determines the content beside the rest of the lineage; by default a digest of the rows.
+        lineage: further fields of `Lineage`, such as `inputs` or `encoder`.
+    """
+    if config is None:
+        config = hashlib.sha256(repr(table.to_pydict()).encode()).hexdigest()
+    settings = config if isinstance(config, dict) else {"rows": config}
+    described = Lineage(**{"stage": "test", "stage_version": 1} | lineage, dataset=dataset, table=name, config=settings)
+    with store.writer(table.schema.remove_metadata(), described) as writer:
+        writer.write(table.replace_schema_metadata(None))
     return writer.version
 
 
