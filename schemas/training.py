@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 
 class _Frozen(BaseModel):
@@ -95,6 +95,32 @@ class TrainingConfig(_Frozen):
     )
     checkpoint_seconds: float = Field(default=30.0, ge=0, description="least time between two checkpoints, seconds")
     evaluation: EvaluationConfig = EvaluationConfig()
+
+
+class ItemWeightsConfig(_Frozen):
+    """The item–item weights of the score: a ridge regression of each item on few others, chosen on validation.
+
+    Column i solves (G + α S + λ I) w = G_i + α S_i on its candidates: G counts common users, S is the content's cosine.
+    """
+
+    candidates: int = Field(
+        default=100,
+        ge=1,
+        description="items most often chosen with an item, and as many most alike, that may speak for it",
+    )
+    alphas: tuple[float, ...] = Field(
+        default=(0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), description="α: weights of content to try", min_length=1
+    )
+    penalties: tuple[PositiveFloat, ...] = Field(
+        default=(50.0, 100.0, 200.0, 400.0), description="λ: ridge penalties to try", min_length=1
+    )
+    kept: tuple[PositiveInt, ...] = Field(
+        default=(20, 50, 100),
+        description="numbers of largest positive weights per item to try; the smallest that loses at most 0.1 % of the "
+        "validation figure is kept, else all weights, negative ones too",
+    )
+    judged_users: int = Field(default=5000, ge=1, description="users that choices are judged by, at most")
+    judged_items: int = Field(default=10_000, ge=1, description="items that choices are judged among, at most")
 
 
 class CM3Config(TrainingConfig):

@@ -167,11 +167,15 @@ class Relevant:
         self.keys = np.sort(pairs[:, 0] * n_items + pairs[:, 1])
         self.users, self.counts = np.unique(pairs[:, 0], return_counts=True)
 
-    def contains(self, ranked: Rows) -> NDArray[np.bool_]:
-        """(users, k) item rows, -1 for an empty place → whether each is relevant to its user."""
+    def contains(self, ranked: Rows, users: Rows | None = None) -> NDArray[np.bool_]:
+        """(users, k) item rows, -1 for an empty place → whether each is relevant to its user.
+
+        Args:
+            users: the rows' users; by default all that have relevant items.
+        """
         if not len(self.keys):
             return np.zeros(ranked.shape, np.bool_)
-        keys = self.users[:, None] * self.n_items + ranked
+        keys = (self.users if users is None else users)[:, None] * self.n_items + ranked
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         found: NDArray[np.bool_] = (self.keys[at] == keys) & (ranked >= 0)
         return found
