@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from schemas.tables import INTERACTIONS, conform, features, similarity
 from schemas.training import TrainingTables
+from trainers.data import SPLITS, Dataset
 
 
 @dataclass
@@ -78,6 +79,13 @@ def draw_world(users: int = 60, items: int = 40, each: int = 12, modalities: int
             for item in range(items)
         }
     return World(events, vectors)
+
+
+def dataset_of(pairs: dict[str, list[tuple[int, int]]], users: int, items: int) -> Dataset:
+    """A data set of interactions alone: split → pairs of user row and item row."""
+    train, valid, test = (np.array(sorted(pairs.get(split, [])), np.int64).reshape(-1, 2) for split in SPLITS)
+    names = [f"u{n}" for n in range(users)], [f"i{n}" for n in range(items)]
+    return Dataset(*names, train, valid, test, features={}, neighbors=None)
 
 
 def _write(table: pa.Table, folder: Path) -> str:
