@@ -74,10 +74,7 @@ def refresh(store: Store, catalogue: catalogues.Opened, parameters: RunParameter
 
 def train(store: Store, tables: Mapping[str, TableVersion], parameters: RunParameters, record: Recorder) -> Tables:
     """What CM3 makes of them: embeddings, recommendations, metrics, epochs."""
-    trained = record(
-        "train", training.run, store=store, interactions=tables["interactions"], features=features_of(tables),
-        similarity=tables["similarity"], config=parameters.trainer,
-    )  # fmt: skip
+    trained = record("train", training.run, store=store, tables=training.inputs(tables), config=parameters.trainer)
     return dict(trained.tables)
 
 
