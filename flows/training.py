@@ -15,10 +15,11 @@ from schemas.lineage import Lineage, TableVersion
 from schemas.training import CM3Config, TrainingTables
 from trainers import cm3
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 OUTPUTS = {
     "embeddings/items": "items",
     "embeddings/users": "users",
+    "item_weights": "item_weights",
     "recommendations": "recommendations",
     "metrics": "metrics",
     "epochs": "epochs",

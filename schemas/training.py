@@ -118,7 +118,7 @@ class TrainingConfig(RecommenderConfig):
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
-class ItemWeightsConfig(_Frozen):
+class ItemWeightsConfig(RecommenderConfig):
     """The item–item weights of the score: a ridge regression of each item on few others, chosen on validation.
 
     Column i solves (G + α S + λ I) w = G_i + α S_i on its candidates: G counts common users, S is the content's cosine.
@@ -199,6 +199,20 @@ class CM3Config(TrainingConfig):
     calibration: Literal["fused", "frozen", "none"] = Field(
         default="fused",
         description="source of s: the fused vector, the raw features' weighted cosine, or s = 1 (plain uniformity)",
+    )
+    item_weights: ItemWeightsConfig | None = Field(
+        default=ItemWeightsConfig(),
+        description="the score's item–item weights, a closed form that sees choices and content; null: none",
+    )
+    refit: bool = Field(
+        default=True,
+        description="after measuring, train once more on all interactions, for the number of epochs that validation "
+        "chose, and publish that: embeddings, weights and recommendations. false: publish what was measured",
+    )
+    exclude: Literal["all", "train", "none"] = Field(
+        default="all",
+        description="what a user's recommendations leave out: every item that the user chose, those chosen in training "
+        "(evaluation's lists), or nothing",
     )
     published: bool = Field(
         default=False,

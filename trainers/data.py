@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
@@ -67,6 +67,29 @@ class Dataset:
         pairs = self.pairs(split)
         ones = np.ones(len(pairs), np.float32)
         return sp.csr_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(len(self.users), len(self.items)))
+
+    def core(self) -> "Dataset":
+        """The items that somebody chose, in any split: those that a model is trained on and judged among.
+
+        Where other items fall away, the neighbours are left to the trainer: the similarity table's may be among them.
+        """
+        chosen = np.unique(np.concatenate([self.train[:, 1], self.valid[:, 1], self.test[:, 1]]))
+        if len(chosen) == len(self.items):
+            return self
+        row = np.full(len(self.items), -1)
+        row[chosen] = np.arange(len(chosen))
+        splits: dict[str, Any] = {
+            split: np.stack([self.pairs(split)[:, 0], row[self.pairs(split)[:, 1]]], axis=1) for split in SPLITS
+        }
+        features = {name: Modality(name, m.matrix[chosen], m.present[chosen]) for name, m in self.features.items()}
+        items = [self.items[row] for row in chosen]
+        return replace(self, items=items, features=features, neighbors=None, **splits)
+
+    def all_for_training(self) -> "Dataset":
+        """Every interaction in `train`, none held out."""
+        pairs = np.unique(np.concatenate([self.train, self.valid, self.test]), axis=0)
+        none = np.zeros((0, 2), np.int64)
+        return replace(self, train=pairs, valid=none, test=none)
 
     @cached_property
     def item_counts(self) -> NDArray[np.int64]:

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -80,14 +81,11 @@ def evaluate(scorer: Scorer, dataset: Dataset, split: str, config: EvaluationCon
     Lists hold no training items, and no validation items if `split` is "test" and `config.mask_validation`.
     Memory: block × items scores, and one number per user and metric.
     """
-    lists = rank(
-        scorer,
-        dataset,
-        max(config.cutoffs),
-        config.block,
-        users=np.unique(dataset.pairs(split)[:, 0]),
-        mask_validation=split == "test" and config.mask_validation,
-    )
+    left_out = dataset.matrix("train")
+    if split == "test" and config.mask_validation:
+        left_out = (left_out + dataset.matrix("valid")).tocsr()
+    users = np.unique(dataset.pairs(split)[:, 0])
+    lists = rank(scorer, dataset, max(config.cutoffs), config.block, users=users, left_out=left_out)
     return judge(lists, dataset, split, config)
 
 
@@ -106,20 +104,18 @@ def rank(
     block: int = 256,
     *,
     users: Rows | None = None,
-    mask_validation: bool = False,
+    left_out: sp.csr_matrix | None = None,
 ) -> Lists:
-    """The first `k` items of each user, without training items.
+    """The first `k` items of each user.
 
     Args:
         block: users scored at a time.
         users: user rows, ascending; all users where None.
-        mask_validation: leave out validation items too.
+        left_out: (users, items), the items that stand in no list of the user's; those chosen in training where None.
     """
     users = np.arange(len(dataset.users)) if users is None else users
     k = min(k, len(dataset.items))
-    masked = dataset.matrix("train")
-    if mask_validation:
-        masked = (masked + dataset.matrix("valid")).tocsr()
+    masked = dataset.matrix("train") if left_out is None else left_out
     offsets, columns = masked.indptr.astype(np.int64), masked.indices.astype(np.int64)
     # Allocated before the first block: small arrays between large ones would keep the large ones' memory from reuse.
     ranked, best = np.empty((len(users), k), np.int64), np.empty((len(users), k), np.float32)
@@ -154,9 +150,11 @@ def judge(lists: Lists, dataset: Dataset, split: str, config: EvaluationConfig) 
     return Ranking(values, counts, per_user, relevant.users)
 
 
-def recommend(lists: Lists, dataset: Dataset, k: int) -> pa.Table:
+def recommend(lists: Lists, dataset: Dataset, k: int, reasons: Rows | None = None) -> pa.Table:
     """The first `k` items of each list.
 
+    Args:
+        reasons: rows of the chosen items that speak for each, (users, k, reasons), -1 where there are fewer.
     Returns: rows of the recommendations table, by user and rank; fewer than `k` per user where fewer items are left.
     """
     user_ids, item_ids = pa.array(dataset.users, pa.string()), pa.array(dataset.items, pa.string())
@@ -170,9 +168,23 @@ def recommend(lists: Lists, dataset: Dataset, k: int) -> pa.Table:
             "item_id": item_ids.take(pa.array(items[:, :k][kept])),
             "rank": pa.array(np.broadcast_to(places[: kept.shape[1]], kept.shape)[kept]),
             "score": pa.array(scores[:, :k][kept]),
+            "because": _because(
+                None if reasons is None else reasons[start : start + USERS_PER_TABLE][kept], kept, item_ids
+            ),
         }
         tables.append(pa.table(columns))
     return conform(pa.concat_tables(tables), RECOMMENDATIONS)
+
+
+def _because(reasons: Rows | None, kept: NDArray[np.bool_], item_ids: pa.Array) -> pa.Array:
+    """A list of item ids per recommendation; null where nothing speaks for it."""
+    if reasons is None:
+        return pa.nulls(int(kept.sum()), pa.list_(pa.string()))
+    lengths = (reasons >= 0).sum(axis=1)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    return pa.ListArray.from_arrays(
+        offsets, item_ids.take(pa.array(reasons[reasons >= 0])), mask=pa.array(lengths == 0)
+    )
 
 
 class Relevant:
@@ -182,6 +194,13 @@ class Relevant:
         self.n_items = n_items
         self.keys = np.sort(pairs[:, 0] * n_items + pairs[:, 1])
         self.users, self.counts = np.unique(pairs[:, 0], return_counts=True)
+
+    def number(self, users: Rows) -> Rows:
+        """How many relevant items each of these users has, (n,)."""
+        if not len(self.users):
+            return np.zeros(len(users), np.int64)
+        place = np.minimum(np.searchsorted(self.users, users), len(self.users) - 1)
+        return np.where(self.users[place] == users, self.counts[place], 0)
 
     def contains(self, ranked: Rows, users: Rows | None = None) -> NDArray[np.bool_]:
         """(users, k) item rows, -1 for an empty place → whether each is relevant to its user.

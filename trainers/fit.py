@@ -154,6 +154,39 @@ def fit(
     )
 
 
+def refit(
+    model: EmbeddingModel,
+    dataset: Dataset,
+    config: TrainingConfig,
+    epochs: int,
+    *,
+    checkpoint: Path | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Embeddings:
+    """Train for a number of epochs that was chosen before, on data of which nothing is held out; the last embeddings.
+
+    Args:
+        checkpoint: as in `fit`.
+    Raises: UserError: a loss that is not finite.
+    """
+    device = torch_device(config.device)
+    model.to(device)
+    decay = config.weight_decay if model.decayed else 0.0
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=decay, fused=True)
+    state = TrainingState(model.name, model, optimizer, run_key(model.name, dataset, config, epochs=epochs), checkpoint)
+    sampler = NegativeSampler(dataset)
+    while state.epoch < epochs:
+        state.epoch += 1
+        terms = _train_epoch(model, optimizer, sampler, dataset, config, state.epoch, device)
+        state.save(least_seconds=config.checkpoint_seconds)
+        epochs_logger.info("%s, all data, epoch %d: loss %.4f", model.name, state.epoch, terms["loss"])
+        if on_epoch is not None:
+            on_epoch(state.epoch, terms)
+    state.save(least_seconds=0.0)
+    model.eval()
+    return Embeddings(*(part.detach() for part in model.embeddings()))
+
+
 def torch_device(name: str) -> torch.device:
     """The device asked for; "auto" is the first of `CM3_DEVICE`, else CUDA if the machine has it, else the CPU.
 

@@ -20,7 +20,14 @@ from schemas.baselines import (
     VBPRConfig,
 )
 from schemas.errors import UserError
-from schemas.training import CM3Config, EvaluationConfig, GraphFilterConfig, RecommenderConfig, TrainingConfig
+from schemas.training import (
+    CM3Config,
+    EvaluationConfig,
+    GraphFilterConfig,
+    ItemWeightsConfig,
+    RecommenderConfig,
+    TrainingConfig,
+)
 from trainers.baselines.collaborative import BPR, DirectAU, LightGCN
 from trainers.baselines.content_knn import content_knn
 from trainers.baselines.ease import ease
@@ -31,6 +38,7 @@ from trainers.data import Dataset
 from trainers.evaluation import Scorer, evaluate
 from trainers.fit import EmbeddingModel, OnEpoch, fit
 from trainers.graph_filter import graph_filter
+from trainers.item_weights.term import choose_weights, item_weights_alone, with_weights
 
 
 class FittedRecommender(NamedTuple):
@@ -83,14 +91,24 @@ class Recommender:
             config = config.model_copy(update={"evaluation": evaluation})
             model = self.build(dataset, config)
             fitted = fit(model, dataset, config, checkpoint=checkpoint, on_epoch=on_epoch)
-            scorer = fitted.score.scorer(fitted.embeddings, dataset)
-            return FittedRecommender(scorer, fitted.validation, fitted.seconds, fitted.parameters)
+            scorer, validation = fitted.score.scorer(fitted.embeddings, dataset), fitted.validation
+            started = time.perf_counter()
+            if isinstance(config, CM3Config) and config.item_weights is not None:
+                _, weights = choose_weights(dataset, scorer, config.item_weights, evaluation)
+                scorer = with_weights(scorer, weights, dataset.matrix("train"))
+                validation = _validation(scorer, dataset, evaluation)
+            seconds = fitted.seconds + time.perf_counter() - started
+            return FittedRecommender(scorer, validation, seconds, fitted.parameters)
         assert self.score is not None
         started = time.perf_counter()
         scorer = self.score(dataset, config)
         seconds = time.perf_counter() - started
-        values = evaluate(scorer, dataset, "valid", evaluation.for_selection()).values
-        return FittedRecommender(scorer, values[evaluation.selection_metric, evaluation.selection_k], seconds, 0)
+        return FittedRecommender(scorer, _validation(scorer, dataset, evaluation), seconds, 0)
+
+
+def _validation(scorer: Scorer, dataset: Dataset, evaluation: EvaluationConfig) -> float:
+    values = evaluate(scorer, dataset, "valid", evaluation.for_selection()).values
+    return values[evaluation.selection_metric, evaluation.selection_k]
 
 
 RECOMMENDERS = {
@@ -100,6 +118,7 @@ RECOMMENDERS = {
         Recommender("content-knn", ContentKNNConfig, score=content_knn),
         Recommender("graph-filter", GraphFilterConfig, score=graph_filter),
         Recommender("ease", EASEConfig, score=ease),
+        Recommender("item-weights", ItemWeightsConfig, score=item_weights_alone),
         Recommender("bpr", BPRConfig, build=BPR),
         Recommender("lightgcn", LightGCNConfig, build=LightGCN),
         Recommender("directau", DirectAUConfig, build=DirectAU),

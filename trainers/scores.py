@@ -82,12 +82,17 @@ class Score:
     def scorer(self, embeddings: Embeddings, dataset: Dataset) -> Scorer:
         """Scores of the vectors that would be published."""
         score = self if self.filter_weight else replace(self, filter=None)  # coordinates of zeros only cost time
-        users, items = score.publish(embeddings, dataset)
+        return dot_products(score.publish(embeddings, dataset))
 
-        def scorer(rows: Rows) -> Tensor:
-            return torch.mm(users[torch.from_numpy(rows).to(users.device)], items.T)
 
-        return scorer
+def dot_products(published: Embeddings) -> Scorer:
+    """The score of published vectors."""
+    users, items = published
+
+    def scorer(rows: Rows) -> Tensor:
+        return torch.mm(users[torch.from_numpy(rows).to(users.device)], items.T)
+
+    return scorer
 
 
 def choose_filter_weight(

@@ -13,7 +13,7 @@ from schemas.training import CM3Config
 from trainers.cm3.bezier import spherical_bezier
 from trainers.cm3.losses import ContentSimilarity, alignment, calibrated_uniformity, uniformity
 from trainers.cm3.sphere import unit
-from trainers.cm3.subspace import principal_subspace
+from trainers.cm3.subspace import coordinates, principal_directions
 from trainers.data import Dataset, Modality, modality_shares
 from trainers.fit import Batch, EmbeddingModel, gather, matrix_precision
 from trainers.graphs import Graph, propagate, smooth_items
@@ -57,18 +57,24 @@ class CM3(EmbeddingModel):
         dataset: users, items and features.
         user_item: normalised adjacency of users and items, users first.
         item_item: frozen neighbours of each item.
+        fitted_on: the items that the parameters were trained on, where `dataset` has more; by default `dataset`'s.
     """
 
     name = "cm3"
 
-    def __init__(self, dataset: Dataset, config: CM3Config, user_item: Graph, item_item: Graph) -> None:
+    def __init__(
+        self, dataset: Dataset, config: CM3Config, user_item: Graph, item_item: Graph, fitted_on: Dataset | None = None
+    ) -> None:
         super().__init__()
         torch.manual_seed(config.seed)
         self.config, self.user_item, self.item_item = config, user_item, item_item
         self.decayed = not config.published
         device = user_item.weights.device
         self.precision = matrix_precision(config.precision, device)
-        features = [self._matrix(modality, config) for modality in dataset.features.values()]
+        features = [
+            _matrix(modality, (fitted_on or dataset).features[name], config.feature_rank)
+            for name, modality in dataset.features.items()
+        ]
         blocks = len(features) + config.fusion
         self.encoders = nn.ModuleList(ModalityEncoder(x.shape[1], config.dim) for x in features)
         self.user_blocks = nn.Parameter(torch.empty(len(dataset.users), blocks, config.dim))
@@ -82,11 +88,6 @@ class CM3(EmbeddingModel):
         self.register_buffer("present", present, persistent=False)
         self.last_step: Embeddings | None = None
         self.present: Bool[Tensor, "modalities items"]
-
-    @staticmethod
-    def _matrix(modality: Modality, config: CM3Config) -> Float[np.ndarray, "items width"]:
-        rank = config.feature_rank
-        return modality.matrix if rank is None else principal_subspace(modality.matrix, rank)
 
     def item_blocks(
         self, positions: Float[Tensor, "steps items"] | None
@@ -173,6 +174,11 @@ class CM3(EmbeddingModel):
         if self.config.smoothing:
             items = smooth_items(items, self.user_item, len(users), self.config.smoothing)
         return Embeddings(users, items)
+
+
+def _matrix(modality: Modality, fitted_on: Modality, rank: int | None) -> Float[np.ndarray, "items width"]:
+    """What the encoders read of a feature: its coordinates in the directions of the items that were trained on."""
+    return coordinates(modality.matrix, None if rank is None else principal_directions(fitted_on.matrix, rank))
 
 
 def frozen_content(

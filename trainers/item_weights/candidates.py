@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from trainers.data import Feature
+from trainers.data import Modality
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -19,7 +19,7 @@ NONE = np.iinfo(np.int64).max
 """Stands for no item while rows are sorted, so that it comes last."""
 
 
-def content_of(features: dict[str, Feature], shares: dict[str, float]) -> Floats:
+def content_of(features: dict[str, Modality], shares: dict[str, float]) -> Floats:
     """One vector per item whose dot products are the mean of the features' cosines, (items, width).
 
     A feature is centred, so that what all items have in common says nothing. Of an item that lacks a feature the others

@@ -173,4 +173,4 @@ class Judge:
         scores[np.repeat(np.arange(len(rows)), np.diff(taken.indptr)), taken.indices] = -np.inf
         top = torch.topk(torch.from_numpy(scores), min(k, scores.shape[1]), dim=1).indices.numpy()
         hits = self.relevant.contains(top, rows)
-        return float(accuracy(hits, self.relevant.counts[rows], (k,))[metric, k].sum())
+        return float(accuracy(hits, self.relevant.number(rows), (k,))[metric, k].sum())

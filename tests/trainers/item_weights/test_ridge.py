@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from trainers.data import Feature
+from trainers.data import Modality
 from trainers.item_weights.candidates import Candidates, content_of
 from trainers.item_weights.choose import common_users, largest
 from trainers.item_weights.ridge import Ridge, solve
@@ -17,7 +17,7 @@ def drawn(seed: int = 0) -> tuple[sp.csr_matrix, np.ndarray]:
     rng = np.random.default_rng(seed)
     interactions = sp.csr_matrix((rng.random((80, 30)) < 0.15).astype(np.float32))
     matrix = rng.normal(size=(30, 8)).astype(np.float32)
-    feature = Feature("text", matrix, np.ones(30, np.bool_))
+    feature = Modality("text", matrix, np.ones(30, np.bool_))
     return common_users(interactions), content_of({"text": feature}, {"text": 1.0})
 
 
