@@ -47,7 +47,7 @@ class EndpointCaptioner:
         self._key = (os.environ.get(spec.api_key_variable) or "none").strip()
         if not self._key.isascii():
             raise UserError(
-                f"${spec.api_key_variable} holds signs that no key has, such as a typographic quote; set it again."
+                f"${spec.api_key_variable} contains characters that no key has, such as a typographic quote; set it again."
             )
         self._limit = RateLimit()
         self._check()
@@ -68,7 +68,7 @@ class EndpointCaptioner:
         return answers
 
     def _check(self) -> None:
-        """Ask for the list of models before the first picture. Many lists are incomplete: a missing model is only logged.
+        """Ask for the list of models before the first picture. Lists may be incomplete: a missing model is only logged.
 
         Raises:
             UserError: there is no answer, or the key is refused.
