@@ -47,7 +47,7 @@ class EndpointCaptioner:
         self._key = (os.environ.get(spec.api_key_variable) or "none").strip()
         if not self._key.isascii():
             raise UserError(
-                f"${spec.api_key_variable} contains characters that no key has, such as a typographic quote; set it again."
+                f"${spec.api_key_variable} contains characters that no key has, e.g. a typographic quote; set it again."
             )
         self._limit = RateLimit()
         self._check()

@@ -260,7 +260,7 @@ def test_transformers_serve_says_what_the_same_model_says_here(transformers_serv
 
 def test_a_key_that_no_request_can_carry_is_refused_before_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "“quoted”")
-    with pytest.raises(UserError, match=r"\$OPENAI_API_KEY holds signs that no key has"):
+    with pytest.raises(UserError, match=r"\$OPENAI_API_KEY contains characters that no key has"):
         load.load(CaptionSpec(kind="endpoint", model="owner/name", base_url="http://127.0.0.1:9/v1"))
 
 

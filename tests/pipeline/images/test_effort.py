@@ -56,8 +56,16 @@ def png(between: bytes, behind: bytes = b"") -> bytes:
 
 def tiff(strips: int, order: str = "<") -> bytes:
     """A column of grey pixels, each a strip of its own, all at the same place; of up to 64 of them."""
-    entries = [(256, 3, 1, 1), (257, 4, 1, min(strips, 64)), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
-               (273, 4, strips, 8 + 2 + 7 * 12 + 4), (278, 3, 1, 1)]  # fmt: skip
+    height, offsets = min(strips, 64), 8 + 2 + 7 * 12 + 4
+    entries = [
+        (256, 3, 1, 1),
+        (257, 4, 1, height),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (273, 4, strips, offsets),
+        (278, 3, 1, 1),
+    ]
     packed = [
         struct.pack(order + ("HHIHH" if kind == 3 else "HHII"), tag, kind, count, value, *([0] * (kind == 3)))
         for tag, kind, count, value in entries
