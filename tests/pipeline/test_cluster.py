@@ -1,7 +1,7 @@
 """Shards on two worker processes, one killed in mid-run: the published bytes are those of one machine."""
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +9,22 @@ import numpy as np
 import pytest
 
 from pipeline import cluster as clusters
-from pipeline import similarity
+from pipeline import images, similarity
 from pipeline.cluster import Cluster
 from pipeline.encoders import load
 from pipeline.features import shards
 from pipeline.features import stage as features
-from pipeline.images import on_cluster as downloads
-from pipeline.images import stage as images
 from pipeline.similarity import on_cluster
 from pipeline.similarity.search import Pairs, Probe, work
 from pipeline.store import Store
 from schemas.encoders import PRESETS, EncoderSpec
 from schemas.errors import ClusterError, UserError
-from schemas.images import ImagesConfig
 from schemas.lineage import TableVersion
 from schemas.similarity import SimilarityConfig
-from tests.pipeline.images.test_stage import config as images_config
-from tests.pipeline.images.test_stage import publish_items as publish_addresses
 from tests.pipeline.similarity.conftest import publish_feature, random_vectors
 from tests.support.chaos_server import ChaosServer
 from tests.support.dask_cluster import DaskCluster, running
+from tests.support.images_stage import publish_urls, quick_config
 from tests.support.published import jpeg, publish_images, publish_items
 
 Published = Callable[..., TableVersion]
@@ -122,11 +118,11 @@ def test_pictures_are_the_bytes_of_one_machine_though_a_worker_is_killed(
 ) -> None:
     with ChaosServer() as server:
         urls = [server.url("/404" if n % 10 == 3 else f"/good/{n % 50}") for n in range(60)]
-        config = images_config(shard_rows=5, per_host=4)
+        config = quick_config(shard_rows=5, per_host=4)
 
         def publish(store: Store) -> Published:
-            items = publish_addresses(store, [*urls, None])
-            return lambda **cluster: images.run(store=store, items=items, config=config, **cluster)
+            items = publish_urls(store, [*urls, None])
+            return lambda **cluster: images.run(store=store, items=items, config=config, **cluster).tables["images"]
 
         killer = Killer(two, monkeypatch)
         here, there = both_ways(tmp_path, publish, two)
@@ -203,32 +199,6 @@ def test_a_run_that_lost_the_scheduler_ends_and_says_so(tmp_path: Path) -> None:
         own.kill_scheduler()
         with pytest.raises(ClusterError, match=r"The scheduler at .* was lost"):
             list(results)
-
-
-class Recorder:
-    """Takes a cluster's place and does nothing: what would be at work at the same time?"""
-
-    def __init__(self, slots: int) -> None:
-        self.slots = lambda: slots
-        self.shares: list[ImagesConfig] = []
-
-    def map(self, _: object, tasks: Iterable[tuple[None, tuple[Any, ...]]], **how: Any) -> Iterator[Any]:
-        self.at_once = how["at_once"]
-        self.shares = [arguments[1] for _, arguments in tasks]
-        return iter(())
-
-
-@pytest.mark.parametrize("slots", [1, 3, 50])
-def test_workers_together_are_no_less_polite_than_one_machine(slots: int) -> None:
-    config = ImagesConfig(concurrency=64, per_host=10, per_host_rate=30.0, shard_rows=4)
-    recorder = Recorder(slots)
-    urls = dict.fromkeys(f"http://host/{n}" for n in range(100))
-    list(downloads.spread(urls, config=config, has_picture=bool, cluster=recorder, idle=bool))  # type: ignore[arg-type]
-    assert len(recorder.shares) == 25
-    for share in recorder.shares:
-        assert 0 < recorder.at_once * share.per_host <= 10
-        assert 0 < recorder.at_once * share.concurrency <= 64
-        assert recorder.at_once * share.per_host_rate == pytest.approx(30.0)
 
 
 def test_parts_of_a_schedule_are_all_of_it_once_and_about_equal() -> None:
