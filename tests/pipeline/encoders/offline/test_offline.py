@@ -60,22 +60,3 @@ def test_the_tiny_llava_captions_drawings_it_never_saw() -> None:
     right = sum(answer.text == true for answer, true in zip(answers, truth, strict=True))
     assert right >= 30, f"{right} of {len(truth)}"
     assert not any(answer.cut or answer.failed for answer in answers)
-
-
-def test_a_batch_of_one_says_what_a_batch_of_six_says() -> None:
-    pictures = []
-    for seed in SEEDS[:6]:
-        out = io.BytesIO()
-        catalogue.draw(catalogue.attributes(random.Random(seed)), seed).save(out, "JPEG")
-        pictures.append(out.getvalue())
-    captioner = captioners.load(PRESETS["offline"].captioner)
-    assert [captioner.caption([p])[0].text for p in pictures] == [a.text for a in captioner.caption(pictures)]
-
-
-def test_a_picture_the_captioner_cannot_read_is_a_failed_answer_among_good_ones() -> None:
-    out = io.BytesIO()
-    catalogue.draw(catalogue.attributes(random.Random(1)), SEEDS[0]).save(out, "JPEG")
-    good, bad = captioners.load(PRESETS["offline"].captioner).caption([out.getvalue(), b"no picture"])
-    assert not good.failed
-    assert bad.failed
-    assert "cannot be read" in bad.text
