@@ -8,7 +8,7 @@ from schemas.encoders import CaptionSpec
 from schemas.errors import UserError
 
 CODE = {"transformers": 1, "endpoint": 1}
-"""Version of each kind of captioner; raise it when the same model would give other captions."""
+"""Version of each captioner; raise it if the same model would give other captions."""
 
 
 def fingerprint(spec: CaptionSpec) -> Fingerprint:
