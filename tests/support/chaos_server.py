@@ -49,8 +49,8 @@ class Request:
     path: str
     headers: dict[str, str]
     writer: asyncio.StreamWriter
-    seen: int
-    """How often this path was requested, this request included."""
+    nth: int
+    """1 for the first request of this path."""
 
 
 Behaviour = Callable[["ChaosServer", Request], Awaitable[None]]
@@ -164,7 +164,7 @@ def at_first(times: int, line: str, **headers: str) -> Behaviour:
     """Refuse the first `times` requests for a path, then be good."""
 
     async def behave(server: ChaosServer, request: Request) -> None:
-        if request.seen <= times:
+        if request.nth <= times:
             await answer(request, line, **headers)
         else:
             await answer(request, body=jpeg(1))

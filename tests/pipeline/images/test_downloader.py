@@ -95,7 +95,7 @@ def test_a_picture_cut_off_without_its_length_announced_is_asked_for_again(
 ) -> None:
     async def cut_at_first(_: ChaosServer, request: Request) -> None:
         picture = jpeg(1, (400, 400))
-        arriving = picture[:-700] if request.seen == 1 else picture
+        arriving = picture[:-700] if request.nth == 1 else picture
         request.writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + arriving)
         request.writer.close()
 
