@@ -82,7 +82,7 @@ def test_of_several_addresses_only_the_public_ones_are_connected_to() -> None:
 
 
 def test_a_name_that_changes_its_answer_is_judged_by_the_address_connected_to() -> None:
-    """DNS rebinding: public when checked, loopback when connected. The client resolves once, and checks that address."""
+    """DNS rebinding: public when checked, loopback when connected. The client resolves once and checks the result."""
     answers = iter(["8.8.8.8", "127.0.0.1", "127.0.0.1"])
     asked = []
 

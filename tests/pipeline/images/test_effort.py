@@ -36,7 +36,7 @@ def refusal(body: bytes) -> str:
 
 
 def jpeg(scans: int = 0, header: bytes = b"", behind: bytes = b"") -> bytes:
-    """A progressive JPEG of 10 scans, with `scans` more; `header` comes after its first 20 bytes, `behind` after its end."""
+    """A progressive JPEG of 10 + `scans` scans; `header` comes after its first 20 bytes, `behind` after its end."""
     body = encoded("JPEG", progressive=True)
     return body[:20] + header + body[20:-2] + SCAN * scans + body[-2:] + behind
 
