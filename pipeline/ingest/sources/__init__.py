@@ -1,4 +1,4 @@
-"""Catalogues of every kind, each one module behind `base.Source`."""
+"""Every kind of catalogue: one module each, read through `base.Source`."""
 
 from pathlib import Path
 
