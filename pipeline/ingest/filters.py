@@ -14,13 +14,14 @@ from schemas.errors import UserError
 def apply(
     frame: pl.DataFrame,
     catalogue: set[str],
+    quality: Quality,
+    *,
     min_rating: float | None,
     core_k: int,
     items_file: str,
     file: str,
-    quality: Quality,
 ) -> pl.DataFrame:
-    """The interactions that pass every rule, in the order that `schemas.ingest.IngestConfig` documents.
+    """The interactions that pass every rule. The order of the rules is documented in `schemas.ingest.IngestConfig`.
 
     Args:
         frame: as `interactions.collect` returns it.

@@ -27,8 +27,8 @@ def collect(batches: Iterable[pl.DataFrame], file: str, quality: Quality) -> pl.
 
     Seconds, milliseconds and microseconds are told apart value by value; a time before 1970 or after 2099 becomes null.
     If all numbers look like 20240506, they are dates. Dates like 01/02/2024 are read month first if other dates of the
-    file can only be month first and none can only be day first; else day first. Each rule that applied is counted,
-    except a certain order of day and month.
+    file can only be month first and none can only be day first; else day first. Each of these is
+    counted, except an order of day and month that is certain.
 
     Args:
         batches: with the columns of `sources.base.RAW_INTERACTIONS`.
@@ -37,12 +37,8 @@ def collect(batches: Iterable[pl.DataFrame], file: str, quality: Quality) -> pl.
     users, items = pl.Categories.random(), pl.Categories.random()
     parts = []
     for batch in batches:
-        part = batch.with_columns(
-            pl.col("user_id").cast(pl.Categorical(users)),
-            pl.col("item_id").cast(pl.Categorical(items)),
-            _milliseconds(batch, file, quality).alias("timestamp"),
-        )
-        parts.append(part)
+        ids = pl.col("user_id").cast(pl.Categorical(users)), pl.col("item_id").cast(pl.Categorical(items))
+        parts.append(batch.with_columns(*ids, _milliseconds(batch, file, quality).alias("timestamp")))
     frame = pl.concat(parts, how="diagonal", rechunk=True)
     return _in_date_order(_with_numbers_as_dates(frame, file, quality), file, quality)
 

@@ -83,7 +83,9 @@ def _ingest(
         catalogue = spool.write(scratch / "items.parquet", item_rows)
 
     core_k = 1 if method == "published" else config.core_k  # a published split is used as it is
-    frame = filters.apply(frame, catalogue, config.min_rating, core_k, items_file, file, quality)
+    frame = filters.apply(
+        frame, catalogue, quality, min_rating=config.min_rating, core_k=core_k, items_file=items_file, file=file
+    )
     frame = splits.apply(frame, method, config, file, quality)
     kept = interactions.item_ids(frame)
     logger.info("%s: %s of %s interactions, %s items kept", file, f"{len(frame):,}", f"{rows_read:,}", len(kept))

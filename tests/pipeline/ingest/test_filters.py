@@ -108,7 +108,7 @@ def test_nothing_left_says_how_much_there_was_and_what_to_change(store, shop) ->
 def test_where_there_is_no_core_only_the_rating_is_advised() -> None:
     frame = interaction_frame([("u", "a", 3.0, None)])
     with pytest.raises(UserError, match=r"0 after it\. Lower min_rating \(now 4\), or"):
-        filters.apply(frame, {"a"}, 4.0, 1, "items", "file", Quality())
+        filters.apply(frame, {"a"}, Quality(), min_rating=4.0, core_k=1, items_file="items", file="file")
 
 
 def test_files_that_do_not_belong_together_are_refused(store, shop) -> None:
