@@ -1,4 +1,4 @@
-"""Every kind of catalogue: one module each, read through `base.Source`."""
+"""Catalogues of every kind, each one module behind `base.Source`."""
 
 from pathlib import Path
 
