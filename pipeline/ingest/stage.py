@@ -26,7 +26,7 @@ from pipeline.store import PARQUET, READ_BYTES, Store, explained
 from schemas.errors import UserError
 from schemas.ingest import IngestConfig
 from schemas.lineage import Lineage, TableVersion
-from schemas.sources import AmazonSource, SourceConfig
+from schemas.sources import AmazonSource, FileSource
 from schemas.tables import INTERACTIONS, ITEMS, QUALITY
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ ITEM_ROWS = 4096
 INTERACTION_ROWS = 1 << 18
 
 
-def check(*, store: Store, source: SourceConfig) -> None:
+def check(*, store: Store, source: FileSource) -> None:
     """Refuse a source whose files are not there, before any work.
 
     Raises:
@@ -46,7 +46,7 @@ def check(*, store: Store, source: SourceConfig) -> None:
     open_source(source, store.scratch("raw")).check()
 
 
-def run(*, store: Store, dataset: str, source: SourceConfig, config: IngestConfig) -> Published:
+def run(*, store: Store, dataset: str, source: FileSource, config: IngestConfig) -> Published:
     """Fetch, read, filter, split and publish; or find what was published from equal files with equal parameters.
 
     Args:
@@ -80,7 +80,7 @@ def _answer(store: Store, tables: dict[str, TableVersion]) -> Published:
 
 
 def _lineages(
-    dataset: str, source: SourceConfig, config: IngestConfig, opened: Source, files: dict[str, RawFile]
+    dataset: str, source: FileSource, config: IngestConfig, opened: Source, files: dict[str, RawFile]
 ) -> dict[str, Lineage]:
     """Equal bytes and parameters give equal versions, wherever the bytes lie. Where picture addresses are relative to
     that place, it counts for the tables that they decide. Which pictures lie there counts only where items without
@@ -108,7 +108,7 @@ def _lineages(
     return lineages
 
 
-def _missing(source: SourceConfig, config: IngestConfig, opened: Source, files: dict[str, RawFile]) -> str:
+def _missing(source: FileSource, config: IngestConfig, opened: Source, files: dict[str, RawFile]) -> str:
     """Digest of the ids of the items without a picture. It takes a pass over the items; no other table knows those that
     were left out."""
     finisher = Finisher("", Quality(), opened.image_base, source.image_url)
@@ -123,7 +123,7 @@ class _Run:
     """One run's state: the tally, and names for it."""
 
     def __init__(
-        self, store: Store, opened: Source, files: dict[str, RawFile], source: SourceConfig, config: IngestConfig,
+        self, store: Store, opened: Source, files: dict[str, RawFile], source: FileSource, config: IngestConfig,
         lineages: dict[str, Lineage],
     ) -> None:  # fmt: skip
         self.store, self.opened, self.files, self.source = store, opened, files, source

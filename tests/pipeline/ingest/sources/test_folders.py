@@ -24,16 +24,16 @@ from schemas.errors import UserError
 from schemas.ingest import IngestConfig
 from schemas.sources import (
     CatalogueSource,
+    FileSource,
     InteractionColumns,
     ItemColumns,
     MicroLensSource,
     MMRecSource,
     MovieLensSource,
-    SourceConfig,
 )
 
 
-def read(config: SourceConfig, cache: Path) -> tuple[list[Any], pl.DataFrame]:
+def read(config: FileSource, cache: Path) -> tuple[list[Any], pl.DataFrame]:
     source = open_source(config, cache)
     source.check()
     files, quality = source.fetch(), Quality()
