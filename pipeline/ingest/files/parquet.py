@@ -26,7 +26,7 @@ def tables(file: RawFile, names: Collection[str]) -> Iterator[pl.DataFrame]:
         UserError: the file is damaged, or no Parquet file.
     """
     try:
-        parquet = _opened(file)
+        parquet = _parquet_file(file)
         for batch in parquet.iter_batches(_batch_rows(parquet.metadata, names), columns=list(names)):
             columns = [each.cast(pa.string()) if pa.types.is_decimal(each.type) else each for each in batch.columns]
             frame = pl.from_arrow(pa.RecordBatch.from_arrays(columns, names=batch.schema.names))
@@ -42,7 +42,7 @@ def column_names(file: RawFile) -> list[str]:
     Raises:
         UserError: it is no Parquet file.
     """
-    return list(_opened(file).schema_arrow.names)
+    return list(_parquet_file(file).schema_arrow.names)
 
 
 def _batch_rows(metadata: pq.FileMetaData, names: Collection[str]) -> int:
@@ -56,7 +56,7 @@ def _batch_rows(metadata: pq.FileMetaData, names: Collection[str]) -> int:
     return max(FEWEST_ROWS, rows)
 
 
-def _opened(file: RawFile) -> pq.ParquetFile:
+def _parquet_file(file: RawFile) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file.path, pre_buffer=False, buffer_size=READ_BYTES)
     except (ArrowException, OSError) as error:

@@ -51,7 +51,7 @@ class Catalogue:
     ) -> Iterator[pl.DataFrame]:
         """The interactions file by its mapping."""
         file, mapping = files["interactions"], self.config.interaction_columns.model_dump()
-        names = chosen(mapping, file, ("user_id", "item_id"), "interaction_columns")
+        names = named_columns(mapping, file, ("user_id", "item_id"), "interaction_columns")
         if not published_split:
             names.pop("split", None)
         columns = Columns(**names)
@@ -61,7 +61,7 @@ class Catalogue:
     def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:
         """The items file by its mapping."""
         file = files["items"]
-        names = chosen(dict(self.config.item_columns), file, ("item_id",), "item_columns")
+        names = named_columns(dict(self.config.item_columns), file, ("item_id",), "item_columns")
         for record in formats.records(file, list(names.values()), quality, max_bad):
             fields = {ours: record.get(theirs) for ours, theirs in names.items()}
             if item_id := (as_text(fields.pop("item_id")) or "").strip():
@@ -92,7 +92,9 @@ def texts(value: Any, separator: str) -> list[str]:
     return [text for text in map(as_text, values) if text]
 
 
-def chosen(mapping: dict[str, str | None], file: RawFile, required: tuple[str, ...], parameter: str) -> dict[str, str]:
+def named_columns(
+    mapping: dict[str, str | None], file: RawFile, required: tuple[str, ...], parameter: str
+) -> dict[str, str]:
     """Our name → the file's, for the columns that are mapped or are called like ours. In JSON Lines, where a field may
     first occur in the last record, an optional field is always looked for.
 
