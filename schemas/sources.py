@@ -1,10 +1,13 @@
 """Every kind of source: where its files lie and what their columns are called."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from schemas.demo import DemoConfig
 
 RELEASES: Final[dict[int, tuple[str, ...]]] = {
     2014: (
@@ -77,10 +80,35 @@ Location = Annotated[
 ]
 
 
-class _Source(BaseModel):
+class SourceConfig(BaseModel):
+    """What every kind of source says of itself.
+
+    Attributes:
+        title: what it is, for a person.
+        example: a command that runs it.
+        run_defaults: parameters of a run that have another default for this source.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @field_validator("raw", check_fields=False)
+    kind: str
+    title: ClassVar[str]
+    example: ClassVar[str]
+    run_defaults: ClassVar[Mapping[str, object]] = {}
+
+    @property
+    def dataset(self) -> str:
+        """Default name in the store."""
+        raise NotImplementedError
+
+
+class FileSource(SourceConfig):
+    """A source whose files lie in a folder or behind a URL."""
+
+    raw: str
+    image_url: Template = ""
+
+    @field_validator("raw")
     @classmethod
     def _location(cls, raw: str) -> str:
         if "://" in raw and not raw.startswith(("http://", "https://", "file:///")):
@@ -95,7 +123,7 @@ class _Source(BaseModel):
             raise ValueError("expected a file name relative to raw")
         return name
 
-    @field_validator("image_url", check_fields=False)
+    @field_validator("image_url")
     @classmethod
     def _template(cls, template: str) -> str:
         if template and "{item_id}" not in template:
@@ -105,14 +133,15 @@ class _Source(BaseModel):
         return template
 
 
-class AmazonSource(_Source):
+class AmazonSource(FileSource):
     """Amazon Reviews. Without `raw` the public files are downloaded; some have many GB."""
 
     kind: Literal["amazon"] = "amazon"
+    title = "Amazon Reviews of one category and release"
+    example = "cm3 run amazon --category Gift_Cards --raw ./amazon-2018 --models offline"
     release: Literal[2014, 2018, 2023] = Field(2018, description="Release of the data set.")
     category: str = Field(description="Category of the release, in any case, with spaces or `_`: `gift cards`.")
     raw: Location = ""
-    image_url: Template = ""
 
     @field_validator("release", mode="before")
     @classmethod
@@ -165,21 +194,24 @@ class InteractionColumns(BaseModel):
     split: str | None = Field(None, description="Column of a published split: train, valid or test; or 0, 1, 2.")
 
 
-class CatalogueSource(_Source):
+class CatalogueSource(FileSource):
     """Your own catalogue: two files in CSV, TSV, JSON Lines (each also as .gz) or Parquet, told by their suffix."""
 
     kind: Literal["catalogue"] = "catalogue"
+    title = "Your own catalogue"
+    example = "cm3 run catalogue --raw ./shop --name shop"
     raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the two files.")
     name: str = Field("catalogue", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Default name in the store.")
     items: str = Field("items.jsonl", description="File of items, relative to raw; the suffix says the format.")
     interactions: str = Field("interactions.csv", description="File of interactions, relative to raw.")
-    item_columns: ItemColumns = ItemColumns()
-    interaction_columns: InteractionColumns = InteractionColumns()
+    item_columns: ItemColumns = Field(ItemColumns(), description="Which column of the items file is what.")
+    interaction_columns: InteractionColumns = Field(
+        InteractionColumns(), description="Which column of the interactions file is what."
+    )
     category_separator: str = Field("|", min_length=1, description="Between two categories, if they are one text.")
     gallery_separator: str = Field(
         "|", min_length=1, description="Between two addresses of `gallery_urls`, if they are one text."
     )
-    image_url: Template = ""
 
     @field_validator("items", "interactions")
     @classmethod
@@ -197,15 +229,16 @@ class CatalogueSource(_Source):
         return self.name
 
 
-class MovieLensSource(_Source):
+class MovieLensSource(FileSource):
     """MovieLens with posters and plots: items.csv (item_id, title, genres, plot, image) and inter.csv (user, item,
     rating, timestamp); or GroupLens' own movies.csv and ratings.csv, to which `joined` adds plots and posters."""
 
     kind: Literal["movielens"] = "movielens"
+    title = "MovieLens with posters and plots"
+    example = "cm3 run movielens --raw ./movielens-100k --models offline"
     raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the two files.")
     name: str = Field("movielens", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Default name in the store.")
     joined: str = Field("", description="CSV, relative to raw, of item_id with plot, image or both; empty: none.")
-    image_url: Template = ""
 
     @property
     def dataset(self) -> str:
@@ -213,10 +246,12 @@ class MovieLensSource(_Source):
         return self.name
 
 
-class MicroLensSource(_Source):
+class MicroLensSource(FileSource):
     """MicroLens: <prefix>_pairs.csv (user, item, timestamp), <prefix>_titles.csv (item, title) and covers."""
 
     kind: Literal["microlens"] = "microlens"
+    title = "MicroLens, with its titles and covers"
+    example = "cm3 run microlens --raw ./MicroLens-50k"
     raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the distribution's files.")
     prefix: str = Field(
         "MicroLens-50k",
@@ -231,14 +266,15 @@ class MicroLensSource(_Source):
         return self.prefix.lower()
 
 
-class MMRecSource(_Source):
+class MMRecSource(FileSource):
     """A folder in the MMRec format: <name>.inter (userID, itemID, x_label) and, optionally, i_id_mapping.csv and
     u_id_mapping.csv, which turn its numbers into the ids of the original source."""
 
     kind: Literal["mmrec"] = "mmrec"
+    title = "A folder in the MMRec format, with its published split"
+    example = "cm3 run mmrec --raw ./baby --name baby"
     raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the .inter file.")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the .inter file, e.g. baby.")
-    image_url: Template = ""
 
     @property
     def dataset(self) -> str:
@@ -246,7 +282,31 @@ class MMRecSource(_Source):
         return f"mmrec-{self.name.lower()}"
 
 
-SourceConfig = Annotated[
-    AmazonSource | CatalogueSource | MovieLensSource | MicroLensSource | MMRecSource, Field(discriminator="kind")
-]
-"""Any source, told apart by `kind`."""
+class DemoSource(SourceConfig):
+    """A catalogue of drawn products, drawn and served by the run itself: needs no network, no hub and no data."""
+
+    kind: Literal["demo"] = "demo"
+    title = "The drawn catalogue, which needs no network, no hub and no data"
+    example = "cm3 run demo"
+    run_defaults: ClassVar[Mapping[str, object]] = {"models": "offline"}
+    demo: DemoConfig = Field(DemoConfig(), description="What is drawn.")
+
+    @property
+    def dataset(self) -> str:
+        """Default name in the store."""
+        return "demo"
+
+
+SOURCES: dict[str, type[SourceConfig]] = {
+    source.model_fields["kind"].default: source
+    for source in (
+        DemoSource,
+        AmazonSource,
+        CatalogueSource,
+        MovieLensSource,
+        MicroLensSource,
+        MMRecSource,
+    )
+}
+"""Every source by its kind. From this list follow the parameters of runs and re-extractions, the functions of both
+flows, `cm3 run KIND`, and where its reader is: module KIND of `pipeline.ingest.sources`."""

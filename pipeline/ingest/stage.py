@@ -17,7 +17,7 @@ from pipeline.published import Published, rows_by
 from pipeline.store import Store, explained
 from schemas.ingest import IngestConfig
 from schemas.lineage import Lineage, TableVersion
-from schemas.sources import SourceConfig
+from schemas.sources import FileSource
 from schemas.tables import INTERACTIONS, ITEMS, QUALITY
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ SCHEMAS = {"items": ITEMS, "interactions": INTERACTIONS, "quality": QUALITY}
 """The tables that this stage publishes."""
 
 
-def check(*, store: Store, source: SourceConfig) -> None:
+def check(*, store: Store, source: FileSource) -> None:
     """Refuse a source whose files are missing, before any work.
 
     Raises:
@@ -36,7 +36,7 @@ def check(*, store: Store, source: SourceConfig) -> None:
     open_source(source, store.scratch("raw")).check()
 
 
-def run(*, store: Store, dataset: str, source: SourceConfig, config: IngestConfig) -> Published:
+def run(*, store: Store, dataset: str, source: FileSource, config: IngestConfig) -> Published:
     """Fetch, read, filter, split and publish; or return what was published from equal files with equal parameters.
 
     The counts are rows by the rule that dropped, repaired or kept them: the table `quality`.
@@ -108,7 +108,7 @@ def _publish(store: Store, lineage: Lineage, tables: Iterable[pa.Table]) -> Tabl
 
 
 def _lineages(
-    dataset: str, source: SourceConfig, config: IngestConfig, reader: Source, files: dict[str, RawFile]
+    dataset: str, source: FileSource, config: IngestConfig, reader: Source, files: dict[str, RawFile]
 ) -> dict[str, Lineage]:
     """The lineage of each table. Equal bytes and parameters give equal versions, wherever the bytes lie.
 
@@ -136,9 +136,7 @@ def _lineages(
     }
 
 
-def _items_without_picture(
-    source: SourceConfig, config: IngestConfig, reader: Source, files: dict[str, RawFile]
-) -> str:
+def _items_without_picture(source: FileSource, config: IngestConfig, reader: Source, files: dict[str, RawFile]) -> str:
     """Digest of the ids of all items without a picture. It takes a pass over the raw items: no table has those that
     were left out."""
     finisher = Finisher("", Quality(), reader.image_base, source.image_url)

@@ -19,7 +19,8 @@ import pytest
 import typer
 import yaml
 
-from flows import catalogues, cli, job, local, re_extract
+from flows import cli, job, local, re_extract
+from pipeline.ingest.sources import demo
 from pipeline.registry import versions
 from pipeline.store import Store
 from schemas.run import CatalogueParameters, RunSummary
@@ -97,7 +98,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def draw_shop(desk: Path) -> None:
     """The shop of the pages, under README's names, under our own, and under those of docs/catalogue.example.yaml."""
-    drawn, shop = catalogues.draw(SMALL, Store(desk / "drawn")), desk / "shop"
+    drawn, shop = demo.drawn(SMALL, Store(desk / "drawn")), desk / "shop"
     (shop / "images").mkdir(parents=True)
     for picture in drawn.glob("images/*"):
         (shop / "images" / picture.name).write_bytes(picture.read_bytes())

@@ -1,9 +1,9 @@
 """Source parameters refuse what cannot work, by name, before any work."""
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from schemas.sources import RELEASES, AmazonSource, CatalogueSource, MMRecSource, SourceConfig, category_name
+from schemas.sources import RELEASES, SOURCES, AmazonSource, CatalogueSource, MMRecSource, category_name
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_ambiguous_beginning_is_refused_with_the_candidates() -> None:
 )
 def test_wrong_source_parameter_is_refused_by_name(fields: dict[str, object], where: str) -> None:
     with pytest.raises(ValidationError) as refused:
-        TypeAdapter(SourceConfig).validate_python(fields)
+        SOURCES[str(fields["kind"])].model_validate(fields)
     assert [problem["loc"][-1] for problem in refused.value.errors()] == [where]
 
 

@@ -16,7 +16,7 @@ from pipeline.ingest.tally import Quality
 from pipeline.published import Published
 from pipeline.store import Store
 from schemas.ingest import IngestConfig
-from schemas.sources import SourceConfig
+from schemas.sources import FileSource
 
 SECOND = 1_400_000_000
 """A plausible time, in seconds."""
@@ -34,7 +34,7 @@ def raw_file_at(path: Path) -> RawFile:
     return RawFile(path.name, path, "", str(path))
 
 
-def read(config: SourceConfig, cache: Path, quality: Quality | None = None) -> tuple[list[RawItem], pl.DataFrame]:
+def read(config: FileSource, cache: Path, quality: Quality | None = None) -> tuple[list[RawItem], pl.DataFrame]:
     """All raw items and all raw interactions of a source."""
     source = open_source(config, cache)
     source.check()
@@ -51,7 +51,7 @@ def interaction_frame(
     return interactions.collect(batches, "file", quality or Quality())
 
 
-def run(store: Store, source: SourceConfig, dataset: str = "x", **config: Any) -> Published:
+def run(store: Store, source: FileSource, dataset: str = "x", **config: Any) -> Published:
     """The stage, with fields of `IngestConfig`."""
     return ingest.run(store=store, dataset=dataset, source=source, config=IngestConfig(**config))
 
