@@ -1,4 +1,4 @@
-"""The figures of docs/cm3.md, drawn from our own trainers: `python docs/figures.py docs/images`.
+"""The figures of docs/explanation/cm3.md, drawn from our own trainers: `python docs/figures.py docs/images`.
 
 Each is an SVG that carries its colours for light and dark and leaves the font to the reader's system.
 """

@@ -397,7 +397,7 @@ def test_where_no_galleries_are_the_versions_are_those_from_before_there_were_an
 
 
 def test_documented_example_of_an_own_catalogue_works_as_it_stands(store, tmp_path, monkeypatch) -> None:
-    example = yaml.safe_load((Path(__file__).parents[3] / "docs" / "catalogue.example.yaml").read_text())
+    example = yaml.safe_load((Path(__file__).parents[3] / "docs" / "how-to" / "catalogue.example.yaml").read_text())
     shop = tmp_path / "shop"
     shop.mkdir()
     (shop / "products.csv").write_text(
