@@ -223,7 +223,7 @@ def contest(base: str, store: str, epochs: str) -> dict[str, Any]:
         "model": dict(model.seconds),
         "encoded": sum(cost.output.encoded.values()),
         "kept": next(stage.rows for stage in cost.output.stages if stage.table == "items"),
-        "vectors": sum(each["encoded"] + each["reused"] for each in counts if "reused" in each),
+        "vectors": sum(each.get("encoded", 0) + each["reused"] for each in counts if "reused" in each),
     }
 
 
