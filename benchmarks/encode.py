@@ -22,13 +22,13 @@ import torch
 from PIL import Image
 
 from benchmarks import measure
-from pipeline import features, machine
+from pipeline import machine
 from pipeline.demo import catalogue
 from pipeline.encoders import load, offline
 from pipeline.encoders.base import ImageEncoder, TextEncoder
 from pipeline.encoders.bfloat16 import Bfloat16Linear
 from pipeline.encoders.transforms import prepared
-from pipeline.features.stage import TEXT_SHARD
+from pipeline.features import stage as features
 from pipeline.machine import one_thread_each, side_by_side
 from pipeline.store import Store
 from schemas.encoders import PRESETS, EncoderSpec
@@ -110,7 +110,7 @@ def peer_texts(count: int, folder: str) -> measure.Cost:
 def products(repeats: int) -> dict[str, Any]:
     """The gain of bfloat16 on this processor: one layer of the text model on a batch of 512 tokens, on one core."""
     linear, tokens, times = torch.nn.Linear(384, 1536), torch.randn(512, 384), 500
-    bfloat16 = Bfloat16Linear(linear, hand_on=True)
+    narrow = Bfloat16Linear(linear, hand_on=True)
 
     @torch.inference_mode()
     def run(layer: torch.nn.Module) -> None:
@@ -122,7 +122,7 @@ def products(repeats: int) -> dict[str, Any]:
         def turn(layer: torch.nn.Module) -> measure.Cost:
             return pool.submit(measured, partial(run, layer)).result()
 
-        turns = [(turn(bfloat16), turn(linear)) for _ in range(repeats)]
+        turns = [(turn(narrow), turn(linear)) for _ in range(repeats)]
     work = 2 * times * len(tokens) * linear.weight.numel() // 10**9
     return measure.case("a layer's product in bfloat16", turns, "float32", work, "GFLOP per CPU-second")
 
@@ -173,7 +173,7 @@ class Decoded(torch.utils.data.Dataset[torch.Tensor]):
 def pipeline_over_bare_model_text(texts: list[str], repeats: int) -> dict[str, Any]:
     """The whole stage against the model's bare forward on tokenized, sorted, padded batches. Goal: ratio ≥ 0.95."""
     encoder: Any = load.load(SPECS["sentence"])
-    shards = (texts[start : start + TEXT_SHARD] for start in range(0, len(texts), TEXT_SHARD))
+    shards = (texts[start : start + features.TEXT_SHARD] for start in range(0, len(texts), features.TEXT_SHARD))
     batches = [
         {
             name: value.to(machine.device()) if isinstance(value, torch.Tensor) else value

@@ -16,13 +16,19 @@ def main(output: str, raw: str, root: str) -> None:
     from schemas.sources import CatalogueSource
 
     store = Store(output)
-    tables = ingest.run(store=store, dataset="drawn", source=CatalogueSource(raw=raw), config=IngestConfig()).tables
+    published = ingest.run(store=store, dataset="drawn", source=CatalogueSource(raw=raw), config=IngestConfig())
     counts: dict[str, int] = {}
-    for batch in store.batches(tables["interactions"], ["split"], rows=1 << 20):
+    for batch in store.batches(published.tables["interactions"], ["split"], rows=1 << 20):
         for entry in batch["split"].value_counts().to_pylist():
             counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
     print(
-        json.dumps({"items": tables["items"].rows, "rows": tables["interactions"].rows, **dict(sorted(counts.items()))})
+        json.dumps(
+            {
+                "items": published.tables["items"].rows,
+                "rows": published.tables["interactions"].rows,
+                **dict(sorted(counts.items())),
+            }
+        )
     )
 
 
