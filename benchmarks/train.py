@@ -38,7 +38,7 @@ REACH = {
     "filter_weight": 0,
     "device": "cpu",
 }
-"""Ours, as in docs/results.md, but without the graph filter, which reaches the target before the first step."""
+"""Ours, as in docs/results.md; without the graph filter, which reaches the target before the first step."""
 EPOCHS = 60
 OnEpoch = Callable[[int, dict[str, float]], None]
 PEERS = {"gram": "plain autograd Gram matrix", "pairs": "pair list"}
@@ -135,7 +135,7 @@ def contestant(name: str, size: str, steps: int) -> measure.Cost:
 
 
 def draw(size: str) -> "Dataset":
-    """Seeded interactions with power-law popularity, normal features and random neighbours."""
+    """Seeded interactions with a popularity slope and normal features and neighbours, as a `Dataset`."""
     from trainers.data import Dataset, Feature, Neighbors
 
     factor = int(size.removeprefix("grown-")) if size.startswith("grown-") else 1
@@ -215,9 +215,9 @@ def reaching(name: str, store: Path) -> dict[str, Any]:
     from pipeline.store import Store
     from trainers.data import load
 
-    tables = Store(str(store))
-    features = {feature: tables.latest("movielens", f"features/{feature}").path for feature in ("sentence", "vision")}
-    similarity, interactions = (tables.latest("movielens", table).path for table in ("similarity", "interactions"))
+    kept = Store(str(store))
+    features = {feature: kept.latest("movielens", f"features/{feature}").path for feature in ("sentence", "vision")}
+    similarity, interactions = (kept.latest("movielens", table).path for table in ("similarity", "interactions"))
     dataset = load(interactions=interactions, features=features, similarity=similarity)
     curve: list[float] = []
 
@@ -258,7 +258,7 @@ def train_plain(dataset: "Dataset", on_epoch: OnEpoch) -> None:
     model = Plain(dataset, DIM, LAYERS, GAMMA, pair_list=False)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     sampler, rng = NegativeSampler(dataset), np.random.default_rng(0)
-    config = CM3Config(filter_weight=0)  # our score; with its own, the dot product, it takes longer
+    judged = CM3Config(filter_weight=0)  # our score; by the dot product, its own, it takes longer
     half = torch.full((len(dataset.items), 1), 0.5)
     for epoch in range(1, EPOCHS + 1):
         for rows in batches(dataset, sampler, BATCH, rng):
@@ -270,7 +270,7 @@ def train_plain(dataset: "Dataset", on_epoch: OnEpoch) -> None:
             optimizer.step()
         with torch.no_grad():
             embeddings = Embeddings(*model(half)[:2])
-        ranking = evaluate(embedding_scorer(embeddings, dataset, config), dataset, "valid", config.evaluation)
+        ranking = evaluate(embedding_scorer(embeddings, dataset, judged), dataset, "valid", judged.evaluation)
         on_epoch(epoch, {"valid_ndcg@20": ranking.values["ndcg", 20]})
 
 
