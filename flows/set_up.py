@@ -35,7 +35,7 @@ def main() -> None:
         put_automation(client, zombies())
         block = alert_block(client)
         if block is None:
-            print(f"No alerts: there is no Webhook block named {ALERTS!r}; docs/operations.md shows how to make one.")
+            print(f"No alerts: no Webhook block is named {ALERTS!r}; docs/how-to/operations.md shows how to make one.")
         else:
             put_automation(client, alerts(block))
 

@@ -36,7 +36,7 @@ for kind, model in PARAMETERS.items():
 
 @app.command()
 def file(
-    path: Annotated[Path, typer.Argument(help="YAML file; docs/catalogue.example.yaml shows every field.")],
+    path: Annotated[Path, typer.Argument(help="YAML file; docs/how-to/catalogue.example.yaml shows every field.")],
     store: StoreOption = "store",
     as_json: JsonOption = False,
 ) -> None:
@@ -63,7 +63,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         fields = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
-            f"{path}: {error.strerror}. Give a YAML file, e.g. a copy of docs/catalogue.example.yaml."
+            f"{path}: {error.strerror}. Give a YAML file, e.g. a copy of docs/how-to/catalogue.example.yaml."
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected a YAML file in UTF-8, found other bytes ({error.reason}).") from error

@@ -206,7 +206,7 @@ def test_published_split_of_a_source_without_one_is_refused(store, shop) -> None
 
 
 def test_documented_example_of_an_own_catalogue_works_as_it_stands(store, tmp_path, monkeypatch) -> None:
-    example = yaml.safe_load((ROOT / "docs" / "catalogue.example.yaml").read_text())
+    example = yaml.safe_load((ROOT / "docs" / "how-to" / "catalogue.example.yaml").read_text())
     shop = tmp_path / "shop"
     shop.mkdir()
     (shop / "products.csv").write_text(
