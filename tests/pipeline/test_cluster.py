@@ -17,7 +17,7 @@ from pipeline.features import stage as features
 from pipeline.images import on_cluster as downloads
 from pipeline.images import stage as images
 from pipeline.similarity import on_cluster
-from pipeline.similarity.search import Pairs, Probe, work
+from pipeline.similarity.schedule import Pairs, Probe, work
 from pipeline.store import Store
 from schemas.encoders import PRESETS, EncoderSpec
 from schemas.errors import ClusterError, UserError
@@ -26,10 +26,10 @@ from schemas.lineage import TableVersion
 from schemas.similarity import SimilarityConfig
 from tests.pipeline.images.test_stage import config as images_config
 from tests.pipeline.images.test_stage import publish_items as publish_addresses
-from tests.pipeline.similarity.conftest import publish_feature, random_vectors
 from tests.support.chaos_server import ChaosServer
 from tests.support.dask_cluster import DaskCluster, running
 from tests.support.published import jpeg, publish_images, publish_items
+from tests.support.similarity_graphs import publish_feature, random_vectors
 
 Published = Callable[..., TableVersion]
 
@@ -179,9 +179,9 @@ def test_a_worker_with_another_model_is_refused(two: DaskCluster) -> None:
 def test_a_worker_that_does_not_reach_the_store_says_what_it_misses(tmp_path: Path, two: DaskCluster) -> None:
     version = publish_feature(Store(tmp_path), "a", random_vectors(1, 20))
     away = version.model_copy(update={"path": "/nowhere/a.parquet"})
-    layout = on_cluster.Layout(str(tmp_path), {"a": away}, {"a": 1.0}, None, 3, 1024)
+    spec = on_cluster.SearchSpec(str(tmp_path), {"a": away}, {"a": 1.0}, None, 3, 1024)
     with pytest.raises(UserError, match=r"finds no /nowhere/a.parquet.*use a store that all machines reach"):
-        list(Cluster(two.client).map(on_cluster.search_part, [(None, (layout, []))]))
+        list(Cluster(two.client).map(on_cluster.search_part, [(None, (spec, []))]))
 
 
 def test_a_run_that_lost_every_worker_ends_and_says_so(two: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
