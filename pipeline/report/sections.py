@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 import polars
 import pyarrow.compute as pc
 
-from pipeline import similarity
 from pipeline.report.selection import Tables
 from pipeline.report.wording import shown
+from pipeline.similarity.duplicates import duplicates
+from pipeline.similarity.quality import assess
 from pipeline.store import Store
 from schemas.lineage import TableVersion
 from schemas.tables import ImageStatus
@@ -137,7 +138,7 @@ def graph(store: Store, tables: Tables) -> dict[str, Any] | None:
     features = {name.removeprefix("features/"): tables[name] for name in names}
     if version is None or not features:
         return None
-    measures = similarity.assess(store=store, graph=version, features=features, interactions=tables.get("interactions"))
+    measures = assess(store=store, graph=version, features=features, interactions=tables.get("interactions"))
     rows: dict[str, dict[str, float]] = defaultdict(dict)
     agreement = []
     for row in measures.to_pylist():
@@ -145,7 +146,7 @@ def graph(store: Store, tables: Tables) -> dict[str, Any] | None:
             rows[row["feature"]][row["measure"]] = row["value"]
         else:
             agreement.append((row["feature"], row["other"], row["value"]))
-    pairs = polars.DataFrame(similarity.duplicates(store=store, graph=version, features=features))
+    pairs = polars.DataFrame(duplicates(store=store, graph=version, features=features))
     groups = pairs.group_by("feature", "kind", maintain_order=True).agg(
         polars.len().alias("count"), polars.struct("item_id", "duplicate_id").head(MAX_EXAMPLES).alias("examples")
     )

@@ -7,6 +7,7 @@ import numpy as np
 import polars
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from pipeline.similarity.layout import Layout
 from pipeline.similarity.vectors import Ints
@@ -81,7 +82,6 @@ def non_negative_logistic(
     x: NDArray[np.float64], label: NDArray[np.float64], ridge: float = 1e-4
 ) -> NDArray[np.float64]:
     """Coefficients, at least 0, of a logistic regression with a free intercept and a slight ridge penalty."""
-    from scipy.optimize import minimize  # a third of a second, which graphs with fixed weights need not wait for
 
     def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         margin = x @ theta[:-1] + theta[-1]

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.cluster import Cluster
 from pipeline.published import Published
-from pipeline.similarity import feature_weights
+from pipeline.similarity import feature_weights, incremental, neighbours, on_cluster
 from pipeline.similarity.layout import assemble
 from pipeline.similarity.vectors import read
 from pipeline.store import Store
@@ -40,8 +40,6 @@ def run(
     weights = feature_weights.fixed(config, features)
     if (version := store.find(lineage)) is not None:
         return Published({"similarity": version})
-    from pipeline.similarity import incremental, neighbours, on_cluster  # torch and faiss, which readers do without
-
     vectors = {name: read(store, features[name]) for name in sorted(features)}
     if config.weighting is Weighting.LEARNED:
         assert interactions is not None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline import similarity
+from pipeline.similarity.lookup import similar
 from pipeline.store import Store
 from schemas.errors import UserError
 from schemas.similarity import SimilarityConfig
@@ -14,8 +14,8 @@ def test_similar_gives_an_items_nearest_by_rank(store: Store, publish: Publish) 
     features = {"text": publish("text", random_vectors(3, 50)), "image": publish("image", random_vectors(4, 50))}
     graph = build(store, features, SimilarityConfig(k=6))
     expected = [row for row in store.read(graph).to_pylist() if row["item_id"] == "item-0007"][:4]
-    assert similarity.similar(store, "shop", "item-0007", 4).to_pylist() == expected
+    assert similar(store, "shop", "item-0007", 4).to_pylist() == expected
     with pytest.raises(UserError, match="item-9999"):
-        similarity.similar(store, "shop", "item-9999", 4)
+        similar(store, "shop", "item-9999", 4)
     with pytest.raises(UserError, match="nowhere"):
-        similarity.similar(store, "nowhere", "item-0007", 4)
+        similar(store, "nowhere", "item-0007", 4)

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import similarity
+from pipeline.similarity.quality import assess
 from pipeline.store import Store
 from schemas.similarity import SimilarityConfig
 from tests.pipeline.similarity.conftest import Publish
@@ -21,9 +21,7 @@ def test_a_feature_that_users_follow_shows_lift_and_noise_does_not(store: Store,
     text, image, rows = planted(0)
     features = {"text": publish("text", text), "image": publish("image", image)}
     graph = build(store, features, SimilarityConfig(k=5))
-    measures = measured(
-        similarity.assess(store=store, graph=graph, features=features, interactions=publish_choices(store, rows))
-    )
+    measures = measured(assess(store=store, graph=graph, features=features, interactions=publish_choices(store, rows)))
     assert measures["share a user", "text", None] > 3 * measures["share a user by chance", "text", None]
     assert measures["lift", "text", None] > 2 * measures["lift", "image", None]
     assert measures["lift", "image", None] < 2
@@ -35,7 +33,7 @@ def test_coverage_degrees_and_components_of_a_known_graph(store: Store, publish:
     vectors = {"a": east, "b": east * 2, "c": east + 0.01 * north, "x": -north, "y": -north + 0.01 * east, "none": None}
     features = {"text": publish("text", vectors)}
     graph = build(store, features, SimilarityConfig(k=1))
-    measures = measured(similarity.assess(store=store, graph=graph, features=features))
+    measures = measured(assess(store=store, graph=graph, features=features))
     assert measures["items", "text", None] == 5
     assert measures["coverage", "text", None] == pytest.approx(5 / 6)
     assert measures["degree", "text", None] == 1
