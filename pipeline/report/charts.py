@@ -74,15 +74,15 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]], *, best: int | Non
 
 
 def bars(groups: Sequence[str], series: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
-    """Bars side by side for each group. Args: series: name → (value, spread) for each group; 0: no error bar."""
+    """Bars side by side for each group. Args: series: name → (value, deviation) for each group; 0: no error bar."""
     with _figure("bars" + "".join(series), 2.7) as (figure, axes, svg):
         width = 0.8 / max(1, len(series))
         for number, (name, values) in enumerate(series.items()):
             at = [place - 0.4 + width * (number + 0.5) for place in range(len(groups))]
-            heights, spreads = [value for value, _ in values], [spread for _, spread in values]
+            heights, deviations = [value for value, _ in values], [deviation for _, deviation in values]
             axes.bar(at, heights, width * 0.92, color=colour(number), label=name)
-            if any(spreads):
-                axes.errorbar(at, heights, spreads, fmt="none", ecolor=_TEXT, elinewidth=1.2, capsize=2)
+            if any(deviations):
+                axes.errorbar(at, heights, deviations, fmt="none", ecolor=_TEXT, elinewidth=1.2, capsize=2)
         axes.set_xticks(range(len(groups)), groups)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", visible=False)

@@ -59,7 +59,7 @@ def title_of(row: Mapping[str, Any]) -> str:
 
 
 def caption_examples(selection: Selection, captions: Captions, config: ReportConfig) -> list[dict[str, Any]]:
-    """Captions picked at random, and those that failed among them."""
+    """Captions, failed ones among them, picked at random."""
     notable = [item for item, c in captions.items() if c.text or c.status not in ("ok", "no_image")]
     return [
         {

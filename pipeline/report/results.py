@@ -19,15 +19,15 @@ _GROUP = re.compile(r"(recall|ndcg)_train_(\d+)(_\d*)?")
 MAX_CURVES = 6
 """Training runs whose curves are drawn: each adds about 40 kB."""
 HEADLINE = (("ndcg", 10), ("ndcg", 20), ("recall", 10), ("recall", 20), ("hr", 20), ("coverage", 20))
-"""The columns of the metrics table, with `config.cutoff` for 20."""
+"""The columns of the metrics table; 20 stands for `config.cutoff`."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One metric over seeds. `spread` is the sample standard deviation, None with one seed."""
+    """One metric over seeds. `deviation` is the sample standard deviation, None with one seed."""
 
     mean: float
-    spread: float | None
+    deviation: float | None
     seeds: int
     users: int
 
@@ -47,7 +47,7 @@ def scores(store: Store, version: TableVersion | None, split: str) -> Scores:
     return {
         key: Score(
             mean=mean(value for value, _ in values),
-            spread=stdev(value for value, _ in values) if len(values) > 1 else None,
+            deviation=stdev(value for value, _ in values) if len(values) > 1 else None,
             seeds=len(values),
             users=max(users for _, users in values),
         )
@@ -99,7 +99,9 @@ def cold(test: Scores, config: ReportConfig) -> dict[str, Any] | None:
         rows.append({"label": groups[key], "users": users, "cells": cells})
     drawn = [row for row in rows if row["users"]]
     series = {
-        model_title(m): [(s.mean, s.spread or 0.0) if (s := row["cells"][m, "recall"]) else (0.0, 0.0) for row in drawn]
+        model_title(m): [
+            (s.mean, s.deviation or 0.0) if (s := row["cells"][m, "recall"]) else (0.0, 0.0) for row in drawn
+        ]
         for m in models[: charts.SERIES]
     }
     chart = charts.bars([row["label"] for row in drawn], series) if drawn else Markup("")
@@ -133,7 +135,7 @@ def gain(ours: Score | None, theirs: Score | None) -> float | None:
 
 
 def _ranked(models: set[str], scores: Scores, config: ReportConfig) -> list[str]:
-    """Best NDCG first."""
+    """The models, the best NDCG first."""
 
     def strength(model: str) -> tuple[float, str]:
         score = scores.get((model, "ndcg", config.cutoff))
@@ -144,7 +146,7 @@ def _ranked(models: set[str], scores: Scores, config: ReportConfig) -> list[str]
 
 def _metric_chart(scores: Scores, models: list[str], columns: list[tuple[str, int | None]]) -> Markup:
     series = {
-        model_title(m): [(s.mean, s.spread or 0.0) if (s := scores.get((m, *c))) else (0.0, 0.0) for c in columns]
+        model_title(m): [(s.mean, s.deviation or 0.0) if (s := scores.get((m, *c))) else (0.0, 0.0) for c in columns]
         for m in models[: charts.SERIES]
     }
     return charts.bars([metric_title(*c) for c in columns], series) if columns else Markup("")

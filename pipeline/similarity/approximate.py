@@ -72,7 +72,7 @@ def unit(feature: FeatureMatrix, positions: Ints) -> Floats:
 
 
 class Reach:
-    """The number of clusters that each item is compared with, and the recall which that brings.
+    """How many clusters each item is compared with, and the recall that results.
 
     Args:
         layout: by cluster: `layout.group` is the one whose centre is nearest.
@@ -129,9 +129,10 @@ class Reach:
         return {"exact": self.exact, "recall": recall, "clusters": len(self.centres), "compared": compared}
 
     def recall(self, edges: Sequence[Neighbours]) -> list[float]:
-        """By channel, the share of true neighbours among the edges, on items that did not choose the reach.
+        """By channel, the share of true neighbours among the edges.
 
-        A neighbour as near as the k-th true one counts: ties are as good.
+        It is measured on the half of the sample that did not decide `compared`. A neighbour as near as the k-th true
+        one counts: ties are as good.
         """
         checked = self.sample[self.checking]
         shares = []
@@ -159,7 +160,7 @@ class Reach:
 
 
 def sample_neighbours(layout: Layout, channel: int, sample: Ints, k: int) -> tuple[Ints, Floats]:
-    """(sample, k) positions and similarities of the true nearest by a channel; -inf where there are fewer."""
+    """(sample, k) positions and similarities of the k true nearest by a channel; -inf where there are fewer items."""
     best = torch.full((len(sample), k), -torch.inf)
     where = torch.zeros((len(sample), k), dtype=torch.int64)
     for start in range(0, len(layout), ROWS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""The features' weights in the fused similarity: given, or learned from what users choose together."""
+"""The features' weights in the fused similarity: fixed, or learned from what users choose together."""
 
 import logging
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def fixed(config: SimilarityConfig, features: Mapping[str, TableVersion]) -> dic
 
 
 def learned(layout: Layout, interactions: pa.Table, seed: int = 0) -> dict[str, float]:
-    """Weights of sum 1 with which the mean of cosines best tells co-chosen pairs from chance.
+    """Weights, of sum 1, for which the weighted mean of cosines best separates co-chosen pairs from random ones.
 
     A logistic regression with coefficients of at least 0: its positives pair what a user chose in training with what
     the same user chose in validation, its negatives pair the same items at random, so that popularity tells nothing.

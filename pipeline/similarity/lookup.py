@@ -1,4 +1,4 @@
-"""The neighbours of one item, for a person."""
+"""The look-up of one item's neighbours."""
 
 import pyarrow as pa
 import pyarrow.compute as pc

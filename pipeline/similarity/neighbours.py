@@ -23,7 +23,7 @@ class Graph(NamedTuple):
 
     Attributes:
         edges: of each item to its k nearest others, by channel.
-        measured: how the graph was found, for the table's metadata.
+        measured: how the graph was computed, for the table's metadata.
     """
 
     layout: Layout

@@ -25,7 +25,7 @@ from schemas.errors import UserError
 from schemas.lineage import TableVersion, canonical_json
 
 PARTS = 4
-"""Parts per worker: what one that dies has to be computed again is at most a quarter of its share."""
+"""Parts per thread of a worker: if one dies, about a quarter of its share is computed again."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def search_part(spec: SearchSpec, part: Schedule) -> list[Neighbours]:
 
 
 class _LastSearch:
-    """A worker's search, kept from part to part; taken out while it runs, so that a failed one is made anew.
+    """A worker's search, kept from part to part; taken out while it runs, so that a failed one is not used again.
 
     An item's k-th nearest in one part prunes the next. A part drops a pair only if k better ones beat it; those are
     found by the part that compares them.

@@ -1,4 +1,4 @@
-"""What blocks are multiplied from and into: each feature's rows, and reusable memory."""
+"""The operands of block products: each feature's rows in the precision of the product, and reusable memory."""
 
 import threading
 from functools import cached_property
@@ -15,7 +15,7 @@ NEARLY_UNIT = 1e-6
 
 
 class Operand:
-    """One feature's rows, scaled to length 1, in the precision of the product, and the error which that brings.
+    """One feature's rows, scaled to length 1, in the precision of the product, and the error that results.
 
     For unit x, y and their roundings x', y' with residuals r = x - x':
     |x·y - x'·y'| <= |x'||r_y| + |r_x||y'| + |r_x||r_y|, and a sum of D products in float32 adds at most
@@ -61,7 +61,7 @@ class Scratch(threading.local):
     """Memory for one block of items and of similarities, allocated once in each thread that uses it.
 
     Large arrays that are made and freed between small ones that stay leave holes in memory, which the small ones then
-    keep from being used again: 3.4 GB of them at 250,000 items, where the rows alone were gathered anew for each
+    keep from being used again: 3.4 GB of them at 250,000 items, where the rows alone were gathered again for each
     product.
     """
 

@@ -35,7 +35,7 @@ Schedule = Sequence[Pairs | Probe]
 
 
 def exact_schedule(bounds: Ints, front: int) -> Sequence[Pairs]:
-    """Once every pair of blocks of which one or both begin before position `front`.
+    """Each pair of blocks, once, of which at least one begins before position `front`.
 
     Args:
         bounds: see `block_bounds`.

@@ -59,7 +59,7 @@ class Search:
 
         Threads share the comparisons of a step, all of which end before the next step begins.
         """
-        finished: dict[int, Future[list[Neighbours]]] = {}
+        futures: dict[int, Future[list[Neighbours]]] = {}
         with (
             track("similarity", total=sum(map(work, schedule)), unit="blocks", part="block") as advance,
             one_thread_each(self.threads) as pool,
@@ -69,12 +69,12 @@ class Search:
                     list(pool.map(partial(self._probe, step.block), self._parts(step.rows)))
                 else:
                     list(pool.map(partial(self._compare, step.block), step.others.tolist()))
-                    finished[step.block] = pool.submit(self._finish, step.block)
+                    futures[step.block] = pool.submit(self._finish, step.block)
                 advance(work(step))
             for block in range(len(self.bounds) - 1):
-                if block not in finished:
-                    finished[block] = pool.submit(self._finish, block)
-            parts = [finished[block].result() for block in sorted(finished)]
+                if block not in futures:
+                    futures[block] = pool.submit(self._finish, block)
+            parts = [futures[block].result() for block in sorted(futures)]
         return [concatenate([part[channel] for part in parts]) for channel in range(len(self.channels))]
 
     def _channels(self) -> list["Channel"]:
