@@ -15,13 +15,13 @@ from pipeline.encoders import load
 from pipeline.features import shards
 from pipeline.features import stage as features
 from pipeline.similarity import on_cluster
-from pipeline.similarity.search import Pairs, Probe, work
+from pipeline.similarity.schedule import Pairs, Probe, work
 from pipeline.store import Store
 from schemas.encoders import PRESETS, EncoderSpec
 from schemas.errors import ClusterError, UserError
 from schemas.lineage import TableVersion
 from schemas.similarity import SimilarityConfig
-from tests.pipeline.similarity.conftest import publish_feature, random_vectors
+from tests.support.similarity_graphs import publish_feature, random_vectors
 from tests.support.chaos_server import ChaosServer
 from tests.support.dask_cluster import DaskCluster, running
 from tests.support.images_stage import publish_urls, quick_config
@@ -175,7 +175,7 @@ def test_a_worker_with_another_model_is_refused(two: DaskCluster) -> None:
 def test_a_worker_that_does_not_reach_the_store_says_what_it_misses(tmp_path: Path, two: DaskCluster) -> None:
     version = publish_feature(Store(tmp_path), "a", random_vectors(1, 20))
     away = version.model_copy(update={"path": "/nowhere/a.parquet"})
-    layout = on_cluster.Layout(str(tmp_path), {"a": away}, {"a": 1.0}, None, 3, 1024)
+    layout = on_cluster.SearchSpec(str(tmp_path), {"a": away}, {"a": 1.0}, None, 3, 1024)
     with pytest.raises(UserError, match=r"finds no /nowhere/a.parquet.*use a store that all machines reach"):
         list(Cluster(two.client).map(on_cluster.search_part, [(None, (layout, []))]))
 

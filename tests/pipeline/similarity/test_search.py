@@ -1,4 +1,4 @@
-"""What a search leaves behind in memory is what it found."""
+"""A search leaves nothing in memory except its neighbours."""
 
 import multiprocessing
 import resource
@@ -10,6 +10,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.similarity import neighbours, search
+from pipeline.similarity.edges import Neighbours
+from pipeline.similarity.schedule import Schedule
+from pipeline.similarity.vectors import FeatureTable
 from schemas.similarity import SimilarityConfig
 
 ITEMS, DIM, K = 40_000, 384, 10
@@ -31,27 +34,27 @@ def topics() -> np.ndarray:
 
 
 def search_and_measure(answer: Connection) -> None:
-    """Search by clusters, in float32; how much larger that made the process, and how many pairs were found."""
+    """Search by clusters, in float32; answer how much the process grew, and how many pairs there are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CM3_DEVICE", "cpu")
         patch.setattr(search, "cpu_multiplies_bfloat16", lambda: False)
         run, grown = search.Search.run, []
 
-        def watched(self: search.Search, schedule: search.Schedule) -> list[search.Neighbours]:
+        def watched(self: search.Search, schedule: Schedule) -> list[Neighbours]:
             before = resident()
-            found = run(self, schedule)
+            edges = run(self, schedule)
             grown.append(resident() - before)
-            return found
+            return edges
 
         patch.setattr(search.Search, "run", watched)
         ids = pa.array([f"{item:06}" for item in range(ITEMS)])
         config = SimilarityConfig(k=K, approximate_above=ITEMS // 2)
-        _, edges, measured = neighbours.nearest({"text": (ids, topics())}, {"text": 1.0}, config, None)
-        answer.send((grown, len(edges[0].rows), measured["exact"]))
+        graph = neighbours.nearest({"text": FeatureTable(ids, topics())}, {"text": 1.0}, config, None)
+        answer.send((grown, len(graph.edges[0].rows), graph.measured["exact"]))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc/self/statm, which Linux has")
-def test_what_was_found_is_all_that_stays_in_memory() -> None:
+def test_neighbours_are_all_that_stays_in_memory() -> None:
     ours, theirs = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("spawn").Process(target=search_and_measure, args=(theirs,))
     child.start()
