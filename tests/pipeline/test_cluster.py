@@ -21,11 +21,11 @@ from schemas.encoders import PRESETS, EncoderSpec
 from schemas.errors import ClusterError, UserError
 from schemas.lineage import TableVersion
 from schemas.similarity import SimilarityConfig
-from tests.support.similarity_graphs import publish_feature, random_vectors
 from tests.support.chaos_server import ChaosServer
 from tests.support.dask_cluster import DaskCluster, running
 from tests.support.images_stage import publish_urls, quick_config
 from tests.support.published import jpeg, publish_images, publish_items
+from tests.support.similarity_graphs import publish_feature, random_vectors
 
 Published = Callable[..., TableVersion]
 
