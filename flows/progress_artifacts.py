@@ -34,7 +34,7 @@ class _Artifacts:
 
     def __call__(self, steps: Steps) -> None:
         if steps.ended or self._on_its_way is None or self._on_its_way.done():
-            percent = 100.0 if steps.ended else min(100.0, 100 * steps.done / steps.total)
+            percent = 100.0 if steps.ended else min(100.0, 100 * steps.count / steps.total)
             self._on_its_way = self._beside.submit(
                 copy_context().run, self._write, steps.description, percent, str(steps)
             )

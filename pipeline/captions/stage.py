@@ -16,7 +16,7 @@ from pipeline.captions.shards import Asked, ShardCaptioner, ask
 from pipeline.cluster import Cluster
 from pipeline.contents import Shard
 from pipeline.encoders.base import Captioner, Fingerprint
-from pipeline.encoders.on_cluster import elsewhere
+from pipeline.encoders.on_cluster import map_shards
 from pipeline.progress import track
 from pipeline.published import Counts, Published
 from pipeline.store import Store
@@ -125,7 +125,7 @@ class _Work:
     def answered(self, shards: Iterator[Shard], cluster: Cluster | None) -> Iterator[Shard]:
         """The same shards, once their captions are in the cache. An endpoint is asked from here: it is one server."""
         if cluster is not None and self._spec.kind != "endpoint":
-            done = elsewhere(cluster, ask, self._spec, self._identity, shards, Asked)
+            done = map_shards(cluster, ask, self._spec, self._identity, shards, Asked)
         else:
             done = ((shard, self._captioner.run(shard.fresh)) for shard in shards)
         for shard, asked in done:

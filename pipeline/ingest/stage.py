@@ -22,7 +22,8 @@ from pipeline.ingest.sources import open_source
 from pipeline.ingest.sources.base import Source
 from pipeline.ingest.tally import EXAMPLES, Quality
 from pipeline.published import Published, rows_by
-from pipeline.store import PARQUET, READ_BYTES, Store, explained
+from pipeline.store import READ_BYTES, Store, explained
+from pipeline.table_writer import PARQUET
 from schemas.errors import UserError
 from schemas.ingest import IngestConfig
 from schemas.lineage import Lineage, TableVersion

@@ -14,13 +14,14 @@ import fsspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.filesystem import write_atomically
 from pipeline.machine import threads
 from pipeline.report import results, sections
 from pipeline.report.selection import Selection, pick, select
 from pipeline.report.spaces import Space, spaces
 from pipeline.report.thumbnails import Thumbnails
 from pipeline.report.wording import FILTERS, shown
-from pipeline.store import Store, write_atomically
+from pipeline.store import Store
 from schemas.lineage import TableVersion, now
 from schemas.report import ReportConfig
 
