@@ -182,7 +182,7 @@ def pipeline_over_bare_model_text(texts: list[str], repeats: int) -> dict[str, A
             for name, value in batch.items()
         }
         for shard in shards
-        for _, batch in encoder.tokenized(shard)
+        for _, batch in encoder.tokenize(shard)
     ]
 
     @torch.inference_mode()
@@ -265,8 +265,8 @@ def stage(
     def run() -> None:
         shutil.rmtree(f"{folder}/_cache", ignore_errors=True)
         shutil.rmtree(f"{folder}/bench/features", ignore_errors=True)
-        done = features.extract(store=store, source=source, name="raced", spec=spec, encoder=encoder)
-        assert done.counts.encoded + done.counts.reused == count
+        counts = features.run(store=store, source=source, name="raced", spec=spec, encoder=encoder).counts
+        assert counts["encoded"] + counts["reused"] == count
 
     return run
 

@@ -1,5 +1,6 @@
-"""Real contents for real models."""
+"""Real contents for real models, which are loaded once."""
 
+import functools
 import io
 import random
 import shutil
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.demo import catalogue
-from pipeline.encoders import offline
+from pipeline.encoders import load, offline
+from pipeline.encoders.base import Encoder
 from schemas.encoders import EncoderSpec
 
 FIRST_SEED = 30_000_000
@@ -39,6 +41,12 @@ def drawings() -> list[bytes]:
 def model_copy(tmp_path: Path) -> Path:
     """A timm model folder that the test may change."""
     return Path(shutil.copytree(offline.unpack("efficientnet-lite0"), tmp_path / "model"))
+
+
+@functools.cache
+def encoder_of(spec: EncoderSpec) -> Encoder:
+    """The encoder of `spec`, for tests that change nothing in it."""
+    return load.load(spec)
 
 
 def timm_at(folder: Path) -> EncoderSpec:

@@ -13,7 +13,7 @@ from pipeline.encoders.load import ADAPTERS
 from pipeline.machine import native_bfloat16
 from schemas.encoders import PRESETS, EncoderKind, EncoderSpec
 from schemas.errors import UserError
-from tests.pipeline.encoders.conftest import TEXTS, cosines, timm_at
+from tests.pipeline.encoders.conftest import TEXTS, cosines, encoder_of, timm_at
 
 PRESET = PRESETS["offline"].encoders
 
@@ -53,7 +53,7 @@ def test_more_dimensions_than_a_model_has_are_refused() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_text_has_the_same_vector_whatever_its_neighbours(dtype: str) -> None:
-    encoder = load.load(PRESET["sentence"].model_copy(update={"dtype": dtype, "batch_tokens": 128}))
+    encoder = encoder_of(PRESET["sentence"].model_copy(update={"dtype": dtype, "batch_tokens": 128}))
     assert isinstance(encoder, TextEncoder)
     alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
     among = encoder.encode([*TEXTS, *(f"neighbour {i} " * i for i in range(12))])[: len(TEXTS)]
@@ -65,7 +65,7 @@ def test_a_text_has_the_same_vector_whatever_its_neighbours(dtype: str) -> None:
 @pytest.mark.parametrize("feature", ["clip", "vision"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_picture_has_the_same_vector_whatever_its_neighbours(feature: str, dtype: str, drawings: list[bytes]) -> None:
-    encoder = load.load(PRESET[feature].model_copy(update={"dtype": dtype}))
+    encoder = encoder_of(PRESET[feature].model_copy(update={"dtype": dtype}))
     assert isinstance(encoder, ImageEncoder)
     pixels = [encoder.preprocess(drawing) for drawing in drawings]
     alone = np.concatenate([encoder.encode([picture]) for picture in pixels])
@@ -76,7 +76,7 @@ def test_a_picture_has_the_same_vector_whatever_its_neighbours(feature: str, dty
 def test_bfloat16_keeps_the_direction_of_float32_and_unit_length(feature: str, drawings: list[bytes]) -> None:
     vectors = []
     for dtype in ("float32", "bfloat16"):
-        encoder = load.load(PRESET[feature].model_copy(update={"dtype": dtype}))
+        encoder = encoder_of(PRESET[feature].model_copy(update={"dtype": dtype}))
         if isinstance(encoder, ImageEncoder):
             vectors.append(encoder.encode([encoder.preprocess(drawing) for drawing in drawings]))
         else:

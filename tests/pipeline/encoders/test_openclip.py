@@ -8,15 +8,15 @@ import open_clip
 import torch
 from PIL import Image
 
-from pipeline.encoders import load, offline
+from pipeline.encoders import offline
 from pipeline.encoders.base import ImageEncoder, TextEncoder
 from schemas.encoders import PRESETS
-from tests.pipeline.encoders.conftest import TEXTS
+from tests.pipeline.encoders.conftest import TEXTS, encoder_of
 
 
 def test_vectors_of_both_towers_are_those_of_open_clip(drawings: list[bytes]) -> None:
     spec = PRESETS["offline"].encoders["clip"].model_copy(update={"dtype": "float32"})
-    images, texts = load.load(spec), load.load(spec.model_copy(update={"kind": "open_clip_text"}))
+    images, texts = encoder_of(spec), encoder_of(spec.model_copy(update={"kind": "open_clip_text"}))
     assert isinstance(images, ImageEncoder)
     assert isinstance(texts, TextEncoder)
     folder = offline.unpack("clip-stand-in")

@@ -16,9 +16,9 @@ SENTENCE = PRESETS["offline"].encoders["sentence"]
 
 
 def encoder(**options: object) -> SentenceEncoder:
-    loaded = load.load(SENTENCE.model_copy(update=options))
-    assert isinstance(loaded, SentenceEncoder)
-    return loaded
+    ours = load.load(SENTENCE.model_copy(update=options))
+    assert isinstance(ours, SentenceEncoder)
+    return ours
 
 
 @pytest.fixture(scope="module")

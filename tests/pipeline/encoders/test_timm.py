@@ -6,14 +6,14 @@ import timm
 import torch
 from PIL import Image
 
-from pipeline.encoders import load, offline
+from pipeline.encoders import offline
 from pipeline.encoders.base import ImageEncoder
 from schemas.encoders import PRESETS
-from tests.pipeline.encoders.conftest import cosines
+from tests.pipeline.encoders.conftest import cosines, encoder_of
 
 
 def test_vectors_are_those_of_timm(drawings: list[bytes]) -> None:
-    ours = load.load(PRESETS["offline"].encoders["vision"].model_copy(update={"dtype": "float32"}))
+    ours = encoder_of(PRESETS["offline"].encoders["vision"].model_copy(update={"dtype": "float32"}))
     assert isinstance(ours, ImageEncoder)
     model = timm.create_model(
         f"local-dir:{offline.unpack('efficientnet-lite0')}", pretrained=True, num_classes=0
