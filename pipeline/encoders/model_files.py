@@ -1,6 +1,6 @@
 """From a model's name to a checked local folder: offline packages, a folder, or a pinned snapshot of the hub.
 
-Weights are read as safetensors only, so loading a model never runs code that came with it.
+Weights are read as safetensors only, so reading them runs no code.
 """
 
 import functools
