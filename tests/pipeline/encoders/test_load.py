@@ -13,7 +13,7 @@ from pipeline.encoders.load import ADAPTERS
 from pipeline.machine import native_bfloat16
 from schemas.encoders import PRESETS, EncoderKind, EncoderSpec
 from schemas.errors import UserError
-from tests.pipeline.encoders.conftest import TEXTS, cosines, encoder_of, timm_at
+from tests.support.real_models import TEXTS, copy_model, cosines, encoder_of, timm_at
 
 PRESET = PRESETS["offline"].encoders
 
@@ -29,16 +29,17 @@ def test_an_adapter_reads_what_its_kind_says(kind: EncoderKind) -> None:
     assert hasattr(adapter, "preprocess") == (EncoderSpec(kind=kind, model="/folder").modality == "image")
 
 
-def test_the_fingerprint_follows_contents_and_options_and_not_the_path(model_copy: Path) -> None:
+def test_the_fingerprint_follows_contents_and_options_and_not_the_path(tmp_path: Path) -> None:
+    folder = copy_model(tmp_path)
     original = load.fingerprint(PRESET["vision"])
-    assert load.fingerprint(timm_at(model_copy)).key() == original.key()
-    assert load.fingerprint(timm_at(model_copy).model_copy(update={"batch_size": 2})).key() == original.key()
+    assert load.fingerprint(timm_at(folder)).key() == original.key()
+    assert load.fingerprint(timm_at(folder).model_copy(update={"batch_size": 2})).key() == original.key()
     for change in ({"normalize": False}, {"image_size": 128}, {"dtype": "float32"}):
-        changed = load.fingerprint(timm_at(model_copy).model_copy(update=change))
+        changed = load.fingerprint(timm_at(folder).model_copy(update=change))
         assert (changed.key() == original.key()) == (change == {"dtype": original.dtype})
-    config = model_copy / "config.json"
+    config = folder / "config.json"
     config.write_text(config.read_text().replace("0.875", "0.9"))
-    assert load.fingerprint(timm_at(model_copy)).key() != original.key(), "preprocessing counts"
+    assert load.fingerprint(timm_at(folder)).key() != original.key(), "preprocessing counts"
 
 
 def test_a_model_of_another_kind_is_a_clear_error() -> None:

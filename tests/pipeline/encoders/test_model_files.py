@@ -9,30 +9,33 @@ import torch
 from pipeline.encoders import load, model_files, offline
 from schemas.encoders import PRESETS, EncoderSpec
 from schemas.errors import UserError
-from tests.pipeline.encoders.conftest import timm_at
+from tests.support.real_models import copy_model, timm_at
 
 REVISION = "0" * 40
 
 
-def test_a_cut_weight_file_is_refused_before_anything_is_loaded(model_copy: Path) -> None:
-    with (model_copy / "model.safetensors").open("r+b") as file:
+def test_a_cut_weight_file_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    folder = copy_model(tmp_path)
+    with (folder / "model.safetensors").open("r+b") as file:
         file.truncate(1_000_000)
     with pytest.raises(UserError, match="not a whole safetensors file") as raised:
-        load.fingerprint(timm_at(model_copy))
+        load.fingerprint(timm_at(folder))
     assert "cut short or changed; write it again" in str(raised.value)
 
 
-def test_pickled_weights_are_never_read(model_copy: Path) -> None:
-    (model_copy / "model.safetensors").unlink()
-    torch.save({}, model_copy / "pytorch_model.bin")
+def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
+    folder = copy_model(tmp_path)
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"only pytorch_model\.bin, which could run code"):
-        load.fingerprint(timm_at(model_copy))
+        load.fingerprint(timm_at(folder))
 
 
-def test_a_shard_that_the_index_names_must_be_there(model_copy: Path) -> None:
-    (model_copy / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00002.safetensors"}}')
+def test_a_shard_that_the_index_names_must_be_there(tmp_path: Path) -> None:
+    folder = copy_model(tmp_path)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00002.safetensors"}}')
     with pytest.raises(UserError, match=r"names model-00002\.safetensors, missing"):
-        load.fingerprint(timm_at(model_copy))
+        load.fingerprint(timm_at(folder))
 
 
 def test_a_folder_that_is_not_there_names_the_choices() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.encoders import offline
 from pipeline.encoders.base import ImageEncoder, TextEncoder
 from schemas.encoders import PRESETS
-from tests.pipeline.encoders.conftest import TEXTS, encoder_of
+from tests.support.real_models import TEXTS, encoder_of
 
 
 def test_vectors_of_both_towers_are_those_of_open_clip(drawings: list[bytes]) -> None:

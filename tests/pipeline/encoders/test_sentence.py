@@ -10,7 +10,7 @@ from sentence_transformers.models import StaticEmbedding
 from pipeline.encoders import load, offline, sentence
 from pipeline.encoders.sentence import SentenceEncoder
 from schemas.encoders import PRESETS
-from tests.pipeline.encoders.conftest import TEXTS
+from tests.support.real_models import TEXTS
 
 SENTENCE = PRESETS["offline"].encoders["sentence"]
 

@@ -9,7 +9,7 @@ from PIL import Image
 from pipeline.encoders import offline
 from pipeline.encoders.base import ImageEncoder
 from schemas.encoders import PRESETS
-from tests.pipeline.encoders.conftest import cosines, encoder_of
+from tests.support.real_models import cosines, encoder_of
 
 
 def test_vectors_are_those_of_timm(drawings: list[bytes]) -> None:

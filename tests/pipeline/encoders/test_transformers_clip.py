@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPMode
 from pipeline.encoders import load, offline
 from pipeline.encoders.base import ImageEncoder, TextEncoder
 from schemas.encoders import EncoderSpec
-from tests.pipeline.encoders.conftest import TEXTS
+from tests.support.real_models import TEXTS
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
