@@ -16,9 +16,9 @@ STAGE_VERSION = 1
 
 
 def compare(store: Store, dataset: str, config: ComparisonConfig) -> tuple[list[ComparisonRow], str]:
-    """Train and compare; the table is published as `comparison`.
+    """Train and compare; the result is published as the table `comparison`.
 
-    Finished trainings stay in the store's scratch folder: asked again, only what is new is trained.
+    Finished trainings stay in the store's scratch folder, so another comparison trains only what is new.
 
     Returns:
         The rows, best first, and the path of the published table.
@@ -51,7 +51,7 @@ def compare(store: Store, dataset: str, config: ComparisonConfig) -> tuple[list[
 
 
 def tune(store: Store, dataset: str, config: TuningConfig) -> TuningResult:
-    """Search, going on with the study that lies in the store's scratch folder."""
+    """Search hyper-parameters, continuing the study in the store's scratch folder if there is one."""
     interactions, features, similarity = _inputs(store, dataset)
     use_threads()
     with _Bar("tuning", "trials") as bar:
@@ -67,7 +67,7 @@ def tune(store: Store, dataset: str, config: TuningConfig) -> TuningResult:
 
 
 class _Bar(ExitStack):
-    """A bar whose length is known when the work has been planned."""
+    """A progress bar that starts once the trainer has planned its work."""
 
     def __init__(self, description: str, unit: str) -> None:
         super().__init__()
@@ -75,12 +75,12 @@ class _Bar(ExitStack):
         self.advance: Advance
 
     def plan(self, total: int) -> None:
-        """Show it."""
+        """Show the bar, `total` units long."""
         self.advance = self.enter_context(track(self.description, total=total, unit=self.unit))
 
 
 def _inputs(store: Store, dataset: str) -> tuple[TableVersion, dict[str, TableVersion], TableVersion]:
-    """Interactions, features by name, and the similarity graph, all of the last run that ended."""
+    """Interactions, features by name, and the similarity graph of the last finished run."""
     tables = {s.table: store.get(dataset, s.table, s.version) for s in summary.last(store, dataset).stages}
     features = {name.removeprefix("features/"): v for name, v in tables.items() if name.startswith("features/")}
     return tables["interactions"], features, tables["similarity"]

@@ -1,4 +1,4 @@
-"""Launch the CM3 trainer on published tables and publish what it made."""
+"""Run the CM3 trainer on published tables, and publish its output."""
 
 import logging
 import shutil
@@ -26,7 +26,7 @@ OUTPUTS = {
     "metrics": "metrics",
     "epochs": "epochs",
 }
-"""Published table → the trainer's name of it."""
+"""Published table → its name in the trainer's result."""
 
 
 def run(
@@ -39,22 +39,28 @@ def run(
 ) -> Published:
     """Train, or find what was trained from the same inputs with the same configuration.
 
-    A killed training goes on from its last checkpoint, which lies in the store's scratch folder until all is published.
+    A killed training goes on from its last checkpoint, which lies in the store's scratch folder until every table is
+    published. Counts `epochs`.
     """
     inputs = {v.table: v.version for v in (interactions, *features.values(), similarity)}
-    # Where and how often we save does not change what is trained.
+    # Neither the device nor the time between checkpoints is part of the key.
     settings = config.model_dump(mode="json", exclude={"device", "checkpoint_seconds"})
     lineages = {
         table: Lineage(
-            dataset=interactions.dataset, table=table, stage="train", stage_version=STAGE_VERSION, config=settings,
-            inputs=inputs, encoder="cm3",
+            dataset=interactions.dataset,
+            table=table,
+            stage="train",
+            stage_version=STAGE_VERSION,
+            config=settings,
+            inputs=inputs,
+            encoder="cm3",
         )
         for table in OUTPUTS
-    }  # fmt: skip
+    }
     finished = {table: version for table in OUTPUTS if (version := store.find(lineages[table]))}
     if len(finished) == len(OUTPUTS):
         return Published(finished)
-    use_threads()  # the last bits of a product follow from them: the same, whether this process has encoded or not
+    use_threads()  # rounding varies with the thread count, so it must not depend on what this process ran before
     work = store.scratch(f"training/{digest(lineages['epochs'].key())}")
     with track("training, at most", total=config.max_epochs, unit="epochs", part="epoch") as advance:
         result = cm3.run(
@@ -72,20 +78,20 @@ def run(
 
 
 class Epochs:
-    """Moves a bar with the trainer's epochs, which begin after 1 where a checkpoint was found."""
+    """Advances a bar with the trainer's epochs, the first of which follows the last checkpoint."""
 
     def __init__(self, advance: Advance) -> None:
         self.advance, self.epoch, self.best = advance, 0, 0.0
 
     def __call__(self, epoch: int, terms: dict[str, float]) -> None:
-        """As the trainer calls it after each epoch."""
+        """Called by the trainer after each epoch."""
         self.best = max([self.best, *(value for name, value in terms.items() if name.startswith("valid_"))])
         self.advance(epoch - self.epoch, note=f"best {self.best:.4f}")
         self.epoch = epoch
 
 
 def publish(store: Store, file: Path, lineage: Lineage) -> TableVersion:
-    """Publish one Parquet file of a trainer's, with its lineage."""
+    """Publish one Parquet file that a trainer wrote."""
     parquet = pq.ParquetFile(file)
     with store.writer(parquet.schema_arrow.remove_metadata(), lineage) as writer:
         for batch in parquet.iter_batches():

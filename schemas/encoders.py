@@ -169,7 +169,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
 }
-"""`default` needs the hub once; `offline` needs nothing but the installed packages. See docs/models.md."""
+"""`default` needs the hub once; `offline` needs nothing but the installed packages. See docs/reference/models.md."""
 
 
 class VectorsConfig(BaseModel):

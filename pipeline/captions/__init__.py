@@ -1,4 +1,4 @@
-"""Captions of pictures, by a multimodal model of this machine or behind an endpoint."""
+"""Captions of pictures, by a multimodal model on this machine or behind an endpoint."""
 
 from pipeline.captions.stage import run
 

@@ -1,4 +1,4 @@
-"""From a spec to what identifies its captions, and to the captioner itself."""
+"""From a spec to its fingerprint, which identifies the captions, and to the captioner itself."""
 
 from pipeline.encoders import model_files
 from pipeline.encoders.base import Captioner, Fingerprint
@@ -12,7 +12,7 @@ CODE = {"transformers": 1, "endpoint": 1}
 
 
 def fingerprint(spec: CaptionSpec) -> Fingerprint:
-    """What identifies the captions of `spec`; an endpoint's model is known by its name and revision only.
+    """What identifies the captions of `spec`. An endpoint's model is identified by its name and revision only.
 
     Raises:
         UserError: the model is missing, damaged or not reachable.

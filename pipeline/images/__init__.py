@@ -1,4 +1,4 @@
-"""Pictures of the items: from URLs to decoded pictures or a reason, politely and in bounded memory and time."""
+"""Pictures of the items: each URL becomes a decoded picture or a reason, politely, in bounded memory and time."""
 
 from pipeline.images.stage import run
 

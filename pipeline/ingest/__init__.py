@@ -1,5 +1,5 @@
 """Raw catalogue to `items`, `interactions` and `quality`."""
 
-from pipeline.ingest.stage import run
+from pipeline.ingest.stage import check, run
 
-__all__ = ["run"]
+__all__ = ["check", "run"]

@@ -19,15 +19,16 @@ import pytest
 import typer
 import yaml
 
-from flows import catalogues, cli, job, local, re_extract
+from flows import cli, job, local, re_extract
+from pipeline.ingest.sources import demo
 from pipeline.registry import versions
 from pipeline.store import Store
 from schemas.run import CatalogueParameters, RunSummary
 from tests.conftest import ROOT
 from tests.flows.conftest import SMALL, small_demo
-from tests.pipeline.captions.test_endpoint import Moody
 from tests.support import stand_in
 from tests.support.compose import Stack
+from tests.support.moody_server import Moody
 
 Finished = tuple[Store, RunSummary]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -96,14 +97,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def draw_shop(desk: Path) -> None:
-    """The shop of the pages, under README's names, under our own, and under those of docs/catalogue.example.yaml."""
-    drawn, shop = catalogues.draw(SMALL, Store(desk / "drawn")), desk / "shop"
+    """The shop of the pages, under README's names, under our own, and under those of catalogue.example.yaml."""
+    drawn, shop = demo.drawn(SMALL, Store(desk / "drawn")), desk / "shop"
     (shop / "images").mkdir(parents=True)
     for picture in drawn.glob("images/*"):
         (shop / "images" / picture.name).write_bytes(picture.read_bytes())
     items = [json.loads(line) for line in (drawn / "items.jsonl").open()]
     rows = [r | {"item_id": r["id"], "image_url": r["image"], "price": 4.5, "categories": "mugs; new"} for r in items]
-    example = (ROOT / "docs" / "catalogue.example.yaml").read_text()
+    example = (ROOT / "docs" / "how-to" / "catalogue.example.yaml").read_text()
     columns = {"item_id": "sku", "title": "name", "description": "description", "image_url": "photo"}
     for file, names in (("items.csv", columns), ("products.csv", yaml.safe_load(example)["item_columns"])):
         with (shop / file).open("w", newline="") as out:
@@ -230,7 +231,8 @@ def test_the_figures_are_drawn_by_their_script(tmp_path: Path) -> None:
         assert form(here) == form(committed), f"{drawn.name}: python docs/figures.py docs/images"
         assert "prefers-color-scheme:dark" in committed
         assert len(committed) < 70_000
-        assert re.search(rf"!\[[^\]]{{80,}}\]\(images/{drawn.name}\)", (ROOT / "docs" / "cm3.md").read_text())
+        page = (ROOT / "docs" / "explanation" / "cm3.md").read_text()
+        assert re.search(rf"!\[[^\]]{{80,}}\]\(\.\./images/{drawn.name}\)", page)
 
 
 def form(svg: str) -> tuple[list[str], int]:

@@ -1,13 +1,11 @@
 """Shards on two worker processes, one of them killed meanwhile: the published bytes are those of one machine."""
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from pipeline import cluster as clusters
@@ -16,21 +14,19 @@ from pipeline.cluster import Cluster
 from pipeline.encoders import load
 from pipeline.encoders.on_cluster import map_shards
 from pipeline.features import shards
-from pipeline.images import on_cluster as downloads
 from pipeline.published import Published
 from pipeline.similarity import on_cluster
 from pipeline.similarity.search import Pairs, Probe, work
 from pipeline.store import Store
 from schemas.encoders import PRESETS, EncoderSpec
 from schemas.errors import ClusterError, UserError
-from schemas.images import ImagesConfig
 from schemas.lineage import TableVersion
 from schemas.similarity import SimilarityConfig
-from schemas.tables import ITEMS
 from tests.pipeline.similarity.conftest import publish_feature, random_vectors
 from tests.support.chaos_server import ChaosServer
 from tests.support.dask_cluster import DaskCluster, Killer, running
-from tests.support.published import jpeg, publish, publish_images, publish_items
+from tests.support.images_stage import publish_urls, quick_config
+from tests.support.published import jpeg, publish_images, publish_items
 
 Stage = Callable[..., Published]
 """A stage with everything given except `cluster`."""
@@ -88,13 +84,10 @@ def test_pictures_are_the_bytes_of_one_machine_though_a_worker_is_killed(
 ) -> None:
     with ChaosServer() as server:
         urls = [server.url("/404" if n % 10 == 3 else f"/good/{n % 50}") for n in range(60)]
-        rows = [{"item_id": f"i{n}", "categories": [], "image_url": url} for n, url in enumerate([*urls, None])]
-        table = pa.Table.from_pylist(rows, schema=ITEMS)
-        config = ImagesConfig(allowed_hosts=("127.0.0.1",), backoff=0.0, read_timeout=1.0, shard_rows=5, per_host=4)
+        config = quick_config(shard_rows=5, per_host=4)
 
         def stage(store: Store) -> Stage:
-            items = publish(store, "items", table)
-            return partial(images.run, store=store, items=items, config=config)
+            return partial(images.run, store=store, items=publish_urls(store, [*urls, None]), config=config)
 
         killer = Killer(two, monkeypatch)
         expected, version = both_ways(tmp_path, "images", stage, two)
@@ -171,32 +164,6 @@ def test_a_run_that_lost_the_scheduler_ends_and_says_so(tmp_path: Path) -> None:
         own.kill_scheduler()
         with pytest.raises(ClusterError, match=r"The scheduler at .* was lost"):
             list(results)
-
-
-class Recorder:
-    """Takes a cluster's place and does nothing except note what would run at the same time."""
-
-    def __init__(self, slots: int) -> None:
-        self.slots = lambda: slots
-        self.shares: list[ImagesConfig] = []
-
-    def map(self, _: object, tasks: Iterable[tuple[None, tuple[Any, ...]]], **how: Any) -> Iterator[Any]:
-        self.at_once = how["at_once"]
-        self.shares = [arguments[1] for _, arguments in tasks]
-        return iter(())
-
-
-@pytest.mark.parametrize("slots", [1, 3, 50])
-def test_workers_together_are_no_less_polite_than_one_machine(slots: int) -> None:
-    config = ImagesConfig(concurrency=64, per_host=10, per_host_rate=30.0, shard_rows=4)
-    recorder = Recorder(slots)
-    urls = dict.fromkeys(f"http://host/{n}" for n in range(100))
-    list(downloads.spread(urls, config=config, has_picture=bool, cluster=recorder, idle=bool))  # type: ignore[arg-type]
-    assert len(recorder.shares) == 25
-    for share in recorder.shares:
-        assert 0 < recorder.at_once * share.per_host <= 10
-        assert 0 < recorder.at_once * share.concurrency <= 64
-        assert recorder.at_once * share.per_host_rate == pytest.approx(30.0)
 
 
 def test_parts_of_a_schedule_are_all_of_it_once_and_about_equal() -> None:

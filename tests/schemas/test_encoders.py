@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from schemas.encoders import PRESETS, EncoderSpec
+from schemas.encoders import PRESETS, CaptionSpec, EncoderSpec
 
 
 def test_a_hub_model_without_its_commit_is_refused() -> None:
@@ -15,6 +15,12 @@ def test_a_hub_model_without_its_commit_is_refused() -> None:
 def test_a_revision_of_what_has_none_is_refused(model: str) -> None:
     with pytest.raises(ValidationError, match="has none but its own weights"):
         EncoderSpec(kind="sentence", model=model, revision="deadbeef")
+
+
+def test_an_endpoints_model_needs_no_commit_but_a_hub_models_does() -> None:
+    assert CaptionSpec(kind="endpoint", model="owner/name", base_url="http://127.0.0.1:9/v1", revision="2026-11")
+    with pytest.raises(ValidationError, match="must be a hub commit"):
+        CaptionSpec(kind="transformers", model="owner/name", revision="2026-11")
 
 
 def test_an_unknown_kind_is_refused() -> None:

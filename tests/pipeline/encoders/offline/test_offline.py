@@ -62,16 +62,3 @@ def test_the_tiny_llava_captions_drawings_it_never_saw() -> None:
     right = sum(answer.text == true for answer, true in zip(answers, truth, strict=True))
     assert right >= 30, f"{right} of {len(truth)}"
     assert not any(answer.cut or answer.failed for answer in answers)
-
-
-def test_a_batch_of_one_says_what_a_batch_of_six_says() -> None:
-    pictures = [draw(seed)[0] for seed in SEEDS[:6]]
-    captioner = captioners.load(PRESETS["offline"].captioner)
-    assert [captioner.caption([p])[0].text for p in pictures] == [a.text for a in captioner.caption(pictures)]
-
-
-def test_a_picture_the_captioner_cannot_read_is_a_failed_answer_among_good_ones() -> None:
-    good, bad = captioners.load(PRESETS["offline"].captioner).caption([draw(SEEDS[0])[0], b"no picture"])
-    assert not good.failed
-    assert bad.failed
-    assert "cannot be read" in bad.text
