@@ -27,7 +27,7 @@ from pipeline.demo import catalogue
 from pipeline.encoders import load, offline
 from pipeline.encoders.base import ImageEncoder, TextEncoder
 from pipeline.encoders.bfloat16 import Bfloat16Linear
-from pipeline.encoders.transforms import prepared
+from pipeline.encoders.transforms import prepare_picture
 from pipeline.features import stage as features
 from pipeline.machine import one_thread_each, side_by_side
 from pipeline.store import Store
@@ -110,7 +110,7 @@ def peer_texts(count: int, folder: str) -> measure.Cost:
 def products(repeats: int) -> dict[str, Any]:
     """The gain of bfloat16 on this processor: one layer of the text model on a batch of 512 tokens, on one core."""
     linear, tokens, times = torch.nn.Linear(384, 1536), torch.randn(512, 384), 500
-    narrow = Bfloat16Linear(linear, hand_on=True)
+    narrow = Bfloat16Linear(linear, bfloat16_output=True)
 
     @torch.inference_mode()
     def run(layer: torch.nn.Module) -> None:
@@ -167,7 +167,7 @@ class Decoded(torch.utils.data.Dataset[torch.Tensor]):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return prepared(self.pictures[index], self.transform)
+        return prepare_picture(self.pictures[index], self.transform)
 
 
 def pipeline_over_bare_model_text(texts: list[str], repeats: int) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def pipeline_over_bare_model_text(texts: list[str], repeats: int) -> dict[str, A
             for name, value in batch.items()
         }
         for shard in shards
-        for _, batch in encoder.tokenized(shard)
+        for _, batch in encoder.tokenize(shard)
     ]
 
     @torch.inference_mode()
@@ -206,7 +206,7 @@ def pipeline_over_bare_model_pictures(pictures: list[bytes], repeats: int) -> di
 
     @torch.inference_mode()
     def forward(batch: torch.Tensor) -> None:
-        encoder._model(encoder._of_a_batch(batch))
+        encoder._model(encoder._transform_batch(batch))
 
     def bare() -> None:
         list(side_by_side(forward, stacked, workers=machine.forwards_at_once()))

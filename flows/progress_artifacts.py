@@ -34,7 +34,7 @@ class _Artifacts:
 
     def __call__(self, steps: Steps) -> None:
         if steps.ended or self._sending is None or self._sending.done():
-            percent = 100.0 if steps.ended else min(100.0, 100 * steps.done / steps.total)
+            percent = 100.0 if steps.ended else min(100.0, 100 * steps.count / steps.total)
             self._sending = self._executor.submit(
                 copy_context().run, self._send, steps.description, percent, str(steps)
             )

@@ -20,7 +20,7 @@ def fingerprint(spec: CaptionSpec) -> Fingerprint:
     if spec.kind == "endpoint":
         content, dtype = f"{spec.model}@{spec.revision}", "endpoint"
     else:
-        content = model_files.content_hash(model_files.locate(spec, spec.kind), spec.kind)
+        content = model_files.content_hash(model_files.locate(spec))
         dtype = resolve_dtype(spec.dtype)
     return Fingerprint(
         kind=spec.kind,
@@ -48,7 +48,7 @@ def load(spec: CaptionSpec) -> Captioner:
         return EndpointCaptioner(spec, identity)
     from pipeline.captions.transformers import TransformersCaptioner
 
-    folder = model_files.locate(spec, spec.kind)
+    folder = model_files.locate(spec)
     try:
         return TransformersCaptioner(spec, folder, identity)
     except Exception as error:  # libraries raise every type there is for a model that does not fit

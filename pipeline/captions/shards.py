@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.captions import load
 from pipeline.captions.verdict import verdict
 from pipeline.encoders.base import Answer, Captioner, Fingerprint
-from pipeline.encoders.on_cluster import ONE_AT_A_TIME, expect
+from pipeline.encoders.on_cluster import ONE_AT_A_TIME, check_same_model
 from schemas.encoders import CaptionSpec
 from schemas.tables import CaptionStatus
 
@@ -80,6 +80,6 @@ def caption(spec: CaptionSpec, identity: Fingerprint, fresh: dict[str, Any]) -> 
 
 
 @functools.lru_cache(maxsize=1)
-def _captioner(spec: CaptionSpec, expected: str) -> ShardCaptioner:
-    expect(load.fingerprint(spec), expected)
+def _captioner(spec: CaptionSpec, key: str) -> ShardCaptioner:
+    check_same_model(load.fingerprint(spec), key)
     return ShardCaptioner(spec)

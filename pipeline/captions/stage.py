@@ -16,7 +16,7 @@ from pipeline.captions.shards import ShardAnswers, ShardCaptioner, caption
 from pipeline.cluster import Cluster
 from pipeline.contents import Shard
 from pipeline.encoders.base import Captioner, Fingerprint
-from pipeline.encoders.on_cluster import elsewhere
+from pipeline.encoders.on_cluster import map_shards
 from pipeline.progress import track
 from pipeline.published import Counts, Published
 from pipeline.store import Store
@@ -136,7 +136,7 @@ class _Work:
     def answered(self, shards: Iterator[Shard], cluster: Cluster | None) -> Iterator[Shard]:
         """The same shards, after their captions are in the cache. An endpoint is asked from this process."""
         if cluster is not None and self._spec.kind != "endpoint":
-            answered = elsewhere(cluster, caption, self._spec, self._identity, shards, ShardAnswers)
+            answered = map_shards(cluster, caption, self._spec, self._identity, shards, ShardAnswers)
         else:
             answered = ((shard, self._captioner.run(shard.fresh)) for shard in shards)
         for shard, answers in answered:

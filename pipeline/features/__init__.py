@@ -1,4 +1,4 @@
-"""Vectors of one feature for every item, by an encoder of ours or imported."""
+"""Vectors of one feature for every item: made by an encoder, or imported."""
 
 from pipeline.features.stage import run
 

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.store import PARQUET, READ_BYTES
+from pipeline.store import READ_BYTES
+from pipeline.table_writer import PARQUET
 from schemas.tables import ITEMS
 
 ROWS = 4096

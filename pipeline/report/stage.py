@@ -8,6 +8,7 @@ from typing import Any
 
 import fsspec
 
+from pipeline.filesystem import write_atomically
 from pipeline.machine import threads
 from pipeline.report import examples, results, sections
 from pipeline.report.rendering import environment
@@ -15,7 +16,7 @@ from pipeline.report.selection import Selection, select
 from pipeline.report.spaces import spaces
 from pipeline.report.thumbnails import Thumbnails
 from pipeline.report.wording import shown
-from pipeline.store import Store, write_atomically
+from pipeline.store import Store
 from schemas.lineage import TableVersion, now
 from schemas.report import ReportConfig
 
