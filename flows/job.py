@@ -124,7 +124,7 @@ def extract_features(
 def encoded_from(
     feature: str, parameters: RunParameters, tables: Mapping[str, TableVersion]
 ) -> tuple[TableVersion, TableVersion | None]:
-    """The table that a feature's encoder reads; and the items' further pictures, if it reads pictures and there are any."""
+    """The table that a feature's encoder reads and, if it reads pictures, the items' further pictures, if any."""
     if feature == "caption":
         return tables["captions"], None
     if parameters.encoder(feature).modality == "text":
@@ -230,7 +230,8 @@ def put_report(store: Store, tables: Tables, parameters: RunParameters, record: 
 
 
 def report_address(tables: Mapping[str, TableVersion], config: ReportConfig) -> str:
-    """The report's address in the store. It follows from the tables' versions, so a run that changed nothing finds it."""
+    """The report's address in the store. It depends only on the tables' versions and the config, so an unchanged run
+    finds its report."""
     content = canonical_json([config.model_dump(mode="json"), {name: v.version for name, v in tables.items()}])
     return f"{tables['items'].dataset}/_reports/{digest(content)}.html"
 

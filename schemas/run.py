@@ -24,14 +24,14 @@ class RunParameters(BaseModel):
 
     source_type: ClassVar[type[SourceConfig]]
     models: Literal["default", "offline"] = Field(
-        "default", description="Models from the hub (default), or from packages (offline)."
+        "default", description="`default`: models from the hub; `offline`: from packages."
     )
     features: tuple[str, ...] = Field(
         ("sentence", "clip", "caption"), description="Features to extract, by name: see `encoders`."
     )
     imported: dict[FeatureName, VectorsConfig] = Field(
         {},
-        description="Vectors made elsewhere, by the name of the feature they become: files, used beside the extracted features.",
+        description="Features to import from files of vectors, by name; used beside those extracted here.",
     )
     store: str = Field("store", min_length=1, description="Where tables are published: a folder or s3://bucket/prefix.")
     cluster: str = Field(
