@@ -96,6 +96,6 @@ def _judged(scorer: Scorer, dataset: Dataset, config: CM3Config) -> tuple[Lists,
     rule = config.evaluation
     lists = rank(scorer, dataset, max(config.top_k, *rule.cutoffs), rule.block)
     rankings = {split: judge(lists, dataset, split, rule) for split in ("valid", "test")}
-    if rule.mask_validation:  # then the lists for test are others
+    if rule.mask_validation:  # then test has lists of its own
         rankings["test"] = evaluate(scorer, dataset, "test", rule)
     return lists, rankings
