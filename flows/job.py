@@ -134,15 +134,7 @@ def encoded_from(
 
 def train(store: Store, tables: Mapping[str, TableVersion], parameters: RunParameters, record: Recorder) -> Tables:
     """What CM3 makes of them: embeddings, recommendations, metrics, epochs."""
-    return record(
-        "train",
-        training.run,
-        store=store,
-        interactions=tables["interactions"],
-        features=features_of(tables),
-        similarity=tables["similarity"],
-        config=parameters.trainer,
-    )
+    return record("train", training.run, store=store, tables=training.inputs(tables), config=parameters.trainer)
 
 
 def features_of(tables: Mapping[str, TableVersion]) -> Tables:

@@ -13,7 +13,7 @@ from trainers.scores import Embeddings
 
 
 def embedding_tables(embeddings: Embeddings, dataset: Dataset) -> dict[str, pa.Table]:
-    """The `items` and `users` tables, in the order of their ids."""
+    """The `items` and `users` tables, ordered by id."""
     users, items = (part.float().cpu().numpy() for part in embeddings)
     dim = items.shape[1]
     vectors = {"item_id": (dataset.items, items), "user_id": (dataset.users, users)}

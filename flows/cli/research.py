@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 
 def compare(
     dataset: Dataset,
-    models: Annotated[list[str], typer.Option(help="Recommenders.")] = list(ComparisonConfig().models),  # noqa: B006, B008 - typer reads defaults
+    models: Annotated[list[str], typer.Option(help="Recommenders; all unless named.")] = [],  # noqa: B006 - typer reads defaults
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 5,
     ablations: Annotated[bool, typer.Option(help="Add CM3 without each of its parts and features.")] = False,
     cm3: Annotated[Any, typer.Option(help="CM3's hyper-parameters (JSON).", parser=json_object, metavar="JSON")] = "{}",

@@ -1,4 +1,4 @@
-"""Features in the few directions that hold most of them, so that wide vectors cost what narrow ones do."""
+"""Features reduced to their directions of largest energy, so that wide vectors cost what narrow ones do."""
 
 import numpy as np
 from jaxtyping import Float
@@ -6,15 +6,15 @@ from scipy import linalg
 
 
 def principal_subspace(matrix: Float[np.ndarray, "items width"], rank: int) -> Float[np.ndarray, "items rank"]:
-    """Coordinates of the rows in their `rank` directions of largest energy, largest first; wider than `rank` only.
+    """Coordinates of the rows in their `rank` directions of largest energy, largest first.
 
-    Directions are those of the uncentred second moment, so the common direction of post-ReLU features stays. Each one's
-    sign makes its largest component positive. Scaled by √(rank / width), which leaves the scale of a freshly drawn
-    linear layer's output what it was on the whole vectors.
+    The directions are eigenvectors of the uncentred second moment, so the common direction of post-ReLU features stays;
+    each one's sign makes its largest component positive. Coordinates are scaled by √(rank / width), so that a freshly
+    initialised linear layer has outputs of the same scale as on the whole vectors.
 
     Args:
-        matrix: float32; zero rows do not count.
-    Returns: float32; `matrix` itself where it is not wider than `rank` (or has no more rows).
+        matrix: float32; zero rows have no effect.
+    Returns: float32; `matrix` itself if it has no more than `rank` columns or rows.
     """
     items, width = matrix.shape
     if min(items, width) <= rank:
