@@ -70,15 +70,13 @@ def opened(uri: str) -> "Store":
     Raises:
         UserError: it does not.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from pipeline.store import Store  # half a second to import; --help does without
+    from pipeline.store import Store, failures  # pyarrow and fsspec, which --help does without
 
     store = Store(uri)
     if not store.is_local:
         try:
             store.fs.exists(store.root)
-        except (OSError, BotoCoreError, ClientError) as error:
+        except failures() as error:
             raise UserError(
                 f"{store} cannot be reached: {error}. Check --store (or CM3_STORE), AWS_ENDPOINT_URL and the keys "
                 "in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 import polars
 import pyarrow.compute as pc
 
-from pipeline import similarity
 from pipeline.report.selection import Tables
 from pipeline.report.wording import shown
+from pipeline.similarity.duplicates import duplicates
+from pipeline.similarity.quality import assess
 from pipeline.store import Store
 from schemas.lineage import TableVersion
 from schemas.tables import ImageStatus
@@ -121,7 +122,7 @@ def graph(store: Store, tables: Tables) -> dict[str, Any] | None:
     features = {name.removeprefix("features/"): tables[name] for name in names}
     if version is None or not features:
         return None
-    found = similarity.assess(store=store, graph=version, features=features, interactions=tables.get("interactions"))
+    found = assess(store=store, graph=version, features=features, interactions=tables.get("interactions"))
     rows: dict[str, dict[str, float]] = defaultdict(dict)
     agreement = []
     for row in found.to_pylist():
@@ -129,7 +130,7 @@ def graph(store: Store, tables: Tables) -> dict[str, Any] | None:
             rows[row["feature"]][row["measure"]] = row["value"]
         else:
             agreement.append((row["feature"], row["other"], row["value"]))
-    twice = polars.DataFrame(similarity.duplicates(store=store, graph=version, features=features))
+    twice = polars.DataFrame(duplicates(store=store, graph=version, features=features))
     groups = twice.group_by("feature", "kind", maintain_order=True).agg(
         polars.len().alias("count"), polars.struct("item_id", "duplicate_id").head(MAX_EXAMPLES).alias("examples")
     )

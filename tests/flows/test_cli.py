@@ -76,13 +76,13 @@ def test_a_mistake_is_one_paragraph_and_status_1(finished: Finished, arguments: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("run", "amazon"), "Missing option '--category'. `cm3 run amazon --help` shows what there is."),
+        (("run", "amazon"), "Missing option '--category'. See `cm3 run amazon --help`."),
         (
             ("run", "demo", "--trainer", "{bad"),
             "'--trainer': expected JSON within single quotes, such as '{\"name\": 1}'",
         ),
         (("compare", "demo", "--cm3", "{bad"), "'--cm3': expected JSON within single quotes"),
-        (("shwo",), "No such command 'shwo'. Did you mean 'show'? `cm3 --help` shows what there is."),
+        (("shwo",), "No such command 'shwo'. Did you mean 'show'? See `cm3 --help`."),
         (("show", "--jsno"), "No such option: --jsno"),
     ],
 )

@@ -65,7 +65,7 @@ def test_tables_without_vectors_and_folders_that_exist_are_refused_and_nothing_i
             store=store, version=publish_items(store, [("a", "b")]), folder=tmp_path / "out", config=ExportConfig()
         )
     (tmp_path / "taken").mkdir()
-    with pytest.raises(UserError, match="taken is there already"):
+    with pytest.raises(UserError, match="taken exists already"):
         export.run(store=store, version=version, folder=tmp_path / "taken", config=ExportConfig())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "taken"]
 

@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pytest
 
 import pipeline.report
-from pipeline import similarity
 from pipeline.report.selection import select
 from pipeline.report.spaces import nearest
 from pipeline.report.wording import percent
+from pipeline.similarity.duplicates import duplicates
+from pipeline.similarity.quality import assess
 from pipeline.store import Store
 from schemas import tables as contract
 from schemas.lineage import Lineage
@@ -257,12 +258,12 @@ def test_the_graph_is_measured_by_feature_and_says_how_exact_it_is(hostile_run: 
     assert "on a sample: clip 98.1%, fused 97.5%." in page.text
     features = {name: tables[f"features/{name}"] for name in ("caption", "clip", "sentence")}
     interactions = tables["interactions"]
-    found = similarity.assess(store=store, graph=tables["similarity"], features=features, interactions=interactions)
+    found = assess(store=store, graph=tables["similarity"], features=features, interactions=interactions)
     values = {(row["measure"], row["feature"], row["other"]): row["value"] for row in found.to_pylist()}
     assert f"{values['lift', 'clip', None]:.1f}" in page.text
     agreement = f"clip and sentence {percent(values['agreement', 'clip', 'sentence'])} in common"
     assert agreement in page.text
-    twice = similarity.duplicates(store=store, graph=tables["similarity"], features=features).to_pylist()
+    twice = duplicates(store=store, graph=tables["similarity"], features=features).to_pylist()
     first = twice[0]
     alike = [row for row in twice if (row["feature"], row["kind"]) == (first["feature"], first["kind"])]
     said = f"{first['feature']} {first['kind']} {len(alike)} {first['item_id']} = {first['duplicate_id']}"

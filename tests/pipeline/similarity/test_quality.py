@@ -7,6 +7,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline import similarity
+from pipeline.similarity.duplicates import duplicates
+from pipeline.similarity.lookup import similar
+from pipeline.similarity.quality import assess
 from pipeline.store import Store
 from schemas import tables
 from schemas.errors import UserError
@@ -63,7 +66,7 @@ def test_a_feature_that_users_follow_shows_lift_and_noise_does_not(store: Store,
     features = {"text": publish("text", text), "image": publish("image", image)}
     graph = similarity.run(store=store, features=features, config=SimilarityConfig(k=5))
     found = measured(
-        similarity.assess(store=store, graph=graph, features=features, interactions=interactions(store, rows))
+        assess(store=store, graph=graph, features=features, interactions=interactions(store, rows))
     )
     assert found["share a user", "text", None] > 3 * found["share a user by chance", "text", None]
     assert found["lift", "text", None] > 2 * found["lift", "image", None]
@@ -76,7 +79,7 @@ def test_coverage_degrees_and_components_of_a_known_graph(store: Store, publish:
     vectors = {"a": east, "b": east * 2, "c": east + 0.01 * north, "x": -north, "y": -north + 0.01 * east, "none": None}
     features = {"text": publish("text", vectors)}
     graph = similarity.run(store=store, features=features, config=SimilarityConfig(k=1))
-    found = measured(similarity.assess(store=store, graph=graph, features=features))
+    found = measured(assess(store=store, graph=graph, features=features))
     assert found["items", "text", None] == 5
     assert found["coverage", "text", None] == pytest.approx(5 / 6)
     assert found["degree", "text", None] == 1
@@ -95,7 +98,7 @@ def test_same_content_and_near_duplicates_are_reported_once_each(store: Store, p
     vectors["close"] = base + np.float32(0.01)
     features = {"text": publish("text", vectors)}
     graph = similarity.run(store=store, features=features, config=SimilarityConfig(k=3, near_duplicate=0.999))
-    found = similarity.duplicates(store=store, graph=graph, features=features).to_pylist()
+    found = duplicates(store=store, graph=graph, features=features).to_pylist()
     same = {(r["item_id"], r["duplicate_id"]) for r in found if r["kind"] == "same content"}
     assert same == {("copy-00", f"copy-{i:02d}") for i in range(1, 15)} | {("copy-00", "item-0003")}
     near = [r for r in found if r["kind"] == "near"]
@@ -138,8 +141,8 @@ def test_similar_gives_an_items_nearest_by_rank(store: Store, publish: Publish) 
     features = {"text": publish("text", random_vectors(3, 50)), "image": publish("image", random_vectors(4, 50))}
     graph = similarity.run(store=store, features=features, config=SimilarityConfig(k=6))
     expected = [row for row in store.read(graph).to_pylist() if row["item_id"] == "item-0007"][:4]
-    assert similarity.similar(store, "shop", "item-0007", 4).to_pylist() == expected
+    assert similar(store, "shop", "item-0007", 4).to_pylist() == expected
     with pytest.raises(UserError, match="item-9999"):
-        similarity.similar(store, "shop", "item-9999", 4)
+        similar(store, "shop", "item-9999", 4)
     with pytest.raises(UserError, match="nowhere"):
-        similarity.similar(store, "nowhere", "item-0007", 4)
+        similar(store, "nowhere", "item-0007", 4)
