@@ -9,6 +9,8 @@ from jaxtyping import install_import_hook
 install_import_hook("trainers", "beartype.beartype")  # before anything imports them: shapes are checked in all tests
 
 from pipeline.store import Store  # noqa: E402
+from schemas.run import RunSummary  # noqa: E402
+from tests.support.small_demo import small_demo  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,3 +28,13 @@ def shared_data() -> Path:
 def store(tmp_path: Path) -> Store:
     """An empty store in a folder of this test's own."""
     return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, RunSummary]:
+    """A store after one run of the small demo with real models, and the run's summary."""
+    from flows import job
+
+    folder = tmp_path_factory.mktemp("finished")
+    summary = job.run(parameters=small_demo(folder))
+    return Store(folder), summary

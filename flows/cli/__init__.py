@@ -51,7 +51,7 @@ for commands in (look, models, research):
 def main() -> None:
     """Entry point: a user's error is one paragraph and status 1 (2: a wrong command line), without a stack trace."""
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="cm3", standalone_mode=False))
     except UserError as error:
         _refuse(str(error), 1)
     except TyperException as error:

@@ -17,7 +17,7 @@ from flows import local
 from pipeline.demo.server import serve
 from pipeline.registry import versions
 from pipeline.store import Store
-from tests.flows.conftest import QUICK, SMALL
+from tests.support.small_demo import QUICK, SMALL
 
 SECONDS = 580
 PROGRESS = {"any_": ["progress"]}

@@ -24,10 +24,10 @@ from pipeline.registry import versions
 from pipeline.store import Store
 from schemas.run import CatalogueParameters, RunSummary
 from tests.conftest import ROOT
-from tests.flows.conftest import SMALL, small_demo
 from tests.pipeline.captions.test_endpoint import Moody
 from tests.support import stand_in
 from tests.support.compose import Stack
+from tests.support.small_demo import SMALL, small_demo
 
 Finished = tuple[Store, RunSummary]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -21,7 +21,7 @@ from schemas.encoders import VectorsConfig
 from schemas.errors import UserError
 from schemas.ingest import IngestConfig
 from schemas.run import DemoParameters, RunSummary
-from tests.flows.conftest import QUICK, small_demo
+from tests.support.small_demo import QUICK, small_demo
 
 Finished = tuple[Store, RunSummary]
 TABLES = {
