@@ -61,12 +61,12 @@ def connect(store: Store, config: RegistryConfig | None = None) -> "MlflowClient
         with explained("the registry", store):
             database.parent.mkdir(parents=True, exist_ok=True)
         if not database.exists():
-            _create(database)
+            make_database(database)
         uri = f"sqlite:///{database}"
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _create(database: Path) -> None:
+def make_database(database: Path) -> None:
     """Make the database under another name first: MLflow cannot use one whose tables a killed run left half made."""
     from mlflow import MlflowClient
 
