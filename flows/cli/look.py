@@ -62,7 +62,8 @@ def export(
     reference: Annotated[str, typer.Argument(help="DATASET/TABLE[@VERSION|@ALIAS|@NUMBER] of a table with vectors.")],
     folder: Annotated[Path, typer.Argument(help="Folder to make.")],
     index: Annotated[
-        Literal["none", "flat", "hnsw", "lance"], typer.Option(help="FAISS index or Lance data set, written beside the vectors.")
+        Literal["none", "flat", "hnsw", "lance"],
+        typer.Option(help="FAISS index or Lance data set, written beside the vectors."),
     ] = "flat",
     store: StoreOption = "store",
     as_json: JsonOption = False,

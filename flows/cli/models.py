@@ -26,9 +26,7 @@ def versions(dataset: Dataset, store: StoreOption = "store", as_json: JsonOption
     entries = registered(source, dataset)
     if not entries:
         datasets = ", ".join(source.datasets()) or "none"
-        raise UserError(
-            f"{dataset} has no registered version in {source}; `cm3 run` makes one. Data sets: {datasets}."
-        )
+        raise UserError(f"{dataset} has no registered version in {source}; `cm3 run` makes one. Data sets: {datasets}.")
     table = Table("version", "alias", "valid NDCG@20", "items", "why")
     for version in entries:
         table.add_row(
@@ -89,7 +87,9 @@ def rollback(dataset: Dataset, store: StoreOption = "store", as_json: JsonOption
 
 def gc(
     dataset: Dataset,
-    keep: Annotated[int, typer.Option(min=1, help="How many of each table's newest versions, and of the registered ones, stay.")] = 3,
+    keep: Annotated[
+        int, typer.Option(min=1, help="How many of each table's newest versions, and of the registered ones, stay.")
+    ] = 3,
     delete: Annotated[bool, typer.Option("--delete", help="Delete them; without it they are only listed.")] = False,
     store: StoreOption = "store",
     as_json: JsonOption = False,

@@ -65,9 +65,7 @@ def test_a_feature_that_users_follow_shows_lift_and_noise_does_not(store: Store,
     text, image, rows = planted(0)
     features = {"text": publish("text", text), "image": publish("image", image)}
     graph = similarity.run(store=store, features=features, config=SimilarityConfig(k=5))
-    found = measured(
-        assess(store=store, graph=graph, features=features, interactions=interactions(store, rows))
-    )
+    found = measured(assess(store=store, graph=graph, features=features, interactions=interactions(store, rows)))
     assert found["share a user", "text", None] > 3 * found["share a user by chance", "text", None]
     assert found["lift", "text", None] > 2 * found["lift", "image", None]
     assert found["lift", "image", None] < 2
