@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+# torch's threads spin while they wait, which takes the core from another test process that has work for it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 install_import_hook("trainers", "beartype.beartype")  # before anything imports them: shapes are checked in all tests
 
 from pipeline.registry import client  # noqa: E402

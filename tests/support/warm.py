@@ -75,7 +75,7 @@ def _answer(client: socket.socket) -> None:
         cli.main()
     except SystemExit as ended:
         status = int(ended.code or 0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - as an interpreter ends
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
