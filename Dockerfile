@@ -1,10 +1,10 @@
-# One image for every Python process of docker-compose.yml: Prefect's server and worker, MLflow, SeaweedFS, the flows.
+# One image for every Python process in docker-compose.yml: Prefect's server and worker, MLflow, SeaweedFS, the flows.
 FROM python:3.11.13-slim-bookworm AS build
 WORKDIR /app
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements.txt .
-# The lock file pins every version; PyTorch comes with CUDA, for workers that have a GPU.
+# The lock file pins every version; its PyTorch includes CUDA, for workers with a GPU.
 RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY schemas schemas

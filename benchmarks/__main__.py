@@ -16,12 +16,12 @@ from rich.table import Table
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 COLUMNS = ("case", "ours", "peer", "unit", "times better", "growth", "CPU s", "wall s", "peak MB")
 WIDE = 160
-"""Columns of a table that goes to a file."""
+"""Columns of a table that is written to a file."""
 BEGIN, END = "<!-- {} figures: written by the line below -->", "<!-- end of {} figures -->"
 
 
 class Race(StrEnum):
-    """The races, one module each."""
+    """The races; each is a module."""
 
     DOWNLOAD = "download"
     ENCODE = "encode"
@@ -44,7 +44,7 @@ def main(
     logging.basicConfig(level=logging.WARNING)
     if race != "all" and race not in list(Race):
         raise typer.BadParameter(f"{race!r} is none of {', '.join(Race)}, all")
-    results = [apart(name, quick) for name in Race] if race == "all" else [run(Race(race), quick)]
+    results = [run_in_process(name, quick) for name in Race] if race == "all" else [run(Race(race), quick)]
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     for result in results:
         console.print(table(result))
@@ -55,48 +55,48 @@ def main(
 
 
 def run(race: Race, quick: bool) -> dict[str, Any]:
-    """One race's result, in the form that docs/benchmarks.md explains."""
+    """One race's result; see `measure.result`."""
     module = importlib.import_module(f"benchmarks.{race.replace('-', '_')}")
     result: dict[str, Any] = module.main(quick)
     return result
 
 
-def apart(race: Race, quick: bool) -> dict[str, Any]:
-    """One race in a process of its own, so that what it holds in memory is no burden to the next."""
+def run_in_process(race: Race, quick: bool) -> dict[str, Any]:
+    """One race in a separate process, so that its memory does not affect the next race."""
     command = [sys.executable, "-m", "benchmarks", race, "--json", *(["--quick"] if quick else [])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{race}: the race ended with status {done.returncode}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if completed.returncode:
+        raise SystemExit(f"{race}: the race ended with status {completed.returncode}")
+    result: dict[str, Any] = json.loads(completed.stdout.splitlines()[-1])
     return result
 
 
 def table(result: dict[str, Any]) -> Table:
-    """For the terminal."""
-    shown = Table(title=result["race"], title_justify="left")
+    """A race's result for the terminal."""
+    rows = Table(title=result["race"], title_justify="left")
     for name in COLUMNS:
-        shown.add_column(name, justify="left" if name in ("case", "unit") else "right")
+        rows.add_column(name, justify="left" if name in ("case", "unit") else "right")
     for case in result["cases"]:
-        shown.add_row(*_row(case))
-    return shown
+        rows.add_row(*_row(case))
+    return rows
 
 
 def write(results: list[dict[str, Any]], quick: bool) -> None:
-    """Put the figures between the page's marks for this form; the words around them are a person's."""
+    """Write the figures between the page's marks for this form; the text around them is written by hand."""
     form = "quick" if quick else "full"
     begin, end = BEGIN.format(form), END.format(form)
     head = f"| race | {' | '.join(COLUMNS)} |"
     rule = "|---|---|--:|--:|---|--:|--:|--:|--:|--:|"
     rows = [f"| {r['race']} | " + " | ".join(_row(case)) + " |" for r in results for case in r["cases"]]
     machine, versions = results[0]["machine"], dict(pair for r in results for pair in sorted(r["versions"].items()))
-    said = (
+    caption = (
         f"Written by `python -m benchmarks all{' --quick' if quick else ''}` on {machine['cores']} cores of "
         f"{machine['processor']}, {machine['memory_gb']} GB; {', '.join(f'{k} {v}' for k, v in versions.items())}."
     )
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(begin)
     _, after = rest.split(end)
-    PAGE.write_text("\n".join((before + begin, said, "", head, rule, *rows, end + after)), encoding="utf-8")
+    PAGE.write_text("\n".join((before + begin, caption, "", head, rule, *rows, end + after)), encoding="utf-8")
 
 
 def _row(case: dict[str, Any]) -> tuple[str, ...]:
@@ -110,10 +110,10 @@ def _row(case: dict[str, Any]) -> tuple[str, ...]:
     low, high = case.get("spread") or (None, None)
     ratio = number("ratio") + (f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None else "")
     exponents = [case.get(f"{what}_exponent") for what in ("time", "memory")]
-    grows = "" if None in exponents else f"time {exponents[0]:.2f}, memory {exponents[1]:.2f}"
+    growth = "" if None in exponents else f"time {exponents[0]:.2f}, memory {exponents[1]:.2f}"
     figures = (number(key) for key in ("cpu_s", "wall_s", "peak_rss_mb"))
     name = f"{case['case']}, recall {case['recall']:.3f}" if "recall" in case else str(case["case"])
-    return (name, number("ours"), peer, str(case.get("unit", "")), ratio, grows, *figures)
+    return (name, number("ours"), peer, str(case.get("unit", "")), ratio, growth, *figures)
 
 
 if __name__ == "__main__":

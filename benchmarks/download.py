@@ -1,9 +1,9 @@
-"""Race: pictures downloaded, resized to 256 pixels and stored as Parquet, by CPU-second, against img2dataset.
+"""Race: download pictures, resize them to 256 pixels and store them as Parquet, per CPU-second, against img2dataset.
 
-Both get the same URLs from the same loopback server, resize the longer side to 256, encode JPEG at quality 90, hash the
-original (SHA-256) and write Parquet; every picture must have arrived or the race fails. CPU is that of the whole
-process tree, the server's not included. The peer's start-up is long, so its cost (a run of four pictures) and the ratio
-without it are reported too.
+Both fetch the same URLs from the same loopback server, resize the longer side to 256, encode JPEG at quality 90, hash
+the original (SHA-256) and write Parquet; the race fails unless every picture arrives. CPU time is that of the whole
+process tree without the server. The peer's start-up is long, so its cost (a run of four pictures) and the ratio without
+it are reported too.
 """
 
 import sys
@@ -19,12 +19,11 @@ QUALITY = 90
 PEER = "img2dataset"
 START_UP = 4
 ROOT = Path(__file__).parent.parent
-
 CONTESTANTS = ROOT / "benchmarks" / "contestants"
 
 
 def main(quick: bool) -> dict[str, Any]:
-    """Run the race; `quick` takes 500 pictures once instead of 2,000 three times, and a growth to 2,000."""
+    """Run the race; `quick` takes 500 pictures once instead of 2,000 three times, and grows to 2,000."""
     draw_folder = measure.cache_folder() / "pictures"
     draw_folder.mkdir(parents=True, exist_ok=True)
     draw(draw_folder)
@@ -38,14 +37,14 @@ def main(quick: bool) -> dict[str, Any]:
 
 
 def race(scheme: str, base: str, peer: Path, folder: Path, count: int, repeats: int) -> dict[str, Any]:
-    """Ours and the peer in turn, by CPU-second of the whole process tree."""
+    """Ours and the peer in turns, per CPU-second of the whole process tree."""
     turns = [(ours(base, folder, count), theirs(base, peer, folder, count)) for _ in range(repeats)]
-    own_start, other_start = ours(base, folder, START_UP), theirs(base, peer, folder, START_UP)
+    our_start, peer_start = ours(base, folder, START_UP), theirs(base, peer, folder, START_UP)
     name = f"{count:,} pictures of 70 KB over {scheme}"
     measured = measure.case(name, turns, PEER, count, "pictures per CPU-second")
-    own, other = measured["cpu_s"] - own_start.cpu, measured["peer_cpu_s"] - other_start.cpu
-    starts = {"start_up_cpu_s": own_start.cpu, "peer_start_up_cpu_s": other_start.cpu}
-    return measured | starts | {"ratio_beyond_start_up": other / own}
+    our_work, peer_work = measured["cpu_s"] - our_start.cpu, measured["peer_cpu_s"] - peer_start.cpu
+    starts = {"start_up_cpu_s": our_start.cpu, "peer_start_up_cpu_s": peer_start.cpu}
+    return measured | starts | {"ratio_beyond_start_up": peer_work / our_work}
 
 
 def growth(base: str, folder: Path, sizes: tuple[int, ...]) -> dict[str, Any]:
@@ -61,18 +60,18 @@ def ours(base: str, folder: Path, count: int) -> measure.Cost:
 
 
 def theirs(base: str, peer: Path, folder: Path, count: int) -> measure.Cost:
-    """img2dataset with one process a core and 32 threads each."""
+    """img2dataset with one process per core and 32 threads per process."""
     script = str(CONTESTANTS / "download_img2dataset.py")
     return contestant([str(peer), script], base, count, folder, str(SIDE), str(QUALITY))
 
 
 def contestant(command: list[str], base: str, count: int, folder: Path, *more: str) -> measure.Cost:
-    """Run `command OUTPUT URLS …`; its last line must be `count`, the pictures that arrived."""
+    """Run `command OUTPUT URLS …`; its last line must be `count`, the number of pictures that arrived."""
     with tempfile.TemporaryDirectory() as scratch:
         urls = Path(scratch) / "urls.txt"
         urls.write_text("\n".join(f"{base}/{number}.jpg" for number in range(count)))
-        trusting = {"SSL_CERT_FILE": str(folder / "ca.pem")}  # the loopback server's authority
-        cost = measure.spawn([*command, f"{scratch}/store", str(urls), *more], trusting, Path(scratch))
-    if cost.told != count:
-        raise RuntimeError(f"{command}: {cost.told} of {count} pictures arrived")
+        environment = {"SSL_CERT_FILE": str(folder / "ca.pem")}  # trust the loopback server
+        cost = measure.spawn([*command, f"{scratch}/store", str(urls), *more], environment, Path(scratch))
+    if cost.output != count:
+        raise RuntimeError(f"{command}: {cost.output} of {count} pictures arrived")
     return cost

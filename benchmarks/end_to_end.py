@@ -1,10 +1,9 @@
 """Race: a drawn catalogue from raw files over HTTP to the registered version, against the models' own time.
 
-The peer is what cannot be left out: the encoders' forward passes, the products of similarities and of scores, the steps
-of the training (loss, backward, optimiser), the graph's products, its singular vectors and its linear systems, timed
-inside the same run.
-The rest is ours to keep small. A second run over the unchanged catalogue is raced against the first. The catalogue
-comes from a server in a process of its own.
+The peer is the work that no implementation can avoid, timed inside the same run: the encoders' forward passes, the
+products of similarities and of scores, the training steps (loss, backward, optimiser), and the graph's products,
+singular vectors and linear systems. A second run on the unchanged catalogue is raced against the first. A server in a
+separate process serves the catalogue.
 """
 
 import asyncio
@@ -21,19 +20,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from benchmarks import measure
 from benchmarks.pictures import Answers
 from schemas.training import CM3Config
 
-USERS_AN_ITEM, CHOICES = 2, 8
+P = ParamSpec("P")
+R = TypeVar("R")
+USERS_PER_ITEM, CHOICES = 2, 8
 SIDE = 192
-"""Pixels; the demo's own size."""
+"""Pixels, as in the demo."""
 
 
 def main(quick: bool) -> dict[str, Any]:
-    """Run the race; `quick` takes 1,600 items and 10 epochs, not 20,000 and as many as validation asks for."""
+    """Run the race; `quick` takes 1,600 items and 10 epochs, not 20,000 items trained until validation stops it."""
     sizes = (100, 400, 1600) if quick else (1250, 5000, 20_000)
     epochs = 10 if quick else CM3Config().max_epochs
     with tempfile.TemporaryDirectory(prefix="cm3-end-to-end-") as scratch:
@@ -49,53 +50,64 @@ def main(quick: bool) -> dict[str, Any]:
 
 
 def whole(items: int, cost: measure.Cost) -> dict[str, Any]:
-    """The run's wall time against the models' within it; the ratio is at most 1."""
-    model = sum(cost.told["model"].values())
+    """The run's wall time against the models' part of it; the ratio is at most 1."""
+    model = sum(cost.output["model"].values())
     return {
-        "case": f"{items:,} items, all stages", "unit": "seconds", "ours": cost.wall, "peer": model,
-        "peer_name": "model and matrix work", "ratio": model / cost.wall, "other_share": 1 - model / cost.wall,
-        "cpu_s": cost.cpu, "wall_s": cost.wall, "peak_rss_mb": cost.rss,
-    }  # fmt: skip
+        "case": f"{items:,} items, all stages",
+        "unit": "seconds",
+        "ours": cost.wall,
+        "peer": model,
+        "peer_name": "model and matrix work",
+        "ratio": model / cost.wall,
+        "other_share": 1 - model / cost.wall,
+        "cpu_s": cost.cpu,
+        "wall_s": cost.wall,
+        "peak_rss_mb": cost.rss,
+    }
 
 
 def stages(cost: measure.Cost) -> list[dict[str, Any]]:
-    """The same by stage."""
-    model = cost.told["model"]
+    """The same per stage."""
+    model = cost.output["model"]
     return [
         {
-            "case": f"stage {name}", "unit": "seconds", "ours": seconds, "wall_s": seconds,
-            "peer": model.get(name), "peer_name": "model and matrix work" if name in model else None,
+            "case": f"stage {name}",
+            "unit": "seconds",
+            "ours": seconds,
+            "wall_s": seconds,
+            "peer": model.get(name),
+            "peer_name": "model and matrix work" if name in model else None,
             "ratio": model[name] / seconds if name in model else None,
         }
-        for name, seconds in cost.told["stages"].items()
-    ]  # fmt: skip
+        for name, seconds in cost.output["stages"].items()
+    ]
 
 
 def run(folder: Path, items: int, epochs: int) -> measure.Turn:
-    """Draw a catalogue, run it into an empty store with so many epochs at most, and run it again."""
+    """Draw a catalogue, run it into an empty store with at most `epochs` epochs, and run it again."""
     write(folder / "raw", items)
     with served(folder / "raw") as base:
         first, second = (measure.contestant("end_to_end", "run", base, folder / "store", epochs) for _ in range(2))
-    kept, vectors = first.told["kept"], first.told["vectors"]
-    if second.told["encoded"] or vectors != 2 * kept or kept < 0.99 * items:
+    kept, vectors = first.output["kept"], first.output["vectors"]
+    if second.output["encoded"] or vectors != 2 * kept or kept < 0.99 * items:
         raise RuntimeError(
-            f"{kept} of {items} items, {vectors} vectors by two features; then {second.told['encoded']} encoded anew"
+            f"{kept} of {items} items, {vectors} vectors by two features; then {second.output['encoded']} encoded again"
         )
     return first, second
 
 
 def write(folder: Path, items: int) -> None:
-    """`items.jsonl`, `interactions.csv` and `images/`: drawn products, each user drawn to two kinds."""
+    """Write `items.jsonl`, `interactions.csv` and `images/`: drawn products, and users who prefer two kinds each."""
     from pipeline.demo import catalogue, words
     from schemas.demo import DemoConfig
 
     (folder / "images").mkdir(parents=True)
-    chance, config = random.Random(0), DemoConfig()
-    products = [catalogue.attributes(chance) for _ in range(items)]
+    rng, config = random.Random(0), DemoConfig()
+    products = [catalogue.attributes(rng) for _ in range(items)]
     with (folder / "items.jsonl").open("w") as file:
         for number, product in enumerate(products):
-            title = f"{words.title(product.kind, product.colour, product.pattern, chance, config)} {number}"
-            text = words.description(product.kind, product.pattern, product.brand, chance)
+            title = f"{words.title(product.kind, product.colour, product.pattern, rng, config)} {number}"
+            text = words.description(product.kind, product.pattern, product.brand, rng)
             row = {
                 "item_id": f"I{number:06d}",
                 "title": title,
@@ -111,10 +123,10 @@ def write(folder: Path, items: int) -> None:
     with (folder / "interactions.csv").open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(["user_id", "item_id", "timestamp"])
-        for user in range(USERS_AN_ITEM * items):
-            liked = [number for kind in chance.sample(sorted(kinds), 2) for number in kinds[kind]]
-            wanted = set(chance.sample(liked, min(6, len(liked)))) | set(chance.sample(range(items), CHOICES - 6))
-            order = chance.sample(sorted(wanted), len(wanted))  # the last ones are held out
+        for user in range(USERS_PER_ITEM * items):
+            liked = [number for kind in rng.sample(sorted(kinds), 2) for number in kinds[kind]]
+            wanted = set(rng.sample(liked, min(6, len(liked)))) | set(rng.sample(range(items), CHOICES - 6))
+            order = rng.sample(sorted(wanted), len(wanted))  # the last ones are held out
             out.writerows([f"U{user:06d}", f"I{number:06d}", 1_600_000_000 + at] for at, number in enumerate(order))
 
 
@@ -126,7 +138,7 @@ def _draw(folder: Path, product: Any, seed: int) -> None:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """The folder over loopback HTTP, from a process of its own."""
+    """Serve the folder over loopback HTTP from a separate process; yields the base URL."""
     command = [sys.executable, "-m", "benchmarks.end_to_end", "serve", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -137,10 +149,10 @@ def served(folder: Path) -> Iterator[str]:
 
 
 class ModelTime:
-    """Wall seconds by stage during which a model or matrix product is at work, in whichever threads."""
+    """Wall seconds per stage during which at least one thread computes a model or matrix product."""
 
     def __init__(self) -> None:
-        self.stage, self.at_work, self.since = "", 0, 0.0
+        self.stage, self.active, self.since = "", 0, 0.0
         self.lock = threading.Lock()
         self.seconds: dict[str, float] = defaultdict(float)
         self.stages: dict[str, float] = {}
@@ -149,31 +161,31 @@ class ModelTime:
         """Time a function wherever it is called through `owner`."""
         function = getattr(owner, name)
 
-        def timed(*arguments: Any, **named: Any) -> Any:
+        def timed(*args: Any, **kwargs: Any) -> Any:
             with self.lock:
-                if not self.at_work:
+                if not self.active:
                     self.since = time.perf_counter()
-                self.at_work += 1
+                self.active += 1
             try:
-                return function(*arguments, **named)
+                return function(*args, **kwargs)
             finally:
                 with self.lock:
-                    self.at_work -= 1
-                    if not self.at_work:
+                    self.active -= 1
+                    if not self.active:
                         self.seconds[self.stage] += time.perf_counter() - self.since
 
         setattr(owner, name, timed)
 
-    def call(self, name: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
-        """How `flows.job` runs a stage."""
-        self.stage, begun = name, time.perf_counter()
-        result = function(**arguments)
-        self.stages[name] = time.perf_counter() - begun
+    def call(self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a stage for `flows.job`, and time it."""
+        self.stage, started = name, time.perf_counter()
+        result = function(*args, **kwargs)
+        self.stages[name] = time.perf_counter() - started
         return result
 
 
 def contest(base: str, store: str, epochs: str) -> dict[str, Any]:
-    """The main job in this process, timed."""
+    """Run the main job in this process and time it."""
     import sentence_transformers
     import timm
     import torch
@@ -195,21 +207,28 @@ def contest(base: str, store: str, epochs: str) -> dict[str, Any]:
     model.around(torch.autograd, "backward")
     model.around(torch.optim.Adam, "step")
     parameters = CatalogueParameters(
-        raw=base, name="drawn", store=store, models="offline", features=("sentence", "vision"),
+        raw=base,
+        name="drawn",
+        store=store,
+        models="offline",
+        features=("sentence", "vision"),
         trainer=CM3Config(batch_size=8192, max_epochs=int(epochs)),
-    )  # fmt: skip
+    )
     cost = measure.timed(lambda: job.run(parameters=parameters, call=model.call))
-    counted = [stage.counts for stage in cost.told.stages]
+    counts = [stage.counts for stage in cost.output.stages]
     return {
-        "cpu": cost.cpu, "wall": cost.wall, "stages": model.stages, "model": dict(model.seconds),
-        "encoded": sum(cost.told.encoded.values()),
-        "kept": next(stage.rows for stage in cost.told.stages if stage.table == "items"),
-        "vectors": sum(each["encoded"] + each["reused"] for each in counted if "reused" in each),
-    }  # fmt: skip
+        "cpu": cost.cpu,
+        "wall": cost.wall,
+        "stages": model.stages,
+        "model": dict(model.seconds),
+        "encoded": sum(cost.output.encoded.values()),
+        "kept": next(stage.rows for stage in cost.output.stages if stage.table == "items"),
+        "vectors": sum(each.get("encoded", 0) + each["reused"] for each in counts if "reused" in each),
+    }
 
 
 async def serve(folder: Path) -> None:
-    """Serve until terminated or left alone, from memory: it shares the cores of the pipeline that asks."""
+    """Serve from memory until terminated or stdin closes; it shares its cores with the pipeline that fetches."""
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Answers(files.get), "127.0.0.1", 0)
@@ -221,4 +240,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         asyncio.run(serve(Path(sys.argv[2])))
     else:
-        measure.tell(**contest(*sys.argv[2:]))
+        measure.print_cost(**contest(*sys.argv[2:]))

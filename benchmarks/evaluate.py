@@ -1,10 +1,10 @@
-"""Race: metrics of ranked lists at Baby's size against libraries' evaluators and a loop over users.
+"""Race: metrics of ranked lists at Baby's size, against libraries' evaluators and a loop over users.
 
 Recall, NDCG, precision and MAP at 5, 10, 20 and 50. All get the same lists of 50 items for 19,445 users and the same
-held-out items, and must give the same means: ranx (compiled), Cornac (its metric objects, user by user) and a loop of
-our own, as lean as plain Python gets. The ranking itself (one matrix product and a top-k) is common to all and left
-out. RecBole is not raced: 1.2.1, its last, uses names that numpy 2 no longer has (`np.float_`), and needs a torch of
-its own.
+held-out items, and must give the same means: ranx (compiled), Cornac (its metric objects, user by user) and our own
+loop, as lean as plain Python gets. The ranking itself (one matrix product and a top k) is the same for all and left
+out. RecBole is not raced: its last version, 1.2.1, uses names that numpy 2 no longer has (`np.float_`) and needs its
+own torch.
 """
 
 import json
@@ -29,7 +29,7 @@ Lists = NDArray[np.int64]
 
 
 def main(quick: bool) -> dict[str, Any]:
-    """Run the race; `quick` takes one turn with the libraries instead of five."""
+    """Run the race; `quick` takes one turn per library instead of five."""
     ranked, pairs = draw(USERS)
     name = f"metrics of {USERS:,} users"
     turns = [(measure.timed(lambda: ours(ranked, pairs)), measure.timed(lambda: loop(ranked, pairs))) for _ in range(3)]
@@ -52,25 +52,25 @@ def main(quick: bool) -> dict[str, Any]:
 
 
 def library(command: list[str]) -> measure.Cost:
-    """A library's cost, as it timed itself, and its means."""
+    """A library's cost, timed by itself, and its means."""
     cost = measure.spawn(command)
-    return measure.Cost(cost.told["cpu"], cost.told["wall"], cost.rss, cost.told["means"])
+    return measure.Cost(cost.output["cpu"], cost.output["wall"], cost.rss, cost.output["means"])
 
 
 def agree(turns: list[measure.Turn]) -> None:
-    """Every mean that both have must be the same."""
-    for mine, theirs in turns:
-        for name, value in theirs.told.items():
-            np.testing.assert_allclose(mine.told[name], value, rtol=1e-9, err_msg=name)
+    """Check that every mean which both computed is the same."""
+    for ours, theirs in turns:
+        for name, value in theirs.output.items():
+            np.testing.assert_allclose(ours.output[name], value, rtol=1e-9, err_msg=name)
 
 
 def grown(users: int) -> measure.Cost:
-    """Ours for so many users, in a process of its own."""
+    """Ours for this many users, in a separate process."""
     return measure.contestant("evaluate", users)
 
 
 def draw(users: int) -> tuple[Lists, Lists]:
-    """Seeded lists (users, 50) without repeats and (user, item) pairs held out."""
+    """Seeded lists (users, 50) without repeats, and held-out (user, item) pairs (n, 2)."""
     generator = np.random.default_rng(SEED)
     ranked = np.stack([generator.choice(ITEMS, LENGTH, replace=False) for _ in range(users)])
     held = HELD_OUT * users // USERS
@@ -88,7 +88,7 @@ def ours(ranked: Lists, pairs: Lists) -> dict[str, float]:
 
 
 def loop(ranked: Lists, pairs: Lists) -> dict[str, float]:
-    """A loop over users with a set of relevant items each, every metric at every cut-off by its definition."""
+    """A loop over users with one set of relevant items per user; every metric at every cut-off by its definition."""
     relevant: dict[int, set[int]] = {}
     for user, item in pairs.tolist():
         relevant.setdefault(user, set()).add(item)
@@ -108,4 +108,4 @@ def loop(ranked: Lists, pairs: Lists) -> dict[str, float]:
 if __name__ == "__main__":
     drawn = draw(int(sys.argv[1]))
     cost = measure.timed(lambda: ours(*drawn))
-    measure.tell(cost.cpu, cost.wall)
+    measure.print_cost(cost.cpu, cost.wall)

@@ -1,8 +1,8 @@
-"""Race: a catalogue of 10 million interactions read, filtered to its 5-core, split and published, against pandas.
+"""Race: read, filter to the 5-core, split and publish 10 million interactions, against pandas.
 
 Both read the same CSV and JSON Lines, drop repeated and unknown interactions, filter to the fixed point, split by the
-protocol and write Parquet; both must keep the same rows and hold out as many. The peer is pandas twice: splitting user
-by user, as published preprocessing does, and vectorised throughout, as the best of its kind.
+protocol and write Parquet; both must keep the same rows and hold out the same number. There are two pandas peers: one
+splits user by user, as published preprocessing does, and one is vectorised throughout, the best of its kind.
 """
 
 import sys
@@ -32,19 +32,23 @@ def main(quick: bool) -> dict[str, Any]:
 
 
 def draw(folder: Path, rows: int) -> None:
-    """`items.jsonl` and `interactions.csv` with Amazon's shape: few popular items, most users of few interactions."""
+    """`items.jsonl` and `interactions.csv` like Amazon's: few popular items, most users with few interactions."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(SEED)
     users, items = rows // 7, rows // 60
     user = (users * generator.beta(0.7, 1.6, rows)).astype(np.int64)
     item = (items * generator.beta(0.4, 1.8, rows)).astype(np.int64)
-    pl.DataFrame({
-        "user_id": user, "item_id": item, "rating": generator.integers(1, 6, rows).astype(np.float32),
-        "timestamp": generator.integers(1_000_000_000, 1_500_000_000, rows),
-    }).with_columns(
+    pl.DataFrame(
+        {
+            "user_id": user,
+            "item_id": item,
+            "rating": generator.integers(1, 6, rows).astype(np.float32),
+            "timestamp": generator.integers(1_000_000_000, 1_500_000_000, rows),
+        }
+    ).with_columns(
         pl.format("A{}X", pl.col("user_id").cast(pl.String).str.zfill(12)).alias("user_id"),
         pl.format("B{}", pl.col("item_id").cast(pl.String).str.zfill(9)).alias("item_id"),
-    ).write_csv(folder / "interactions.csv")  # fmt: skip
+    ).write_csv(folder / "interactions.csv")
     pl.DataFrame({"number": np.arange(items)}).select(
         pl.format("B{}", pl.col("number").cast(pl.String).str.zfill(9)).alias("item_id"),
         pl.format("Thing number {}", "number").alias("title"),
@@ -53,18 +57,18 @@ def draw(folder: Path, rows: int) -> None:
 
 
 def race(folder: Path, rows: int, repeats: int, way: str) -> dict[str, Any]:
-    """Ours and the peer in turn, by CPU-second of the whole process. Fails where they keep different rows."""
+    """Ours and the peer in turns, per CPU-second of the whole process. Fails if they keep different rows."""
     turns = [(contestant("ours", folder), contestant(way, folder)) for _ in range(repeats)]
-    if any(ours.told != theirs.told for ours, theirs in turns):
-        raise RuntimeError(f"the contestants disagree: {turns[0][0].told} and {turns[0][1].told}")
+    if any(ours.output != theirs.output for ours, theirs in turns):
+        raise RuntimeError(f"the contestants disagree: {turns[0][0].output} and {turns[0][1].output}")
     name = f"{rows:,} interactions: read, 5-core, split, publish"
     measured = measure.case(name, turns, f"pandas ({way})", rows, "interactions per CPU-second")
     walls = [theirs.wall / ours.wall for ours, theirs in turns]
-    return measured | {"wall_ratio": sorted(walls)[len(walls) // 2], "kept": turns[0][0].told}
+    return measured | {"wall_ratio": sorted(walls)[len(walls) // 2], "kept": turns[0][0].output}
 
 
 def growth(folder: Path, rows: int) -> dict[str, Any]:
-    """At 1/16, 1/4 and the whole."""
+    """At 1/16, 1/4 and all of the rows."""
     sizes, costs = (rows // 16, rows // 4, rows), []
     for size in sizes:
         part = folder / f"growth-{size}"
@@ -75,8 +79,8 @@ def growth(folder: Path, rows: int) -> dict[str, Any]:
 
 
 def contestant(name: str, folder: Path) -> measure.Cost:
-    """A contestant ("ours", or pandas' way) on `folder`/raw in a process of its own."""
-    script, last = ("ingest_ours.py", str(ROOT)) if name == "ours" else ("ingest_pandas.py", name)
+    """A contestant, "ours" or one of the pandas peers, on `folder`/raw in a separate process."""
+    script, argument = ("ingest_ours.py", str(ROOT)) if name == "ours" else ("ingest_pandas.py", name)
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, str(CONTESTANTS / script), f"{scratch}/output", str(folder / "raw"), last]
+        command = [sys.executable, str(CONTESTANTS / script), f"{scratch}/output", str(folder / "raw"), argument]
         return measure.spawn(command, folder=Path(scratch))

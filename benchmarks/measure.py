@@ -1,4 +1,4 @@
-"""What every race shares: contestants in processes of their own, what they cost, and the form of the result."""
+"""Shared by every race: contestants in separate processes, their cost, and the form of a result."""
 
 import json
 import os
@@ -16,36 +16,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 MIB = 1024.0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU and wall seconds, peak memory (MiB) of the largest process, and what the contestant printed last (JSON)."""
+    """CPU and wall seconds, peak memory (MiB) of the largest process, and the contestant's last line (JSON)."""
 
     cpu: float
     wall: float
     rss: float
-    told: Any = None
+    output: Any = None
 
 
 Turn = tuple[Cost, Cost]
-"""Ours and the peer's, measured one after the other."""
+"""Our cost and the peer's, measured one after the other."""
 
 
 def spawn(command: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path | None = None) -> Cost:
-    """Run a contestant; the cost is that of its whole process tree, start-up included.
+    """Run a contestant; its cost is that of the whole process tree, including start-up.
 
     Raises:
-        RuntimeError: it failed; a peer that fails fast is not fast.
+        RuntimeError: it failed. A peer that fails fast is not fast.
     """
     with tempfile.TemporaryFile("w+") as printed:
-        begun = time.monotonic()
+        started = time.monotonic()
         process = subprocess.Popen(command, stdout=printed, cwd=folder, env=os.environ | (environment or {}))
-        _, status, usage = os.wait4(process.pid, 0)  # the process and every descendant that it waited for
+        _, status, usage = os.wait4(process.pid, 0)  # usage includes descendants it waited for
         process.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.monotonic() - begun
+        wall = time.monotonic() - started
         printed.seek(0)
         last = printed.read().strip().rpartition("\n")[2]
     if process.returncode:
@@ -54,15 +55,15 @@ def spawn(command: Sequence[str], environment: Mapping[str, str] | None = None, 
 
 
 def contestant(module: str, *arguments: object, threads: int | None = None) -> Cost:
-    """`python -m benchmarks.MODULE ARGUMENTS`, which times itself, imports left out, and ends with `tell`."""
+    """`python -m benchmarks.MODULE ARGUMENTS`, which times itself without its imports and ends with `print_cost`."""
     environment = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
-    told = spawn(command, environment).told
-    return Cost(told["cpu"], told["wall"], told["rss"], told)
+    output = spawn(command, environment).output
+    return Cost(output["cpu"], output["wall"], output["rss"], output)
 
 
-def tell(cpu: float, wall: float, **more: Any) -> None:
-    """What a contestant prints last. It tells its own peak: what its parent sees includes the parent's, by the fork."""
+def print_cost(cpu: float, wall: float, **more: Any) -> None:
+    """A contestant's last line. It measures its own peak memory: the parent would see its own peak too, by the fork."""
     print(json.dumps({"cpu": cpu, "wall": wall, "rss": peak_memory()} | more))
 
 
@@ -75,7 +76,7 @@ def peak_memory() -> float:
 
 
 def peer_python(*packages: str) -> Path:
-    """The interpreter of an environment that holds a peer, made on first use, never the project's own."""
+    """The interpreter of a peer's own environment, made on first use; never the project's."""
     environment = cache_folder() / "-".join(packages)
     python = environment / "bin" / "python"
     if not (environment / "complete").exists():
@@ -93,7 +94,7 @@ def peer_version(python: Path, package: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where drawn pictures and peers' environments are kept between runs; `CM3_BENCHMARK_CACHE` moves it."""
+    """The folder of drawn pictures and peers' environments, kept between runs; `CM3_BENCHMARK_CACHE` sets it."""
     default = Path(tempfile.gettempdir()) / "cm3-benchmarks"
     folder = Path(os.environ.get("CM3_BENCHMARK_CACHE", default))
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,55 +102,71 @@ def cache_folder() -> Path:
 
 
 def timed(function: Callable[[], Any]) -> Cost:
-    """A call within this process: its CPU and wall seconds; memory is the process's so far."""
+    """The cost of a call within this process; the memory is the process's peak so far."""
     cpu, wall = time.process_time(), time.perf_counter()
-    told = function()
+    output = function()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return Cost(cpu, wall, peak_memory(), told)
+    return Cost(cpu, wall, peak_memory(), output)
 
 
 def case(
     name: str, turns: Sequence[Turn], peer: str, work: int | None = None, unit: str = "CPU-seconds"
 ) -> dict[str, Any]:
-    """One line of a race: medians of the turns by CPU time, the ratio of those, and the spread of the turns' ratios.
+    """One row of a race: medians of the turns by CPU time, their ratio, and the spread of the turns' ratios.
 
     Args:
-        work: units of work done, for a rate by CPU-second; None gives CPU-seconds.
+        work: units of work, for a rate per CPU-second; None gives CPU-seconds.
     """
     ours, theirs = (_median(side) for side in zip(*turns, strict=True))
     ratios = [b.cpu / a.cpu for a, b in turns]
     figures = [work / cost.cpu if work else cost.cpu for cost in (ours, theirs)]
     return {
-        "case": name, "unit": unit, "ours": figures[0], "peer": figures[1], "peer_name": peer,
-        "ratio": theirs.cpu / ours.cpu, "spread": [min(ratios), max(ratios)],
-        "cpu_s": ours.cpu, "wall_s": ours.wall, "peak_rss_mb": ours.rss,
-        "peer_cpu_s": theirs.cpu, "peer_wall_s": theirs.wall, "peer_peak_rss_mb": theirs.rss,
-    }  # fmt: skip
+        "case": name,
+        "unit": unit,
+        "ours": figures[0],
+        "peer": figures[1],
+        "peer_name": peer,
+        "ratio": theirs.cpu / ours.cpu,
+        "spread": [min(ratios), max(ratios)],
+        "cpu_s": ours.cpu,
+        "wall_s": ours.wall,
+        "peak_rss_mb": ours.rss,
+        "peer_cpu_s": theirs.cpu,
+        "peer_wall_s": theirs.wall,
+        "peer_peak_rss_mb": theirs.rss,
+    }
 
 
 def growth(what: str, sizes: Sequence[int], costs: Sequence[Cost], start_up: Cost | None = None) -> dict[str, Any]:
-    """Time and memory at several sizes as exponents of the size: 0 is constant, 1 linear, 2 all pairs.
+    """Time and memory at several sizes as exponents of the size: 0 is constant, 1 linear, 2 quadratic.
 
     Args:
-        start_up: the cost of next to nothing, taken off the times where processes were measured from their start. A
-            size that takes less than a fifth of it more is lost in its noise, and tells nothing of time.
+        start_up: the cost of a run with almost no work, subtracted from the times if processes were measured from
+            their start. A size that takes less than a fifth longer than this is lost in the noise and left out.
     """
-    least = start_up.cpu if start_up else 0.0
-    seconds = [cost.cpu - least for cost in costs]
-    told = [(size, time) for size, time in zip(sizes, seconds, strict=True) if time > least / 5]
+    start_up_cpu = start_up.cpu if start_up else 0.0
+    seconds = [cost.cpu - start_up_cpu for cost in costs]
+    times = [(size, time) for size, time in zip(sizes, seconds, strict=True) if time > start_up_cpu / 5]
     memory = [(size, cost.rss) for size, cost in zip(sizes, costs, strict=True)]
-    exponents = [float(np.polyfit(*np.log(points).T, 1)[0]) for points in (told, memory)]
+    exponents = [_slope(*np.log(np.array(points)).T) for points in (times, memory)]
     last = costs[-1]
     return {
-        "case": f"growth, {sizes[0]:,} to {sizes[-1]:,} {what}", "unit": "CPU-seconds", "ours": last.cpu,
-        "cpu_s": last.cpu, "wall_s": last.wall, "peak_rss_mb": last.rss,
-        "time_exponent": exponents[0], "memory_exponent": exponents[1],
-        "sizes": list(sizes), "sizes_cpu_s": seconds, "sizes_peak_rss_mb": [cost.rss for cost in costs],
-    }  # fmt: skip
+        "case": f"growth, {sizes[0]:,} to {sizes[-1]:,} {what}",
+        "unit": "CPU-seconds",
+        "ours": last.cpu,
+        "cpu_s": last.cpu,
+        "wall_s": last.wall,
+        "peak_rss_mb": last.rss,
+        "time_exponent": exponents[0],
+        "memory_exponent": exponents[1],
+        "sizes": list(sizes),
+        "sizes_cpu_s": seconds,
+        "sizes_peak_rss_mb": [cost.rss for cost in costs],
+    }
 
 
 def result(race: str, cases: list[dict[str, Any]], *packages: str, **versions: str) -> dict[str, Any]:
-    """A race in the form that docs/benchmarks.md explains."""
+    """A race's cases, machine and versions, as `python -m benchmarks` prints them."""
     return {
         "race": race,
         "cases": cases,
@@ -159,9 +176,9 @@ def result(race: str, cases: list[dict[str, Any]], *packages: str, **versions: s
 
 
 def processor() -> str:
-    """The processor's name, where the system tells."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    """The processor's name, or its architecture if the system does not say."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
@@ -173,3 +190,7 @@ def memory_gb() -> float:
 
 def _median(costs: Sequence[Cost]) -> Cost:
     return sorted(costs, key=lambda cost: cost.cpu)[len(costs) // 2]
+
+
+def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    return float(np.polyfit(x, y, 1)[0])

@@ -1,7 +1,7 @@
 """Seeded JPEGs with the spectrum of photographs, about 70 KB each, and a loopback server for them.
 
 `python -m benchmarks.pictures FOLDER` serves `/<n>.jpg` for any n over http and https and prints one JSON line with
-both ports. Each answer ends in its own number after the JPEG's end marker, so no two have equal bytes.
+both base URLs. Each answer ends in its own number after the JPEG's end marker, so no two have equal bytes.
 """
 
 import asyncio
@@ -62,10 +62,10 @@ def served(folder: Path) -> Iterator[dict[str, str]]:
 
 
 class Answers(asyncio.Protocol):
-    """Keep-alive HTTP/1.1, one whole answer a request, straight from memory.
+    """Keep-alive HTTP/1.1: one complete answer per request, from memory.
 
     Args:
-        find: path, without its leading slash → body; None: 404.
+        find: path without its leading slash → body; None: 404.
     """
 
     def __init__(self, find: Callable[[str], bytes | None]) -> None:

@@ -1,11 +1,11 @@
-"""Race: one epoch of CM3 at the published shape (batch 2048, 3 blocks of 64, L = 3), by CPU-second a step.
+"""Race: steps of CM3 at the published shape (batch 2048, 3 blocks of 64, L = 3), in CPU-seconds per step.
 
-Peers: a plain autograd version over a Gram matrix (the yardstick), and one over the list of a batch's pairs. Drawn data
-of MovieLens-100K's and Baby's size; each contestant in a process of its own, in turns; a turn counts only if its loss
-fell. The pair list takes 7 GB.
+Peers: a plain autograd version with a Gram matrix (the reference), and one with the list of a batch's pairs. The data
+are drawn at the size of MovieLens-100K and Baby. Each contestant runs in a separate process, in turns; the race fails
+if a loss does not fall. The pair list takes 7 GB.
 
-In full also the real MovieLens-100K, where `../shared/data` or `CM3_SHARED_DATA` holds it: ours and the yardstick train
-from nothing until validation NDCG@20 reaches the published code's best.
+The full form also trains on the real MovieLens-100K, if `../shared/data` or `CM3_SHARED_DATA` holds it: ours and the
+reference train from scratch until validation NDCG@20 reaches the published code's best.
 """
 
 import json
@@ -15,11 +15,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import measure
+
+if TYPE_CHECKING:  # the process that only starts contestants needs no torch
+    from trainers.data import Dataset
 
 SIZES = {
     "MovieLens-100K": (943, 1_343, 99_108, {"image": 1280, "text": 384}),
@@ -42,7 +45,7 @@ PEERS = {"gram": "plain autograd Gram matrix", "pairs": "pair list"}
 
 
 def main(quick: bool) -> dict[str, Any]:
-    """Run the race; `quick` takes a few steps, and MovieLens-100K's size for the pair list alone."""
+    """Run the race; `quick` takes fewer steps, and the pair list only at MovieLens-100K's size."""
     cases = []
     for size in SIZES:
         for peer in PEERS:
@@ -58,7 +61,7 @@ def main(quick: bool) -> dict[str, Any]:
 
 
 def race(size: str, peer: str, steps: int, turns: int) -> dict[str, Any]:
-    """Ours and the peer in turns, by CPU-second a step."""
+    """Ours and the peer in turns, in CPU-seconds per step."""
     pairs = [(contestant("ours", size, steps), contestant(peer, size, steps)) for _ in range(turns)]
     epoch = -(-int(SIZES[size][2] * 0.8) // BATCH)
     measured = measure.case(f"{size}, a step", pairs, PEERS[peer])
@@ -66,7 +69,7 @@ def race(size: str, peer: str, steps: int, turns: int) -> dict[str, Any]:
 
 
 def reach(raw: Path, turns: int) -> dict[str, Any]:
-    """From the features to the target on validation, graphs and evaluations included, by CPU-second on one thread."""
+    """From the features to the target on validation, with graphs and evaluations; CPU-seconds on one thread."""
     store = measure.cache_folder() / "movielens"
     features = ("--features", "sentence", "--features", "vision")
     command = ["run", "movielens", "--raw", str(raw.resolve()), "--store", str(store), "--models", "offline", *features]
@@ -83,22 +86,22 @@ def reach(raw: Path, turns: int) -> dict[str, Any]:
         for _ in range(turns)
     ]
     measured = measure.case(f"MovieLens-100K, to NDCG@20 {TARGET} on validation", pairs, PEERS["gram"])
-    return measured | {"epochs": [[cost.told["epochs"] for cost in pair] for pair in pairs]}
+    return measured | {"epochs": [[cost.output["epochs"] for cost in pair] for pair in pairs]}
 
 
 def growth(steps: int) -> dict[str, Any]:
-    """A step at 1 x, 4 x and 16 x users, items and interactions."""
+    """A step at 1, 4 and 16 times the users, items and interactions."""
     factors = (1, 4, 16)
     costs = [contestant("ours", f"grown-{factor}", steps) for factor in factors]
     return measure.growth("interactions, a step", [SIZES["MovieLens-100K"][2] * factor for factor in factors], costs)
 
 
 def floor(size: str) -> float:
-    """Seconds of one core for a step's matrix work and the sparse products' bytes, at rates measured here.
+    """CPU-seconds of a step's matrix work and of the sparse products' memory traffic, at rates measured here.
 
-    Matrix work: encoders forward and weight gradients, and the distinct rows' Gram matrices (half the pairs, forward
-    and two products back), in bfloat16. Sparse products: every edge reads a row, L layers forward and back, as fast as
-    the table of rows is read from end to end.
+    Matrix work, in bfloat16: the encoders forward and their weight gradients, and the Gram matrices of the distinct
+    rows (half the pairs, one product forward and two backward). Sparse products: every edge reads one row, for L layers
+    forward and backward, at the rate of a sequential read of all rows.
     """
     import torch
 
@@ -119,19 +122,19 @@ def floor(size: str) -> float:
 def _fastest(action: Any, times: int = 20) -> float:
     seconds = []
     for _ in range(times):
-        begun = time.process_time()
+        started = time.process_time()
         action()
-        seconds.append(time.process_time() - begun)
+        seconds.append(time.process_time() - started)
     return min(seconds)
 
 
 def contestant(name: str, size: str, steps: int) -> measure.Cost:
-    """One contestant in a process of its own, on one thread; the cost is that of one step."""
+    """One contestant in a separate process, on one thread; the cost is that of one step."""
     cost = measure.contestant("train", name, size, steps, threads=1)
-    return measure.Cost(cost.cpu / steps, cost.wall / steps, cost.rss, cost.told)
+    return measure.Cost(cost.cpu / steps, cost.wall / steps, cost.rss, cost.output)
 
 
-def draw(size: str):
+def draw(size: str) -> "Dataset":
     """Seeded interactions with a popularity slope and normal features and neighbours, as a `Dataset`."""
     from trainers.data import Dataset, Modality, Neighbors
 
@@ -159,7 +162,7 @@ def draw(size: str):
 
 
 def contest(name: str, size: str, steps: int) -> dict[str, Any]:
-    """Train for some steps after two that warm up. Raises: RuntimeError: the loss did not fall."""
+    """Train for `steps` steps after two warm-up steps. Raises: RuntimeError: the loss did not fall."""
     import torch
 
     from pipeline.machine import use_threads
@@ -172,21 +175,22 @@ def contest(name: str, size: str, steps: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     if name == "ours":
         use_threads()
-        model = build(dataset, CM3Config(dim=DIM, layers=LAYERS, gamma=GAMMA, batch_size=BATCH))
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+        ours = build(dataset, CM3Config(dim=DIM, layers=LAYERS, gamma=GAMMA, batch_size=BATCH))
+        optimizer = torch.optim.Adam(ours.parameters(), lr=1e-3, fused=True)
     else:
         from benchmarks.contestants.train_peers import Plain
 
-        model = Plain(dataset, DIM, LAYERS, GAMMA, pair_list=name == "pairs")
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        plain = Plain(dataset, DIM, LAYERS, GAMMA, pair_list=name == "pairs")
+        optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3)
 
     def step(rows: list[torch.Tensor]) -> float:
         if name == "ours":
-            loss = model.loss(Batch(*rows), rng)["loss"]
+            loss = ours.loss(Batch(*rows), rng)["loss"]
         else:
-            loss = model.loss(*rows, torch.from_numpy(rng.beta(0.5, 0.5, (len(dataset.items), 1)).astype(np.float32)))
+            positions = rng.beta(0.5, 0.5, (len(dataset.items), 1)).astype(np.float32)
+            loss = plain.loss(rows[0], rows[1], rows[2], torch.from_numpy(positions))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         return float(loss.detach())
 
@@ -232,7 +236,7 @@ def reaching(name: str, store: Path) -> dict[str, Any]:
     raise RuntimeError(f"{name}: the best of {len(curve)} epochs was {max(curve):.4f}, below {TARGET}")
 
 
-def train_ours(dataset, on_epoch: OnEpoch) -> None:
+def train_ours(dataset: "Dataset", on_epoch: OnEpoch) -> None:
     """The trainer's own loop."""
     from schemas.training import CM3Config
     from trainers.cm3.train import build
@@ -242,8 +246,8 @@ def train_ours(dataset, on_epoch: OnEpoch) -> None:
     fit(build(dataset, config), dataset, config, on_epoch=on_epoch)
 
 
-def train_plain(dataset, on_epoch: OnEpoch) -> None:
-    """The yardstick by the same batches, negatives and evaluator, at the published shape."""
+def train_plain(dataset: "Dataset", on_epoch: OnEpoch) -> None:
+    """The reference with the same batches, negatives and evaluator, at the published shape."""
     import torch
 
     from benchmarks.contestants.train_peers import Plain
@@ -261,9 +265,10 @@ def train_plain(dataset, on_epoch: OnEpoch) -> None:
     for epoch in range(1, EPOCHS + 1):
         for rows in batches(dataset, sampler, BATCH, rng):
             positions = torch.from_numpy(rng.beta(0.5, 0.5, half.shape).astype(np.float32))
-            loss = model.loss(*map(torch.from_numpy, rows), positions)
+            user, item, negative = map(torch.from_numpy, rows)
+            loss = model.loss(user, item, negative, positions)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
         with torch.no_grad():
             embeddings = Embeddings(*model(half)[:2])
@@ -274,6 +279,6 @@ def train_plain(dataset, on_epoch: OnEpoch) -> None:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["reach", name, store]:
-            measure.tell(**reaching(name, Path(store)))
+            measure.print_cost(**reaching(name, Path(store)))
         case [name, size, steps]:
-            measure.tell(**contest(name, size, int(steps)))
+            measure.print_cost(**contest(name, size, int(steps)))

@@ -1,12 +1,13 @@
-"""The figures of docs/cm3.md, drawn from our own trainers: `python docs/figures.py docs/images`.
+"""The figures of docs/explanation/cm3.md, drawn with our own trainers: `python docs/figures.py docs/images`.
 
-Each is an SVG that carries its colours for light and dark and leaves the font to the reader's system.
+Each is an SVG with its own colours for light and dark, in a font of the reader's system.
 """
 
 import io
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -23,19 +24,40 @@ from trainers.cm3.train import build
 from trainers.data import Dataset, Modality
 from trainers.fit import fit
 
-COLOURS = {  # placeholder → light, dark; those of the report (pipeline/report/templates/style.css)
-    "#010200": ("#ffffff", "#1d1d1b"), "#010201": ("#1c1b1a", "#f0eeea"), "#010202": ("#dedad3", "#383632"),
-    "#010203": ("#0b6e67", "#56c2b6"), "#010204": ("#c2570c", "#f0954f"), "#010205": ("#5a4fcf", "#a79df5"),
+COLOURS = {  # placeholder → light, dark; as in pipeline/report/templates/style.css
+    "#010200": ("#ffffff", "#1d1d1b"),
+    "#010201": ("#1c1b1a", "#f0eeea"),
+    "#010202": ("#dedad3", "#383632"),
+    "#010203": ("#0b6e67", "#56c2b6"),
+    "#010204": ("#c2570c", "#f0954f"),
+    "#010205": ("#5a4fcf", "#a79df5"),
     "#010206": ("#b3246b", "#f07db1"),
-}  # fmt: skip
+}
 GROUND, TEXT, RULE, GREEN, ORANGE, VIOLET, RED = COLOURS
-STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "cm3", "font.family": "sans-serif", "font.size": 11, "text.color": TEXT,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": RULE, "axes.labelcolor": TEXT,
-    "axes.titlesize": 11.5, "axes.titlelocation": "left", "xtick.color": TEXT, "ytick.color": TEXT,
-    "xtick.major.size": 0, "ytick.major.size": 0, "axes.grid": True, "axes.axisbelow": True, "grid.color": RULE,
-    "legend.frameon": False, "legend.fontsize": 10, "figure.facecolor": GROUND, "axes.facecolor": GROUND,
-}  # fmt: skip
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cm3",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": TEXT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": TEXT,
+    "axes.titlesize": 11.5,
+    "axes.titlelocation": "left",
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "figure.facecolor": GROUND,
+    "axes.facecolor": GROUND,
+}
 
 
 def main(folder: Path) -> None:
@@ -52,7 +74,7 @@ def main(folder: Path) -> None:
 
 
 def themed(svg: str) -> str:
-    """The drawing with a style sheet for light and dark in place of fixed colours."""
+    """Replace the drawing's fixed colours by a style sheet for light and dark."""
     light = "".join(f"--c{number}:{pair[0]};" for number, pair in enumerate(COLOURS.values()))
     dark = "".join(f"--c{number}:{pair[1]};" for number, pair in enumerate(COLOURS.values()))
     for number, placeholder in enumerate(COLOURS):
@@ -65,7 +87,7 @@ def themed(svg: str) -> str:
 
 
 def fusion(sphere: Axes, lengths: Axes) -> None:
-    """Where three modalities' fusion lands, on the sphere in three dimensions; what the straight mean's length is."""
+    """The fusion of three modalities on the sphere in three dimensions, and the length of the straight mean."""
     points = unit(torch.tensor([[-0.85, -0.35, 0.5], [0.05, 0.9, 0.5], [0.85, -0.45, 0.45]]))
     draws = np.random.default_rng(0).beta(0.5, 0.5, (2, 300))
     along = np.linspace(0, 1, 101).repeat(2).reshape(-1, 2).T
@@ -83,14 +105,14 @@ def fusion(sphere: Axes, lengths: Axes) -> None:
 
 
 def fused(points: torch.Tensor, positions: np.ndarray) -> torch.Tensor:
-    """The fusion of the same points at each column of `positions`."""
+    """The fusion of the same points for each column of `positions`."""
     many = points[:, None].expand(-1, positions.shape[1], -1)
     present = torch.ones(many.shape[:2], dtype=torch.bool)
     return spherical_bezier(many, present, torch.from_numpy(positions).float())
 
 
 def _globe(axes: Axes) -> None:
-    """The unit sphere seen along its z axis."""
+    """Draw the unit sphere, seen along its z axis."""
     axes.add_patch(Circle((0, 0), 1, fill=False, edgecolor=RULE, linewidth=1.5))
     angle = np.linspace(0, np.pi, 60)
     for share in (-0.66, -0.33, 0, 0.33, 0.66):
@@ -114,7 +136,7 @@ def _lengths(axes: Axes) -> None:
 
 
 def calibration(push: Axes, histogram: Axes) -> None:
-    """How hard a pair is pushed apart, by its distance and likeness; and what a training makes of it."""
+    """The push between two items by their distance and content similarity, and its effect in training."""
     angle = np.linspace(0.02, np.pi, 120)
     strongest = max(repulsion(a, 0.0) for a in angle)
     for likeness, line, colour in ((0.0, "-", ORANGE), (0.3, "-.", RED), (0.6, "--", VIOLET), (1.0, ":", GREEN)):
@@ -138,11 +160,11 @@ def calibration(push: Axes, histogram: Axes) -> None:
 
 
 def repulsion(angle: float, likeness: float) -> float:
-    """|d loss / d angle| of one pair that lies in a plane of its own, among 254 unrelated items with s = 0."""
+    """|d loss / d angle| of one pair in its own plane, among 254 unrelated items with s = 0."""
     others = unit(torch.randn(254, 62, generator=torch.Generator().manual_seed(0)))
     theta = torch.tensor(angle, requires_grad=True)
     pair = torch.stack([torch.stack([torch.cos(theta), torch.sin(theta)]), torch.tensor([1.0, 0.0])])
-    x = torch.block_diag(pair, others)
+    x = torch.block_diag(pair, others)  # type: ignore[no-untyped-call]
     s = torch.zeros(len(x), len(x))
     s[0, 1] = s[1, 0] = likeness
     (slope,) = torch.autograd.grad(calibrated_uniformity(x, s), theta)
@@ -150,12 +172,18 @@ def repulsion(angle: float, likeness: float) -> float:
 
 
 def learned_cosines(source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of look-alike and of all other pairs of items after training with `calibration=source`."""
+    """Cosines of look-alike pairs and of all other pairs of items, after training with `calibration=source`."""
     dataset, kind = catalogue()
     config = CM3Config(
-        calibration=source, max_epochs=30, patience=30, dim=32, batch_size=1024, smoothing=0, device="cpu",
+        calibration=source,
+        max_epochs=30,
+        patience=30,
+        dim=32,
+        batch_size=1024,
+        smoothing=0,
+        device="cpu",
         precision="float32",
-    )  # fmt: skip
+    )
     model = build(dataset, config)
     fit(model, dataset, config)
     items = unit(model.embeddings().items)

@@ -1,4 +1,4 @@
-"""Pictures of a report for the documentation: `python docs/screenshots.py REPORT.html docs/images` (needs Chromium)."""
+"""Screenshots of a report for the documentation: `python docs/screenshots.py REPORT.html docs/images` (Chromium)."""
 
 import io
 import shutil
@@ -12,7 +12,7 @@ ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking",
 
 
 def main(report: Path, folder: Path) -> None:
-    """Write the main views: summary, gallery, map and users on a desk; gallery in the dark; two views on a phone."""
+    """Write the report's sections at desktop size, the gallery in dark colours, and two views at phone size."""
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(ARGUMENTS))
@@ -42,12 +42,12 @@ def _open(browser: Browser, report: Path, width: int, height: int, scheme: str) 
 def _section(page: Page, name: str, target: Path) -> None:
     page.evaluate("name => document.getElementById(name).scrollIntoView()", name)
     page.mouse.move(1, 1)
-    page.wait_for_timeout(150)  # the bar of sections follows the scrolling
+    page.wait_for_timeout(150)  # the navigation bar follows the scrolling
     _shoot(page, target)
 
 
 def _shoot(page: Page, target: Path) -> None:
-    """WebP, as PNG would be four times as large."""
+    """Save as WebP; PNG would be four times as large."""
     Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(target, quality=88, method=6)
 
 

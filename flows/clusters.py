@@ -1,7 +1,7 @@
-"""The Dask cluster that a run's shards go to, through prefect-dask; none where the run names none.
+"""The Dask cluster that a run's shards go to, through prefect-dask; none if the run names none.
 
-prefect-dask's task runner is the client and its life: it connects, names the dashboard in the run's log, and closes.
-Its own way of working, a Prefect task for each piece, is left alone: Prefect keeps ten tasks a run, not one a shard.
+Of prefect-dask's task runner only the client is used: it connects, logs the dashboard's address, and closes. Shards are
+not Prefect tasks, so that a run has about ten of those, however many shards it has.
 """
 
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ CONNECT_SECONDS = 30
 
 
 @contextmanager
-def opened(address: str) -> Iterator[Cluster | None]:
+def connection(address: str) -> Iterator[Cluster | None]:
     """The cluster whose scheduler listens at `address`, e.g. tcp://scheduler:8786; None for an empty address.
 
     Raises:
-        UserError: Dask is not installed, nobody listens there, or no worker with our code is there.
+        UserError: Dask is not installed, no scheduler answers, or it has no worker with this code.
         ClusterError: as raised by the block.
     """
     if not address:
@@ -47,7 +47,7 @@ def opened(address: str) -> Iterator[Cluster | None]:
             except ClusterError as error:
                 lost = error
                 raise
-    except RuntimeError as error:  # distributed's own, where a client is closed while it still tries to reconnect
+    except RuntimeError as error:  # distributed raises it if a client is closed while it still tries to reconnect
         if lost is None:
             raise
         raise lost from error

@@ -15,11 +15,11 @@ def alone(store: Store, dataset: str) -> Iterator[None]:
     """Wait until no other run on this machine works on `dataset`, then hold it until the block ends.
 
     The kernel frees the lock with its process, so a killed run blocks nobody. Between machines the deployments' work
-    queue does the same (prefect.yaml): one queue a data set, one run at a time.
+    queues do the same (prefect.yaml): one queue per source, one run at a time.
     """
     with explained(f"the lock of {dataset}", store):
-        opened = (store.scratch("locks") / dataset).open("a")
-    with opened as lock:
+        lock = (store.scratch("locks") / dataset).open("a")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,40 +1,33 @@
-"""The flow `ingest-and-train`, one function a catalogue: the main job with each stage as a Prefect task."""
+"""The flow `ingest-and-train`, one function per source: the main job with each stage as a Prefect task."""
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from prefect import flow, runtime, task
+from prefect import Flow, flow, runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from flows import logs, progress_artifacts
 from flows.job import run
-from flows.parameters import flat
+from flows.parameters import documented, flat
 from flows.summary import markdown
 from pipeline import log_fields
 from schemas.errors import ClusterError, StoreError, UserError
-from schemas.run import (
-    AmazonParameters,
-    CatalogueParameters,
-    DemoParameters,
-    MicroLensParameters,
-    MMRecParameters,
-    MovieLensParameters,
-    RunParameters,
-)
+from schemas.run import PARAMETERS, RunParameters
 
 P = ParamSpec("P")
 R = TypeVar("R")
+M = TypeVar("M", bound=RunParameters)
 
 FLOW = "ingest-and-train"
 RETRIES = 2
 RETRY_SECONDS = [10.0, 60.0]
 
 logs.prepare()
-warnings.filterwarnings("ignore", "A flow named 'ingest-and-train'")  # several functions, one flow: meant
+warnings.filterwarnings("ignore", f"A flow named '{FLOW}'")  # several functions of one flow, on purpose
 
 
 def as_task(name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -69,43 +62,17 @@ def main_job(parameters: RunParameters) -> dict[str, Any]:
     return summary.model_dump()
 
 
-@flow(name=FLOW)
-@flat(AmazonParameters)
-def amazon(parameters: AmazonParameters) -> dict[str, Any]:
-    """Amazon Reviews of one category, from raw files to registered embeddings."""
-    return main_job(parameters)
+def one_per_source(
+    name: str, models: Mapping[str, type[M]], body: Callable[[M], dict[str, Any]], purpose: str
+) -> dict[str, Flow[..., dict[str, Any]]]:
+    """The functions of one flow by kind of source; each takes the fields of its model, and calls `body`."""
+    return {
+        kind: flow(name=name)(
+            flat(model, body, name=kind, doc=documented(f"{model.source_type.title}: {purpose}", model))
+        )
+        for kind, model in models.items()
+    }
 
 
-@flow(name=FLOW)
-@flat(CatalogueParameters)
-def catalogue(parameters: CatalogueParameters) -> dict[str, Any]:
-    """Your own catalogue, from two files to registered embeddings."""
-    return main_job(parameters)
-
-
-@flow(name=FLOW)
-@flat(MovieLensParameters)
-def movielens(parameters: MovieLensParameters) -> dict[str, Any]:
-    """MovieLens with posters and plots."""
-    return main_job(parameters)
-
-
-@flow(name=FLOW)
-@flat(MicroLensParameters)
-def microlens(parameters: MicroLensParameters) -> dict[str, Any]:
-    """MicroLens, with its titles and covers."""
-    return main_job(parameters)
-
-
-@flow(name=FLOW)
-@flat(MMRecParameters)
-def mmrec(parameters: MMRecParameters) -> dict[str, Any]:
-    """A folder in the MMRec format, with its published split."""
-    return main_job(parameters)
-
-
-@flow(name=FLOW)
-@flat(DemoParameters)
-def demo(parameters: DemoParameters) -> dict[str, Any]:
-    """A catalogue of drawn products: needs no network, no hub and no data."""
-    return main_job(parameters)
+# An entrypoint names a function in a file: flows/ingest_and_train.py:amazon.
+globals().update(one_per_source(FLOW, PARAMETERS, main_job, "from raw files to registered embeddings."))

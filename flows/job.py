@@ -1,102 +1,89 @@
-"""The main job, in the order of the data: catalogue → pictures → features → similarity → CM3 → registry → report.
+"""The main job, in the order of the data. Which tables each stage takes, and which it publishes:
 
-`run` only wires. Each stage is called through `call`, so that the same body runs in-process (`plain`) or as Prefect
-tasks (`flows.ingest_and_train`).
+    ingest      the source's files                      → items, interactions, quality
+    images      items                                   → images, and gallery where items have further pictures
+    captions    images                                  → captions
+    features    items; images and gallery; or captions  → features/<name>
+    similarity  features/*, interactions                → similarity
+    train       interactions, features/*, similarity    → embeddings/items, embeddings/users, recommendations, metrics,
+                                                          epochs
+    report      all of them                             → an HTML page
+    registry    all of them                             → a registered version
+
+The functions here only wire. Each stage is called through `call`, so that the same body runs in-process (`plain`) or as
+Prefect tasks (`flows.ingest_and_train`).
 """
 
-import logging
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from flows import catalogues, clusters, training
+from flows import clusters, training
 from flows.exclusive import alone
-from flows.recorder import Call, Recorder, plain
+from flows.recorder import Call, Recorder, Tables, plain
 from flows.summary import last
 from pipeline import captions, features, images, ingest, log_fields, registry, report, similarity
 from pipeline.captions import load as caption_load
 from pipeline.cluster import Cluster
 from pipeline.encoders import load
 from pipeline.features import imported
+from pipeline.ingest.sources import in_place
 from pipeline.registry import client, promotion
 from pipeline.store import Store, digest
 from schemas.errors import UserError
+from schemas.images import ImagesConfig
 from schemas.lineage import TableVersion, canonical_json
 from schemas.report import ReportConfig
 from schemas.run import RunParameters, RunSummary, StageRecord
-
-logger = logging.getLogger(__name__)
-
-Tables = dict[str, TableVersion]
-"""Published tables by name."""
+from schemas.sources import FileSource
 
 
 def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
     """Bring one catalogue from raw files to a registered version and its report.
 
     Raises:
-        UserError: anything the user can mend; what was published before stays readable, finished work is kept.
+        UserError: anything the user can mend; earlier versions stay readable, finished work is kept.
     """
     store = Store(parameters.store)
     client.check(store, parameters.registry)
-    record = Recorder(store, call)
-    dataset = catalogues.dataset(parameters)
+    record = Recorder(call)
+    dataset = parameters.source.dataset
     with (
         log_fields.about(run=record.started, dataset=dataset),
         alone(store, dataset),
-        catalogues.opened(parameters, store) as catalogue,
+        in_place(parameters.source, store) as source,
     ):
-        tables = refresh(store, catalogue, parameters, record)
+        tables = refresh(store, source, parameters, record)
         tables |= train(store, tables, parameters, record)
         return conclude(store, tables, parameters, record)
 
 
-def refresh(store: Store, catalogue: catalogues.Opened, parameters: RunParameters, record: Recorder) -> Tables:
+def refresh(store: Store, source: FileSource, parameters: RunParameters, record: Recorder) -> Tables:
     """Every table that follows from the catalogue and the models alone, up to the similarity graph."""
+    ingest.check(store=store, source=source)
     record.call("models", check_models, parameters=parameters)
-    source = catalogue.source
-    raw = record(
-        "ingest", ingest.run, store=store, dataset=source.dataset, source=source, config=parameters.ingest
-    )  # fmt: skip
-    tables = dict(raw.tables)
-    with clusters.opened(parameters.cluster) as cluster:
-        fetched = record(
-            "images", images.run, store=store, items=tables["items"], config=catalogue.images, cluster=cluster
-        )  # fmt: skip
-        tables |= fetched.tables
+    tables = record("ingest", ingest.run, store=store, dataset=source.dataset, source=source, config=parameters.ingest)
+    with clusters.connection(parameters.cluster) as cluster:
+        tables |= record(
+            "images",
+            images.run,
+            store=store,
+            items=tables["items"],
+            config=reachable(parameters.images, source),
+            cluster=cluster,
+        )
         tables |= extract_features(store, tables, parameters, record, cluster)
-        graph = record(
-            "similarity", similarity.run, store=store, features=features_of(tables), config=parameters.similarity,
-            interactions=tables["interactions"], cluster=cluster,
-        )  # fmt: skip
-        tables |= graph.tables
+        tables |= record(
+            "similarity",
+            similarity.run,
+            store=store,
+            features=features_of(tables),
+            interactions=tables["interactions"],
+            config=parameters.similarity,
+            cluster=cluster,
+        )
     return tables
-
-
-def train(store: Store, tables: Mapping[str, TableVersion], parameters: RunParameters, record: Recorder) -> Tables:
-    """What CM3 makes of them: embeddings, recommendations, metrics, epochs."""
-    trained = record("train", training.run, store=store, tables=training.inputs(tables), config=parameters.trainer)
-    return dict(trained.tables)
-
-
-def features_of(tables: Mapping[str, TableVersion]) -> Tables:
-    """Feature name → its table."""
-    prefix = "features/"
-    return {name.removeprefix(prefix): table for name, table in tables.items() if name.startswith(prefix)}
-
-
-def check_models(parameters: RunParameters) -> None:
-    """Make sure that every model, and every file of imported vectors, is there and whole before the first item; fetches
-    or unpacks models that are not here yet.
-
-    Raises:
-        UserError: a model or file is missing, damaged or not reachable.
-    """
-    for name in parameters.features:
-        load.fingerprint(parameters.encoder(name))
-    if "caption" in parameters.features:
-        caption_load.fingerprint(parameters.caption_spec())
-    for config in parameters.imported.values():
-        imported.read(config)
 
 
 def extract_features(
@@ -109,48 +96,96 @@ def extract_features(
     """Every feature asked for or imported, and the captions that one of them needs."""
     made: Tables = {}
     for name in parameters.features:
-        spec = parameters.encoder(name)
         if name == "caption":
-            captioned = record(
-                "captions", captions.run, store=store, images=tables["images"], spec=parameters.caption_spec(),
+            made |= record(
+                "captions",
+                captions.run,
+                store=store,
+                images=tables["images"],
+                spec=parameters.caption_spec(),
                 cluster=cluster,
-            )  # fmt: skip
-            made |= captioned.tables
-            source, gallery = made["captions"], None
-        elif spec.modality == "text":
-            source, gallery = tables["items"], None
-        else:
-            source, gallery = tables["images"], tables.get("gallery")
-        encoded = record(
-            f"features/{name}", features.run, store=store, source=source, name=name, spec=spec, gallery=gallery,
+            )
+        source, gallery = encoded_from(name, parameters, {**tables, **made})
+        made |= record(
+            f"features/{name}",
+            features.run,
+            store=store,
+            source=source,
+            gallery=gallery,
+            name=name,
+            spec=parameters.encoder(name),
             cluster=cluster,
-        )  # fmt: skip
-        made |= encoded.tables
+        )
     for name, config in parameters.imported.items():
-        aligned = record(
-            f"features/{name}", imported.run, store=store, items=tables["items"], name=name, config=config
-        )  # fmt: skip
-        made |= aligned.tables
+        made |= record(f"features/{name}", imported.run, store=store, items=tables["items"], name=name, config=config)
     return made
 
 
-def conclude(store: Store, tables: dict[str, TableVersion], parameters: RunParameters, record: Recorder) -> RunSummary:
-    """Report, register and leave the record of the run."""
+def encoded_from(
+    feature: str, parameters: RunParameters, tables: Mapping[str, TableVersion]
+) -> tuple[TableVersion, TableVersion | None]:
+    """The table that a feature's encoder reads and, if it reads pictures, the items' further pictures, if any."""
+    if feature == "caption":
+        return tables["captions"], None
+    if parameters.encoder(feature).modality == "text":
+        return tables["items"], None
+    return tables["images"], tables.get("gallery")
+
+
+def train(store: Store, tables: Mapping[str, TableVersion], parameters: RunParameters, record: Recorder) -> Tables:
+    """What CM3 makes of them: embeddings, recommendations, metrics, epochs."""
+    return record("train", training.run, store=store, tables=training.inputs(tables), config=parameters.trainer)
+
+
+def features_of(tables: Mapping[str, TableVersion]) -> Tables:
+    """Feature name → its table."""
+    prefix = "features/"
+    return {name.removeprefix(prefix): table for name, table in tables.items() if name.startswith(prefix)}
+
+
+def check_models(parameters: RunParameters) -> None:
+    """Check every model and every file of imported vectors before any item is read. Models that are not on this
+    machine yet are fetched or unpacked.
+
+    Raises:
+        UserError: a model or file is missing, damaged or not reachable.
+    """
+    for name in parameters.features:
+        load.fingerprint(parameters.encoder(name))
+    if "caption" in parameters.features:
+        caption_load.fingerprint(parameters.caption_spec())
+    for config in parameters.imported.values():
+        imported.read(config)
+
+
+def reachable(images: ImagesConfig, source: FileSource) -> ImagesConfig:
+    """Allow the hosts, or the folder, that the source itself names; addresses in its rows get no such trust."""
+    places = (source.raw, source.image_url)
+    hosts = [urlsplit(place).netloc for place in places if place.startswith(("http://", "https://"))]
+    folder = None
+    if source.raw.startswith("file://"):
+        folder = unquote(urlsplit(source.raw).path)
+    elif source.raw and "://" not in source.raw:
+        folder = str(Path(source.raw).expanduser().absolute())
+    update = {"allowed_hosts": (*images.allowed_hosts, *hosts), "file_root": images.file_root or folder}
+    return images.model_copy(update=update)
+
+
+def conclude(store: Store, tables: Tables, parameters: RunParameters, record: Recorder) -> RunSummary:
+    """Report, register and write the record of the run."""
     dataset = tables["items"].dataset
-    address = report_address(tables, parameters.report)
-    if not store.fs.exists(f"{store.root}/{address}"):
-        page = record.call(
-            "report", report.run, store=store, tables=tables, output=store.scratch("report") / f"{dataset}.html",
-            config=parameters.report, previous=previous_tables(store, dataset),
-        )  # fmt: skip
-        store.put(address, page.read_bytes())
+    address = put_report(store, tables, parameters, record)
     registered = record.call(
-        "registry", registry.run, store=store, tables=tables, config=parameters.registry,
+        "registry",
+        registry.run,
+        store=store,
+        tables=tables,
+        config=parameters.registry,
         artifacts={"report.html": f"{store.root}/{address}"},
         parameters=parameters.model_dump(mode="json", exclude={"registry", "report", "cluster"}),
-    )  # fmt: skip
+    )
     metrics = store.read(tables["metrics"])
-    shown = [k for k in parameters.trainer.evaluation.cutoffs if k in (10, 20)]
+    cutoffs = [k for k in parameters.trainer.evaluation.cutoffs if k in (10, 20)]
     summary = RunSummary(
         dataset=dataset,
         started=record.started,
@@ -158,8 +193,8 @@ def conclude(store: Store, tables: dict[str, TableVersion], parameters: RunParam
         stages=tuple(record.stages),
         encoded=record.encoded,
         coverage=promotion.coverage(store, tables),
-        test={f"ndcg@{k}": promotion.value(metrics, "cm3", "test", "ndcg", k) for k in shown},
-        popularity={f"ndcg@{k}": promotion.value(metrics, "popularity", "test", "ndcg", k) for k in shown},
+        test={f"ndcg@{k}": promotion.value(metrics, "cm3", "test", "ndcg", k) for k in cutoffs},
+        popularity={f"ndcg@{k}": promotion.value(metrics, "popularity", "test", "ndcg", k) for k in cutoffs},
         registered=f"{registered.number} ({registered.alias or 'no alias'})",
         report=f"{store.uri}/{address}",
     )
@@ -168,24 +203,43 @@ def conclude(store: Store, tables: dict[str, TableVersion], parameters: RunParam
     return summary
 
 
+def put_report(store: Store, tables: Tables, parameters: RunParameters, record: Recorder) -> str:
+    """Render the report, unless the store already has it for these tables; returns its address."""
+    dataset = tables["items"].dataset
+    address = report_address(tables, parameters.report)
+    if not store.fs.exists(f"{store.root}/{address}"):
+        page = record.call(
+            "report",
+            report.run,
+            store=store,
+            tables=tables,
+            output=store.scratch("report") / f"{dataset}.html",
+            config=parameters.report,
+            previous=previous_tables(store, dataset),
+        )
+        store.put(address, page.read_bytes())
+    return address
+
+
 def report_address(tables: Mapping[str, TableVersion], config: ReportConfig) -> str:
-    """Where the report of just these tables lies in the store: a run that changed nothing finds it there."""
+    """The report's address in the store. It depends only on the tables' versions and the config, so an unchanged run
+    finds its report."""
     content = canonical_json([config.model_dump(mode="json"), {name: v.version for name, v in tables.items()}])
     return f"{tables['items'].dataset}/_reports/{digest(content)}.html"
 
 
 def previous_tables(store: Store, dataset: str) -> Tables | None:
-    """The tables of the last run that trained; None where there was none, or garbage collection took one of them."""
+    """The tables of the last run that trained; None if there was none, or garbage collection took one of them."""
     try:
         return recorded(store, dataset, last(store, dataset).stages)
     except UserError:
         return None
 
 
-def recorded(store: Store, dataset: str, stages: Iterable[StageRecord]) -> dict[str, TableVersion]:
+def recorded(store: Store, dataset: str, stages: Iterable[StageRecord]) -> Tables:
     """The tables that a run's record names.
 
     Raises:
-        UserError: one of them is no longer there.
+        UserError: one of them no longer exists.
     """
     return {stage.table: store.get(dataset, stage.table, stage.version) for stage in stages}

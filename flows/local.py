@@ -18,11 +18,12 @@ from typing import IO
 import httpx
 import psutil
 
+from flows.deployments import listed
 from schemas.errors import UserError
 
 DEFAULT_PORT = 4200
 START_SECONDS = 180
-"""How long the server, then the deployments, may take to come up on a slow machine."""
+"""How long the server, then the deployments, may take to start on a slow machine."""
 STOP_SECONDS = 15
 
 
@@ -44,10 +45,10 @@ def main(arguments: list[str]) -> int:
 
 
 def demo() -> int:
-    """Run `prefect deployment run ingest-and-train/demo --watch` against a house of its own; show what it made."""
+    """Run `prefect deployment run ingest-and-train/demo --watch` against its own server; show what it made."""
     with house(free_port()) as environment:
-        watched = [executable("prefect"), "deployment", "run", "ingest-and-train/demo", "--watch"]
-        status = subprocess.run(watched, env=environment, check=False).returncode
+        command = [executable("prefect"), "deployment", "run", "ingest-and-train/demo", "--watch"]
+        status = subprocess.run(command, env=environment, check=False).returncode
     if status == 0:
         status = subprocess.run([executable("cm3"), "show", "demo"], check=False).returncode
     return status
@@ -68,7 +69,7 @@ def up(port: int) -> int:
 
 @contextlib.contextmanager
 def house(port: int) -> Iterator[dict[str, str]]:
-    """A server on `port` and the served deployments; yields the environment in which Prefect's commands find them.
+    """Run a server on `port` and serve the deployments; yields the environment in which Prefect's commands find them.
 
     Raises:
         UserError: the port is taken, or a process did not come up.
@@ -85,7 +86,8 @@ def house(port: int) -> Iterator[dict[str, str]]:
         wait_until(f"http://127.0.0.1:{port}/api/health", children[-1], home() / "server.log")
         say("serving the deployments")
         children.append(spawn([sys.executable, "-m", "flows.deployments"], environment))
-        wait_until(f"http://127.0.0.1:{port}/api/deployments/name/ingest-and-train/demo", children[-1], None)
+        last = listed()[-1].full_name  # they are registered in this order
+        wait_until(f"http://127.0.0.1:{port}/api/deployments/name/{last}", children[-1], None)
         yield environment
     finally:
         say("stopping")
@@ -112,7 +114,7 @@ def home() -> Path:
 
 
 def spawn(command: list[str], environment: dict[str, str], log: IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
-    """Start a child in a session of its own: Ctrl-C reaches us first, and we stop it in order."""
+    """Start a child in its own session: Ctrl-C reaches this process alone, which then stops its children in order."""
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
     )
@@ -128,12 +130,12 @@ def wait_until(url: str, child: "subprocess.Popen[bytes]", log: Path | None) -> 
             if httpx.get(url, timeout=5).status_code == 200:
                 return
         time.sleep(0.3)
-    seen = f" Its log: {log}" if log else " What it printed is above."
-    raise UserError(f"{' '.join(map(str, child.args[:4]))} … did not come up.{seen}")  # type: ignore[index]
+    output = f" Its log: {log}" if log else " What it printed is above."
+    raise UserError(f"{' '.join(map(str, child.args[:4]))} … did not come up.{output}")  # type: ignore[index]
 
 
 def stop(child: "subprocess.Popen[bytes]") -> None:
-    """End a child and everything it started: politely first, then for certain."""
+    """End a child and everything it started: by SIGTERM first, by SIGKILL what is left."""
     if child.poll() is not None:
         return
     family = [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]
@@ -171,9 +173,9 @@ def is_free(port: int) -> bool:
         return True
 
 
-def say(what: str) -> None:
+def say(line: str) -> None:
     """One line on the terminal."""
-    print(f"[local] {what}", file=sys.stderr, flush=True)
+    print(f"[local] {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

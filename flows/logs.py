@@ -1,14 +1,14 @@
 """What a run's logs show: the stages' own lines, and a user's error as its message, without a stack trace.
 
 With CM3_LOGS=json each line on standard error is one JSON object: time, level, logger, message, and what the line is
-about: `flow_run`, `run`, `dataset`, `stage`, `shard`. Otherwise they are for a person.
+about: `flow_run`, `run`, `dataset`, `stage`, `shard`. Otherwise lines are plain text.
 """
 
 import logging
 import os
 from typing import Any
 
-from pythonjsonlogger.json import JsonFormatter  # the usual one
+from pythonjsonlogger.json import JsonFormatter
 
 from pipeline import log_fields
 from schemas.errors import UserError
@@ -16,7 +16,7 @@ from schemas.errors import UserError
 ROOMS = ("pipeline", "trainers", "flows")
 FORMAT = "CM3_LOGS"
 """Environment variable: `text` (default) or `json`."""
-PREFECTS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
+PREFECT_LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
 
 class _WithoutTrace(logging.Filter):
@@ -27,25 +27,25 @@ class _WithoutTrace(logging.Filter):
 
 
 def prepare() -> None:
-    """Set up logging for a Prefect run; again is harmless.
+    """Set up logging for a Prefect run. Idempotent.
 
-    Prefect shows other libraries' lines only for the loggers in PREFECT_LOGGING_EXTRA_LOGGERS, and only those that are
-    at level INFO: `flows.local` and docker-compose.yml set the one, this the other.
+    Prefect shows other libraries' lines only for the loggers in PREFECT_LOGGING_EXTRA_LOGGERS, which `flows.local` and
+    prefect.yaml set, and only if those are at level INFO, which is set here.
     """
-    for name in PREFECTS:
+    for name in PREFECT_LOGGERS:
         logger = logging.getLogger(name)
-        if not any(isinstance(known, _WithoutTrace) for known in logger.filters):
+        if not any(isinstance(each, _WithoutTrace) for each in logger.filters):
             logger.addFilter(_WithoutTrace())
     show_stages()
     if structured():
-        for name in ("prefect", *PREFECTS, *ROOMS, ""):
+        for name in ("prefect", *PREFECT_LOGGERS, *ROOMS, ""):
             for handler in logging.getLogger(name).handlers:
                 if isinstance(handler, logging.StreamHandler):
                     handler.setFormatter(json_lines())
 
 
 def show_stages() -> None:
-    """Let through what the stages say of their progress, each line with what it is about."""
+    """Let the stages' lines at level INFO through; every record gets the fields of `pipeline.log_fields`."""
     for room in ROOMS:
         logging.getLogger(room).setLevel(logging.INFO)
     logging.setLogRecordFactory(_record)
@@ -57,19 +57,21 @@ def structured() -> bool:
     Raises:
         UserError: it asks for something else.
     """
-    found = os.environ.get(FORMAT, "text")
-    if found not in ("text", "json"):
-        raise UserError(f"{FORMAT}={found}: expected text or json.")
-    return found == "json"
+    format_ = os.environ.get(FORMAT, "text")
+    if format_ not in ("text", "json"):
+        raise UserError(f"{FORMAT}={format_}: expected text or json.")
+    return format_ == "json"
 
 
 def json_lines() -> logging.Formatter:
-    """One JSON object a line."""
+    """One JSON object per line."""
     names = {"asctime": "time", "levelname": "level", "name": "logger"}
     return JsonFormatter(
-        "%(asctime)s %(levelname)s %(name)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z", rename_fields=names,
+        "%(asctime)s %(levelname)s %(name)s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
+        rename_fields=names,
         json_ensure_ascii=False,
-    )  # fmt: skip
+    )
 
 
 def _record(*arguments: Any, **options: Any) -> logging.LogRecord:

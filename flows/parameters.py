@@ -1,11 +1,12 @@
 """One home for a flow's parameters: a frozen model in `schemas`, shown to Prefect and typer as flat keyword arguments.
 
-Prefect builds a deployment's parameter schema, and typer a command's options, from a function's signature. Deriving
-that signature from the model keeps the allowed values, defaults and descriptions in one place.
+Prefect builds a deployment's parameter schema, and typer a command's options, from a function's signature. The
+functions are made from a list, so there is no text to write a signature in: `flat` derives it from the model, which
+keeps allowed values, defaults and descriptions in one place. Nowhere else is a signature set.
 """
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from inspect import Parameter, Signature
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,38 +18,60 @@ M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
 
 
+def own_annotation(_: str, field: FieldInfo) -> Any:
+    """A field's own annotation, constraints included."""
+    return field.rebuild_annotation()
+
+
 def flat(
-    model: type[M], annotation: Callable[[FieldInfo], Any] = FieldInfo.rebuild_annotation, *, documented: bool = True
-) -> Callable[[Callable[[M], R]], Callable[..., R]]:
-    """Turn `f(parameters: model)` into `f(field=…, …)`; wrong values raise a `UserError` that names the field.
+    model: type[M],
+    body: Callable[..., R],
+    *,
+    name: str,
+    doc: str,
+    annotation: Callable[[str, FieldInfo], Any] = own_annotation,
+    more: Sequence[Parameter] = (),
+) -> Callable[..., R]:
+    """The function `name(*, field=…, …)`, which calls `body(model(field=…, …))`.
 
     Args:
-        annotation: what a field's annotation becomes; by default the field's own, constraints included.
-        documented: put the fields' descriptions into the docstring, where Prefect looks for them.
+        annotation: from a field's name and the field to the annotation of its parameter.
+        more: further keyword-only parameters, which `body` takes by name beside the model.
+
+    Raises:
+        UserError: by the function; a value is wrong, missing or unknown.
     """
 
-    def decorate(function: Callable[[M], R]) -> Callable[..., R]:
-        def flattened(**fields: Any) -> R:
-            return function(validated(model, fields))
+    def function(**arguments: Any) -> R:
+        others = {parameter.name: arguments.pop(parameter.name, parameter.default) for parameter in more}
+        return body(validated(model, arguments), **others)
 
-        parameters = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if field.is_required() else field.get_default(),
-                annotation=annotation(field),
-            )
-            for name, field in model.model_fields.items()
-            if name != "kind"  # tells sources apart in a file; here the function does
-        ]
-        flattened.__name__ = flattened.__qualname__ = function.__name__
-        flattened.__module__ = function.__module__
-        flattened.__doc__ = _documented(function.__doc__ or "", model) if documented else function.__doc__
-        flattened.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect
-        flattened.__annotations__ = {p.name: p.annotation for p in parameters}
-        return flattened
+    parameters = [
+        Parameter(
+            field_name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.is_required() else field.get_default(),
+            annotation=annotation(field_name, field),
+        )
+        for field_name, field in shown(model).items()
+    ]
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = body.__module__  # where Prefect looks for the flow
+    function.__doc__ = doc
+    function.__signature__ = Signature([*parameters, *more])  # type: ignore[attr-defined]  # read by inspect.signature
+    return function
 
-    return decorate
+
+def shown(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields that a person gives, required ones first; `kind` is said by the function's name."""
+    fields = {name: field for name, field in model.model_fields.items() if name != "kind"}
+    return dict(sorted(fields.items(), key=lambda item: not item[1].is_required()))
+
+
+def documented(doc: str, model: type[BaseModel]) -> str:
+    """A docstring with every field's description as an argument's: Prefect's pages show them beside the fields."""
+    described = [f"    {name}: {field.description}" for name, field in shown(model).items() if field.description]
+    return "\n".join((doc, "", "Args:", *described))
 
 
 def validated(model: type[M], fields: dict[str, Any]) -> M:
@@ -61,13 +84,3 @@ def validated(model: type[M], fields: dict[str, Any]) -> M:
         return model(**fields)
     except ValidationError as error:
         raise explain(error, "Parameters", model) from error
-
-
-def _documented(doc: str, model: type[BaseModel]) -> str:
-    """The docstring with every field's description as an argument's: Prefect's pages show them beside the fields."""
-    described = [
-        f"    {name}: {field.description}"
-        for name, field in model.model_fields.items()
-        if field.description and name != "kind"
-    ]
-    return "\n".join((doc.rstrip(), "", "Args:", *described))

@@ -1,4 +1,4 @@
-"""How far each long loop is, as progress artifacts on Prefect's page of the run."""
+"""The progress of each long loop as an artifact on Prefect's page of the run."""
 
 import logging
 from collections.abc import Iterator
@@ -17,33 +17,33 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Loops in the block, which is within a task or flow run, each have an artifact of their own.
+    """Each loop in the block, which is within a task or flow run, has its own artifact.
 
-    It is written by a thread beside the work, which never waits for the server, and not at all while an earlier figure
-    is still on its way.
+    A thread of its own writes it, so the work never waits for the server; while one figure is being sent, later ones
+    are dropped.
     """
-    with ThreadPoolExecutor(1, "progress") as beside, watched(_Artifacts(beside)):
+    with ThreadPoolExecutor(1, "progress") as executor, watched(_Artifacts(executor)):
         yield
 
 
 class _Artifacts:
-    def __init__(self, beside: ThreadPoolExecutor) -> None:
-        self._beside = beside
-        self._on_its_way: Future[None] | None = None
-        self._known: dict[str, UUID] = {}
+    def __init__(self, executor: ThreadPoolExecutor) -> None:
+        self._executor = executor
+        self._sending: Future[None] | None = None
+        self._ids: dict[str, UUID] = {}
 
     def __call__(self, steps: Steps) -> None:
-        if steps.ended or self._on_its_way is None or self._on_its_way.done():
-            percent = 100.0 if steps.ended else min(100.0, 100 * steps.done / steps.total)
-            self._on_its_way = self._beside.submit(
-                copy_context().run, self._write, steps.description, percent, str(steps)
+        if steps.ended or self._sending is None or self._sending.done():
+            percent = 100.0 if steps.ended else min(100.0, 100 * steps.count / steps.total)
+            self._sending = self._executor.submit(
+                copy_context().run, self._send, steps.description, percent, str(steps)
             )
 
-    def _write(self, name: str, percent: float, said: str) -> None:
+    def _send(self, name: str, percent: float, text: str) -> None:
         try:
-            if name in self._known:
-                update_progress_artifact(self._known[name], percent, said)
+            if name in self._ids:
+                update_progress_artifact(self._ids[name], percent, text)
             else:
-                self._known[name] = cast(UUID, create_progress_artifact(percent, description=said))
-        except Exception as error:  # noqa: BLE001  a figure on a page, of a server that may be away: work goes on
+                self._ids[name] = cast(UUID, create_progress_artifact(percent, description=text))
+        except Exception as error:  # noqa: BLE001  the work goes on without a figure on a page
             logger.debug("progress of %s is not shown: %s", name, error)

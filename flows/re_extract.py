@@ -1,7 +1,7 @@
-"""The flow `re-extract`, one function a catalogue: bring the features up to date, and train again only if it pays.
+"""The flow `re-extract`, one function per source: bring the features up to date, and train again only if it pays.
 
 New and changed items are encoded, vanished ones leave the tables, the similarity graph is updated. Stages find their
-own finished work by content, so an unchanged catalogue costs a look at its raw files and no encoder call.
+own finished work by content, so an unchanged catalogue only has its raw files read, and no encoder is called.
 """
 
 import json
@@ -11,23 +11,20 @@ import time
 import warnings
 from typing import Any
 
-from prefect import flow, runtime
+from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
 
-from flows import catalogues
 from flows.exclusive import alone
-from flows.ingest_and_train import as_task
+from flows.ingest_and_train import as_task, one_per_source
 from flows.job import conclude, previous_tables, recorded, refresh, train
-from flows.parameters import flat
-from flows.recorder import Call, Recorder, plain
-from flows.summary import tables
+from flows.recorder import Call, Recorder, Tables, plain
+from flows.summary import tables as table_rows
 from pipeline import log_fields
+from pipeline.ingest.sources import in_place
 from pipeline.registry import changes
 from pipeline.store import Store
-from schemas import re_extract as schemas
 from schemas.errors import UserError
-from schemas.lineage import TableVersion
-from schemas.re_extract import Changes, ReExtractSummary, RetrainThreshold
+from schemas.re_extract import PARAMETERS, Changes, ReExtractParameters, ReExtractSummary, RetrainThreshold
 from schemas.run import RunParameters, StageRecord
 
 FLOW = "re-extract"
@@ -35,25 +32,25 @@ RECORD = "_runs/re-extract.json"
 """Relative to the data set's folder: the record of its last re-extraction."""
 
 logger = logging.getLogger(__name__)
-warnings.filterwarnings("ignore", f"A flow named '{FLOW}'")  # several functions, one flow: meant
+warnings.filterwarnings("ignore", f"A flow named '{FLOW}'")  # several functions of one flow, on purpose
 
 
 def run(*, parameters: RunParameters, retrain: RetrainThreshold, call: Call = plain) -> ReExtractSummary:
     """Refresh every table up to the similarity graph; train, report and register where `retrain` says so.
 
     Raises:
-        UserError: anything the user can mend; what was published before stays readable, finished work is kept.
+        UserError: anything the user can mend; earlier versions stay readable, finished work is kept.
     """
     store = Store(parameters.store)
-    record = Recorder(store, call)
-    dataset = catalogues.dataset(parameters)
+    record = Recorder(call)
+    dataset = parameters.source.dataset
     with (
         log_fields.about(run=record.started, dataset=dataset),
         alone(store, dataset),
-        catalogues.opened(parameters, store) as catalogue,
+        in_place(parameters.source, store) as source,
     ):
         last_run, last_training = _last_run(store, dataset), previous_tables(store, dataset)
-        tables = refresh(store, catalogue, parameters, record)
+        tables = refresh(store, source, parameters, record)
         since_run = _compared(store, last_run, tables)
         since_training = _compared(store, last_training, tables)
         pays, decision = decide(last_training, tables, since_training, retrain)
@@ -63,25 +60,32 @@ def run(*, parameters: RunParameters, retrain: RetrainThreshold, call: Call = pl
             tables |= train(store, tables, parameters, record)
             registered = conclude(store, tables, parameters, record).registered
         summary = ReExtractSummary(
-            dataset=dataset, started=record.started, seconds=time.monotonic() - record.clock,
-            since_last_run=since_run, since_training=since_training, encoded=record.encoded, trained=pays,
-            decision=decision, registered=registered, stages=tuple(record.stages),
-        )  # fmt: skip
+            dataset=dataset,
+            started=record.started,
+            seconds=time.monotonic() - record.clock,
+            since_last_run=since_run,
+            since_training=since_training,
+            encoded=record.encoded,
+            trained=pays,
+            decision=decision,
+            registered=registered,
+            stages=tuple(record.stages),
+        )
         store.put(f"{dataset}/{RECORD}", summary.model_dump_json(indent=2).encode())
     return summary
 
 
 def decide(
-    before: dict[str, TableVersion] | None,
-    now: dict[str, TableVersion],
+    before: Tables | None,
+    now: Tables,
     since: Changes | None,
     threshold: RetrainThreshold,
 ) -> tuple[bool, str]:
     """Whether to train again, and one sentence that says why.
 
     Args:
-        before: the tables of the last training; None where there was none, or garbage collection took them.
-        since: what changed since then; None where `before` is.
+        before: the tables of the last training; None if there was none, or garbage collection took one of them.
+        since: what changed since then; None if `before` is.
     """
     if before is None or since is None:
         return True, "Trained: there is no earlier training to compare with."
@@ -92,17 +96,15 @@ def decide(
         ("interactions", since.interaction_share, threshold.interactions),
     ):
         if share > 0 and share >= limit:
-            return (
-                True,
-                f"Trained: {share:.2%} of the {what} moved since the last training; it pays from {limit:.2%} on.",
-            )
+            moved = f"Trained: {share:.2%} of the {what} moved since the last training; it pays from {limit:.2%} on."
+            return True, moved
     return False, (
         f"Not trained: {since.item_share:.2%} of the items and {since.interaction_share:.2%} of the interactions moved "
         f"since the last training; it pays from {threshold.items:.2%} and {threshold.interactions:.2%} on."
     )
 
 
-def encoders(tables: dict[str, TableVersion]) -> dict[str, tuple[str, ...]]:
+def encoders(tables: Tables) -> dict[str, tuple[str, ...]]:
     """Feature table → what identifies its encoder."""
     identity = ("cm3.encoder", "cm3.revision", "cm3.config")
     return {
@@ -112,12 +114,13 @@ def encoders(tables: dict[str, TableVersion]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _compared(store: Store, before: dict[str, TableVersion] | None, now: dict[str, TableVersion]) -> Changes | None:
-    return None if before is None else changes.run(store=store, before=before, after=now)
+def _compared(store: Store, before: Tables | None, after: Tables) -> Changes | None:
+    return None if before is None else changes.run(store=store, before=before, after=after)
 
 
-def _last_run(store: Store, dataset: str) -> dict[str, TableVersion] | None:
-    """Tables of whichever came last: a re-extraction or a whole run."""
+def _last_run(store: Store, dataset: str) -> Tables | None:
+    """The tables of the last re-extraction or whole run, whichever is newer; None if there was none, or garbage
+    collection took one of them."""
     path = f"{store.root}/{dataset}/{RECORD}"
     latest = f"{store.root}/{dataset}/_runs/latest.json"
     records = [json.loads(store.fs.cat_file(p)) for p in (path, latest) if store.fs.exists(p)]
@@ -126,7 +129,7 @@ def _last_run(store: Store, dataset: str) -> dict[str, TableVersion] | None:
     newest = max(records, key=lambda entry: entry["started"])
     try:
         return recorded(store, dataset, [StageRecord.model_validate(stage) for stage in newest["stages"]])
-    except UserError:  # garbage collection took one of them
+    except UserError:
         return None
 
 
@@ -140,12 +143,12 @@ def markdown(summary: ReExtractSummary) -> str:
             f"Since the last training: {summary.since_training or 'there was none'}.",
             f"Contents that went through a model: {encoded}.",
             summary.decision + (f" Registered as version {summary.registered}." if summary.registered else ""),
-            tables(summary.stages),
+            table_rows(summary.stages),
         )
     )
 
 
-def body(parameters: Any) -> dict[str, Any]:
+def body(parameters: ReExtractParameters) -> dict[str, Any]:
     """Body of every flow here; returns the record."""
     with log_fields.about(flow_run=runtime.flow_run.name):
         summary = run(parameters=parameters, retrain=parameters.retrain, call=as_task)
@@ -153,43 +156,4 @@ def body(parameters: Any) -> dict[str, Any]:
     return summary.model_dump()
 
 
-@flow(name=FLOW)
-@flat(schemas.ReExtractAmazon)
-def amazon(parameters: schemas.ReExtractAmazon) -> dict[str, Any]:
-    """Amazon Reviews of one category: encode what changed, train again if it pays."""
-    return body(parameters)
-
-
-@flow(name=FLOW)
-@flat(schemas.ReExtractCatalogue)
-def catalogue(parameters: schemas.ReExtractCatalogue) -> dict[str, Any]:
-    """Your own catalogue: encode what changed, train again if it pays."""
-    return body(parameters)
-
-
-@flow(name=FLOW)
-@flat(schemas.ReExtractMovieLens)
-def movielens(parameters: schemas.ReExtractMovieLens) -> dict[str, Any]:
-    """MovieLens: encode what changed, train again if it pays."""
-    return body(parameters)
-
-
-@flow(name=FLOW)
-@flat(schemas.ReExtractMicroLens)
-def microlens(parameters: schemas.ReExtractMicroLens) -> dict[str, Any]:
-    """MicroLens: encode what changed, train again if it pays."""
-    return body(parameters)
-
-
-@flow(name=FLOW)
-@flat(schemas.ReExtractMMRec)
-def mmrec(parameters: schemas.ReExtractMMRec) -> dict[str, Any]:
-    """A folder in the MMRec format: encode what changed, train again if it pays."""
-    return body(parameters)
-
-
-@flow(name=FLOW)
-@flat(schemas.ReExtractDemo)
-def demo(parameters: schemas.ReExtractDemo) -> dict[str, Any]:
-    """The drawn catalogue: needs no network, no hub and no data."""
-    return body(parameters)
+globals().update(one_per_source(FLOW, PARAMETERS, body, "encode what changed, train again if it pays."))

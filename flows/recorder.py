@@ -1,4 +1,4 @@
-"""How a stage is called, and what is noted of it for the record of the run."""
+"""How a stage is called, and what the record of the run says of it."""
 
 import logging
 import time
@@ -7,14 +7,16 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from pipeline import log_fields
 from pipeline.published import Published
-from pipeline.store import Store
-from schemas.lineage import now
+from schemas.lineage import TableVersion, now
 from schemas.run import StageRecord
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Tables = dict[str, TableVersion]
+"""Published tables by name."""
 
 
 class Call(Protocol):
@@ -30,18 +32,24 @@ def plain(name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwa
 
 
 class Recorder:
-    """Calls stages and notes what each published and counted, for the run's summary."""
+    """Calls stages, and keeps what each published and counted for the run's summary.
 
-    def __init__(self, store: Store, call: Call) -> None:
-        self.store = store
+    Attributes:
+        stages: one entry per table, in the order of publication.
+        encoded: feature, or `captions` → contents that a model encoded.
+        started: UTC, ISO 8601.
+        clock: the same moment as `time.monotonic` gives it, seconds.
+    """
+
+    def __init__(self, call: Call) -> None:
         self.call = call
         self.stages: list[StageRecord] = []
         self.encoded: dict[str, int] = {}
         self.started = now()
         self.clock = time.monotonic()
 
-    def __call__(self, name: str, function: Callable[P, Published], /, *args: P.args, **kwargs: P.kwargs) -> Published:
-        """Run a stage; its counts stand with the first of its tables."""
+    def __call__(self, name: str, function: Callable[P, Published], /, *args: P.args, **kwargs: P.kwargs) -> Tables:
+        """Run a stage and return its tables; in the record its counts stand with the first of them."""
         begun = time.monotonic()
         with log_fields.about(stage=name):
             published = self.call(name, function, *args, **kwargs)
@@ -50,14 +58,21 @@ class Recorder:
         for table, version in published.tables.items():
             self.stages.append(
                 StageRecord(
-                    stage=name, table=table, version=version.version, path=version.path, rows=version.rows,
-                    reused=version.reused, seconds=seconds, counts=counts, rate=_rate(counts, seconds),
+                    stage=name,
+                    table=table,
+                    version=version.version,
+                    path=version.path,
+                    rows=version.rows,
+                    reused=version.reused,
+                    seconds=seconds,
+                    counts=counts,
+                    rate=_rate(counts, seconds),
                 )
-            )  # fmt: skip
+            )
             counts = {}
-        if "encoded" in published.counts:
-            self.encoded[name.removeprefix("features/")] = int(published.counts["encoded"])
-        return published
+        if "reused" in published.counts:  # of the stages that encode; an unchanged table counts nothing else
+            self.encoded[name.removeprefix("features/")] = int(published.counts.get("encoded", 0))
+        return dict(published.tables)
 
 
 def _rate(counts: Mapping[str, float], seconds: float) -> float | None:

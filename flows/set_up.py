@@ -1,10 +1,10 @@
 """What prefect.yaml cannot say, set up on the server that PREFECT_API_URL names: `python -m flows.set_up`.
 
-- every data set's work queue runs one flow at a time, so that a training and a re-extraction never overlap;
+- every work queue of prefect.yaml runs one flow at a time, so that a training and a re-extraction never overlap;
 - a run whose heartbeat stopped (its process and its worker are both gone) becomes Crashed, and may be retried;
 - a failed or crashed run calls the `Webhook` block named `cm3-alerts`, where there is one.
 
-Again is harmless: what is there is brought to this state.
+Idempotent.
 """
 
 from datetime import timedelta
@@ -18,14 +18,14 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
-POOL = "cm3"
-QUEUES = ("amazon", "microlens", "movielens", "catalogue", "mmrec", "demo")
+from flows.deployments import listed
+
 ALERTS = "cm3-alerts"
 """Name of the `Webhook` block that alerts go to; its URL is a secret and stays in the block."""
 ALERTED = "Failed runs alert"
 """Name of the automation that calls it."""
 SILENT_SECONDS = 90.0
-"""Three missed heartbeats of 30 s (prefect.yaml) and a run is taken for dead."""
+"""After three missed heartbeats of 30 s (prefect.yaml) a run counts as dead."""
 
 
 def main() -> None:
@@ -35,30 +35,41 @@ def main() -> None:
         put_automation(client, zombies())
         block = alert_block(client)
         if block is None:
-            print(f"No alerts: there is no Webhook block named {ALERTS!r}; docs/operations.md shows how to make one.")
+            print(f"No alerts: no Webhook block is named {ALERTS!r}; docs/how-to/operations.md shows how to make one.")
         else:
             put_automation(client, alerts(block))
 
 
 def set_up_queues(client: SyncPrefectClient) -> None:
-    """The work pool, and one queue a data set, each limited to one run at a time."""
-    try:
-        client.read_work_pool(POOL)
-    except ObjectNotFound:
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-    there = {queue.name: queue for queue in client.read_work_queues(work_pool_name=POOL)}
-    for name in QUEUES:
-        if name not in there:
-            client.create_work_queue(name=name, work_pool_name=POOL, concurrency_limit=1)
-        elif there[name].concurrency_limit != 1:
-            client.update_work_queue(there[name].id, concurrency_limit=1)
+    """The work pools and queues of prefect.yaml, each queue limited to one run at a time."""
+    for pool, names in queues().items():
+        try:
+            client.read_work_pool(pool)
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        existing = {queue.name: queue for queue in client.read_work_queues(work_pool_name=pool)}
+        for name in names:
+            if name not in existing:
+                client.create_work_queue(name=name, work_pool_name=pool, concurrency_limit=1)
+            elif existing[name].concurrency_limit != 1:
+                client.update_work_queue(existing[name].id, concurrency_limit=1)
+
+
+def queues() -> dict[str, list[str]]:
+    """Work pool → its queues, by the deployments of prefect.yaml."""
+    names: dict[str, list[str]] = {}
+    for deployment in listed():
+        queue_names = names.setdefault(deployment.pool, [])
+        if deployment.queue not in queue_names:
+            queue_names.append(deployment.queue)
+    return names
 
 
 def zombies() -> AutomationCore:
     """Runs that have fallen silent become Crashed.
 
-    Never by force: where a heartbeat and the run's end come at once, the server may take them in the other order, and
-    only Prefect's own rule then keeps the state of a run that has ended.
+    Never by force: if a heartbeat and the run's end arrive together, the server may process them in the other order,
+    and then only Prefect's own rule keeps the state of a run that has ended.
     """
     ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
     return automation(
@@ -82,8 +93,8 @@ def zombies() -> AutomationCore:
 
 def alerts(block: UUID) -> AutomationCore:
     """Runs that failed or crashed call the webhook with the run's name and a link."""
-    said = "flow.name ~ ' run ' ~ flow_run.name ~ ' is ' ~ flow_run.state.name ~ ': ' ~ (flow_run.state.message or '')"
-    payload = '{"text": {{ (' + said + ") | truncate(1000, true) | tojson }}}"  # a message has quotes and line breaks
+    text = "flow.name ~ ' run ' ~ flow_run.name ~ ' is ' ~ flow_run.state.name ~ ': ' ~ (flow_run.state.message or '')"
+    payload = '{"text": {{ (' + text + ") | truncate(1000, true) | tojson }}}"  # a message has quotes and line breaks
     return automation(
         ALERTED,
         EventTrigger(
@@ -104,15 +115,15 @@ def automation(name: str, trigger: EventTrigger, action: ActionTypes) -> Automat
 
 def put_automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:
     """Create it, or update the one of that name."""
-    known = client.read_automations_by_name(wanted.name)
-    if known:
-        client.update_automation(known[0].id, wanted)
+    existing = client.read_automations_by_name(wanted.name)
+    if existing:
+        client.update_automation(existing[0].id, wanted)
     else:
         client.create_automation(wanted)
 
 
 def alert_block(client: SyncPrefectClient) -> UUID | None:
-    """Id of the block that alerts go to."""
+    """Id of the block that alerts go to; None where there is none."""
     try:
         return client.read_block_document_by_name(ALERTS, "webhook").id
     except ObjectNotFound:

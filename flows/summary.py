@@ -12,26 +12,27 @@ from schemas.run import RunSummary, StageRecord
 
 
 def terminal(summary: RunSummary) -> RenderableType:
-    """The last page of a run: tables with their rows and paths, what was encoded, figures, the report."""
+    """The last page of a run: its tables with their rows, what was encoded, the test metrics, the report."""
     tables = Table(title=f"{summary.dataset}: {summary.seconds:.0f} s", title_justify="left")
     for column, justify in (("table", "left"), ("rows", "right"), ("coverage", "right"), ("this run", "left")):
         tables.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's Literal
     for stage in summary.stages:
         share = summary.coverage.get(stage.table.removeprefix("features/")) if "/" in stage.table else None
-        tables.add_row(stage.table, f"{stage.rows:,}", "" if share is None else f"{share:.1%}", _did(stage))
+        tables.add_row(stage.table, f"{stage.rows:,}", "" if share is None else f"{share:.1%}", _work(stage))
     figures = Table()
     figures.add_column("test")
     figures.add_column("CM3", justify="right")
     figures.add_column("popularity", justify="right")
     for metric, value in summary.test.items():
         figures.add_row(metric.upper(), f"{value:.4f}", f"{summary.popularity[metric]:.4f}")
-    last = Text(
+    end = Text(
         f"registered: {summary.dataset} version {summary.registered}\nreport:     {summary.report}",
-        no_wrap=True, overflow="ignore",  # a path that is broken over lines cannot be copied
-    )  # fmt: skip
+        no_wrap=True,  # a path that is broken over lines cannot be copied
+        overflow="ignore",
+    )
     encoded = sum(summary.encoded.values())
-    said = f"{encoded:,} contents went through a model" if encoded else "nothing was encoded again: all of it was known"
-    return Group(tables, Text(said), figures, last)
+    work = f"{encoded:,} contents went through a model" if encoded else "nothing was encoded again: all of it was known"
+    return Group(tables, Text(work), figures, end)
 
 
 def markdown(summary: RunSummary) -> str:
@@ -52,8 +53,8 @@ def markdown(summary: RunSummary) -> str:
 
 
 def tables(stages: Iterable[StageRecord]) -> str:
-    """A row a table, with what its stage counted, in Markdown."""
-    rows = [f"| {s.table} | {s.rows:,} | {_did(s)} | {_counted(s)} | `{s.path}` |" for s in stages]
+    """One row per table, with what its stage counted, in Markdown."""
+    rows = [f"| {s.table} | {s.rows:,} | {_work(s)} | {_counts(s)} | `{s.path}` |" for s in stages]
     return "\n".join(("| table | rows | this run | counted | path |", "|---|---:|---|---|---|", *rows))
 
 
@@ -65,19 +66,19 @@ def last(store: Store, dataset: str) -> RunSummary:
     """
     path = f"{store.root}/{dataset}/_runs/latest.json"
     if not store.fs.exists(path):
-        known = ", ".join(store.datasets()) or "none yet; `cm3 run demo` makes one"
-        raise UserError(f"No finished run of {dataset!r} in {store}. Data sets with tables: {known}.")
+        names = ", ".join(store.datasets()) or "none yet; `cm3 run demo` makes one"
+        raise UserError(f"No finished run of {dataset!r} in {store}. Data sets with tables: {names}.")
     return RunSummary.model_validate_json(store.fs.cat_file(path))
 
 
-def _did(stage: StageRecord) -> str:
+def _work(stage: StageRecord) -> str:
     if stage.reused:
         return "unchanged"
-    did = [f"{stage.seconds:.1f} s"]
-    did += [f"{stage.counts[name]:,.0f} {name}" for name in ("encoded", "downloaded") if name in stage.counts]
-    return ", ".join([*did, f"{stage.rate:,.1f}/s"] if stage.rate else did)
+    parts = [f"{stage.seconds:.1f} s"]
+    parts += [f"{stage.counts[name]:,.0f} {name}" for name in ("encoded", "downloaded") if name in stage.counts]
+    return ", ".join([*parts, f"{stage.rate:,.1f}/s"] if stage.rate else parts)
 
 
-def _counted(stage: StageRecord) -> str:
+def _counts(stage: StageRecord) -> str:
     """Every count that is not 0, e.g. `encoded 512, reused 3`."""
     return ", ".join(f"{name} {count:,.6g}" for name, count in stage.counts.items() if count)

@@ -1,4 +1,4 @@
-"""What a log line is about, for machines that read it: run, data set, stage, shard."""
+"""Fields of log lines for programs that read them: run, data set, stage, shard."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ _CURRENT: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=Ma
 
 @contextmanager
 def about(**fields: object) -> Iterator[None]:
-    """Lines logged within the block carry these fields, and those of the blocks around it."""
+    """Lines logged in the block carry these fields, besides those of the enclosing blocks."""
     before = _CURRENT.get()
     _CURRENT.set({**before, **fields})
     try:
@@ -20,10 +20,10 @@ def about(**fields: object) -> Iterator[None]:
 
 
 def change(**fields: object) -> None:
-    """As `about`, from here to the end of the innermost block."""
+    """Set fields from here to the end of the innermost `about` block."""
     _CURRENT.set({**_CURRENT.get(), **fields})
 
 
 def current() -> Mapping[str, object]:
-    """The fields of a line logged here."""
+    """Fields of a line logged here."""
     return _CURRENT.get()

@@ -1,4 +1,7 @@
-"""Environment variables of the encoders, read here (trainers heed `CM3_DEVICE`), and what follows from the machine."""
+"""Threads, devices and arithmetic of this machine, and the environment variables that override them.
+
+torch is imported by the functions that need it: it takes two seconds, and `threads` and `cache_folder` do without.
+"""
 
 import ctypes
 import functools
@@ -9,22 +12,25 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from schemas.errors import UserError
 
+if TYPE_CHECKING:
+    import torch
+
 logger = logging.getLogger(__name__)
 
-Resolved = Literal["float32", "bfloat16"]
+Arithmetic = Literal["float32", "bfloat16"]
+T = TypeVar("T")
+R = TypeVar("R")
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's malloc.h."""
+"""Parameters of `mallopt`, from glibc's malloc.h."""
 
 
 def cache_folder() -> Path:
-    """Where unpacked models live: `CM3_CACHE`, else `$XDG_CACHE_HOME/cm3`, else `~/.cache/cm3`."""
+    """Where unpacked models lie: `CM3_CACHE`, else `$XDG_CACHE_HOME/cm3`, else `~/.cache/cm3`."""
     if folder := os.environ.get("CM3_CACHE"):
         return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cm3"
@@ -32,27 +38,29 @@ def cache_folder() -> Path:
 
 @functools.cache
 def threads() -> int:
-    """Cores to compute on: `CM3_THREADS`, else the cores this process may use, as `OMP_NUM_THREADS` caps them.
+    """Cores to compute on: `CM3_THREADS`, else the cores this process may use, at most `OMP_NUM_THREADS`.
 
     Raises:
         UserError: `CM3_THREADS` is not a whole number above zero.
     """
-    wanted = os.environ.get("CM3_THREADS")
-    if wanted is None:
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    setting = os.environ.get("CM3_THREADS")
+    if setting is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         cap = os.environ.get("OMP_NUM_THREADS", "")
-        return min(allowed, int(cap)) if cap.isdigit() and int(cap) > 0 else allowed
-    if not wanted.isdigit() or int(wanted) < 1:
-        raise UserError(f"CM3_THREADS is the number of cores to compute on, a whole number from 1; found {wanted!r}.")
-    return int(wanted)
+        return min(cores, int(cap)) if cap.isdigit() and int(cap) > 0 else cores
+    if not setting.isdigit() or int(setting) < 1:
+        raise UserError(f"CM3_THREADS is the number of cores to compute on, a whole number from 1; found {setting!r}.")
+    return int(setting)
 
 
 @functools.cache
 def use_threads() -> int:
-    """Give torch and the tokenizers the same number of threads, and memory to keep, once in the life of the process.
+    """Give torch and the tokenizers the same number of threads, and have freed memory kept; once per process.
 
-    What runs side by side (`compute.side_by_side`) are as many threads of one core each.
+    `side_by_side` runs as many threads of one core each instead.
     """
+    import torch
+
     count = threads()
     torch.set_num_threads(count)
     _keep_freed_memory()
@@ -63,10 +71,10 @@ def use_threads() -> int:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what tensors of up to 32 MB leave, at most 128 MB of it, for the next ones.
+    """Have glibc keep the memory of freed tensors of up to 32 MB each, at most 128 MB in total, for the next ones.
 
-    It would give it back, and have the kernel fill it with zeros again at every step: a sixth of a training step, and
-    a tenth of EfficientNet's forward pass.
+    By default it returns such memory, and the kernel fills it with zeros again at every step: a sixth of the time of a
+    training step, and a tenth of EfficientNet's forward pass.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
@@ -78,34 +86,39 @@ def devices() -> list[str]:
     """Where to compute: every GPU, else the processor. `CM3_DEVICE` overrides: `cpu`, `cuda:1`, `cuda:0,cuda:3`."""
     if names := os.environ.get("CM3_DEVICE"):
         return names.split(",")
+    import torch
+
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
 
 
-def device() -> torch.device:
+def device() -> "torch.device":
     """The device of this process: the first of `devices()`."""
+    import torch
+
     return torch.device(devices()[0])
 
 
 def forwards_at_once() -> int:
-    """Forward passes at the same time: on a CPU one a core, on a GPU one after another."""
+    """Forward passes at the same time: on a CPU one per core, on a GPU one after another."""
     return threads() if device().type == "cpu" else 1
 
 
-def pictures_at_once(wanted: int | None) -> int:
-    """Pictures per forward pass: on a CPU more than a few leave its caches.
+def pictures_at_once(batch_size: int | None) -> int:
+    """Pictures per forward pass: `batch_size`, or as many as suit the device.
 
-    There 8 took 1.3 times as long as 4 for EfficientNet-Lite0, and as long for ViT-B.
+    On a CPU a few pictures already fill its caches. Per picture, batches of 8 took 1.3 times as long as batches of 4
+    for EfficientNet-Lite0, and equally long for ViT-B.
     """
-    return wanted or (4 if device().type == "cpu" else 64)
+    return batch_size or (4 if device().type == "cpu" else 64)
 
 
-def tokens_at_once(wanted: int | None) -> int:
-    """Tokens per forward pass, padding included: on a CPU as above."""
-    return wanted or (512 if device().type == "cpu" else 16_384)
+def tokens_at_once(batch_tokens: int | None) -> int:
+    """Tokens per forward pass, padding included: `batch_tokens`, or as many as suit the device."""
+    return batch_tokens or (512 if device().type == "cpu" else 16_384)
 
 
-def resolve_dtype(policy: str) -> Resolved:
-    """What `auto` means on this machine: bfloat16 where it is multiplied natively, float32 elsewhere."""
+def resolve_dtype(policy: str) -> Arithmetic:
+    """What `auto` means on this machine: bfloat16 if it is multiplied natively, else float32."""
     if policy != "auto":
         return "bfloat16" if policy == "bfloat16" else "float32"
     return "bfloat16" if native_bfloat16() else "float32"
@@ -113,6 +126,8 @@ def resolve_dtype(policy: str) -> Resolved:
 
 def native_bfloat16() -> bool:
     """Whether this process's device multiplies bfloat16 natively."""
+    import torch
+
     if device().type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return cpu_multiplies_bfloat16()
@@ -121,44 +136,42 @@ def native_bfloat16() -> bool:
 @functools.cache
 def cpu_multiplies_bfloat16() -> bool:
     """Whether this processor has bfloat16 products (AVX512_BF16 or AMX), and torch's kernels use them."""
+    import torch
+
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     native = any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
     return native and bool(torch._C._has_mkldnn)
 
 
-T = TypeVar("T")
-
-
-R = TypeVar("R")
-
-
 def side_by_side(work: Callable[[T], R], tasks: Iterable[T], *, workers: int) -> Iterator[R]:
-    """`work` of every task, in order: as many at once as there are `workers`, each on one thread of its own.
+    """`work` of every task, in order: `workers` of them at the same time, each on a thread of its own.
 
-    Threads that share every product of one small batch wait for each other after each of its hundred layers; and what
-    a vector is would depend on their number. `tasks` is read in the calling thread, at most `workers` ahead of those at
-    work.
+    Threads that share the products of one small batch would wait for each other after each of its hundred layers, and
+    the vectors would depend on their number. `tasks` is read in the calling thread, at most `workers` ahead of those
+    that are being worked on.
     """
     if workers == 1:
         yield from map(work, tasks)
         return
-    begun: deque[Future[R]] = deque()
+    futures: deque[Future[R]] = deque()
     with one_thread_each(workers) as pool:
         try:
             for task in tasks:
-                begun.append(pool.submit(work, task))
-                if len(begun) == 2 * workers:
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
+                futures.append(pool.submit(work, task))
+                if len(futures) == 2 * workers:
+                    yield futures.popleft().result()
+            while futures:
+                yield futures.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
 def one_thread_each(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that each compute alone: those that share small products wait for each other more than they compute."""
-    torch.get_num_threads()  # fixes this thread's own number: what one sets, torch takes as every new thread's
+    """A pool of threads that compute on one core each: if they shared small products, they would mostly wait."""
+    import torch
+
+    torch.get_num_threads()  # fixes this thread's own number: torch takes what one thread sets for all new threads
     try:
         with ThreadPoolExecutor(count, "product", torch.set_num_threads, (1,)) as pool:
             yield pool

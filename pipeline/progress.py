@@ -1,4 +1,4 @@
-"""One way to show progress: a bar with rate and remaining time on a terminal, a log line now and then elsewhere."""
+"""One way to show progress: a bar with rate and remaining time on a terminal, else a log line every ten seconds."""
 
 import logging
 import sys
@@ -17,11 +17,11 @@ from pipeline import log_fields
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 10.0
-"""Seconds between two log lines, or two calls of a watcher, for one loop."""
+"""Seconds between two log lines, or two calls of a watcher, of one loop."""
 
 
 class Advance(Protocol):
-    """What the block calls after `n` more steps; a `note`, such as a figure, is shown at the end of the bar."""
+    """Called by the block after `n` more steps; a `note`, such as a figure, is shown at the end of the bar."""
 
     def __call__(self, n: int, note: str = "") -> None: ...
 
@@ -31,15 +31,16 @@ class Steps:
     """How far a loop is.
 
     Attributes:
-        total: 0 where nobody knows.
+        total: number of steps; 0 if unknown.
         unit: in the plural; "B" is shown as kB, MB, ….
-        ended: the loop is through, also where it took fewer steps than `total`.
+        count: steps so far.
+        ended: the loop has ended, perhaps after fewer steps than `total`.
     """
 
     description: str
     total: int
     unit: str
-    done: int = 0
+    count: int = 0
     note: str = ""
     ended: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -51,18 +52,18 @@ class Steps:
 
     @property
     def rate(self) -> str:
-        """As `rate`, so far."""
-        return rate(self.done, self.seconds, self.unit)
+        """The average since the start, in words."""
+        return rate(self.count, self.seconds, self.unit)
 
     def __str__(self) -> str:
         word = "" if self.unit == "B" else f" {self.unit}"
         if self.ended:
-            return f"{self.description}: {amount(self.done, self.unit)}{word} in {self.seconds:.1f} s"
+            return f"{self.description}: {amount(self.count, self.unit)}{word} in {self.seconds:.1f} s"
         of = f" of {amount(self.total, self.unit)}" if self.total else ""
-        left = (self.total - self.done) * self.seconds / self.done if self.done else 0
-        more = f", about {left:.0f} s left" if left > 0 else ""
+        left = (self.total - self.count) * self.seconds / self.count if self.count else 0
+        remaining = f", about {left:.0f} s left" if left > 0 else ""
         note = self.note and f", {self.note}"
-        return f"{self.description}: {amount(self.done, self.unit)}{of}{word} ({self.rate}{more}){note}"
+        return f"{self.description}: {amount(self.count, self.unit)}{of}{word} ({self.rate}{remaining}){note}"
 
 
 Watcher = Callable[[Steps], None]
@@ -70,11 +71,13 @@ _WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
 @contextmanager
-def watched(by: Watcher) -> Iterator[None]:
-    """Loops of known length in the block also tell `by` how far they are: at the start, every ten seconds, and at the
-    end. It is called in the middle of the work: it must return at once and raise nothing."""
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Loops of known length in the block also call `watcher`: at the start, every ten seconds and at the end.
+
+    It is called in the middle of the work: it must return at once and must not raise.
+    """
     before = _WATCHER.get()
-    _WATCHER.set(by)
+    _WATCHER.set(watcher)
     try:
         yield
     finally:
@@ -88,30 +91,31 @@ def track(description: str, *, total: int, unit: str = "items", part: str = "") 
     On a terminal (standard error) a bar; otherwise, as in a Prefect run, a log line every ten seconds and at the end.
 
     Args:
-        total: steps; 0 where nobody knows.
+        total: number of steps; 0 if unknown.
         unit: what a step is, in the plural; "B" is shown as kB, MB, ….
-        part: what one call of `advance` completes, such as "shard": a field of what is logged meanwhile, from 1 on.
+        part: what one call of `advance` completes, such as "shard". Log lines of the block carry a field of this name,
+            which counts the parts from 1.
     """
     steps = Steps(description, total, unit)
     watcher = _WATCHER.get() if total else None
-    parts = 1
-    told = time.monotonic()
+    number = 1
+    last_report = time.monotonic()
 
-    with log_fields.about(**({part: parts} if part else {})), _shown(steps) as show:
+    with log_fields.about(**({part: number} if part else {})), _display(steps) as show:
 
         def advance(n: int, note: str = "") -> None:
-            nonlocal parts, told
-            steps.done += n
+            nonlocal number, last_report
+            steps.count += n
             steps.note = note
-            due = time.monotonic() - told >= LOG_EVERY
-            show(due)
-            if due:
-                told = time.monotonic()
+            is_due = time.monotonic() - last_report >= LOG_EVERY
+            show(is_due)
+            if is_due:
+                last_report = time.monotonic()
                 if watcher:
                     watcher(steps)
-            parts += 1
+            number += 1
             if part:
-                log_fields.change(**{part: parts})
+                log_fields.change(**{part: number})
 
         if watcher:
             watcher(steps)
@@ -128,25 +132,25 @@ def amount(n: int, unit: str) -> str:
     return decimal(n) if unit == "B" else f"{n:,}"
 
 
-def rate(done: int, seconds: float, unit: str) -> str:
+def rate(count: int, seconds: float, unit: str) -> str:
     """How fast: `12 images/s`, `1.4 MB/s`; slow steps the other way round, `8.5 s/epoch`."""
-    each = done / max(seconds, 1e-9)
+    per_second = count / max(seconds, 1e-9)
     if unit == "B":
-        return f"{decimal(int(each))}/s"
-    if 0 < each < 1:
-        return f"{1 / each:.1f} s/{unit.removesuffix('s')}"
-    return f"{each:.1f} {unit}/s" if each < 9.95 else f"{each:,.0f} {unit}/s"
+        return f"{decimal(int(per_second))}/s"
+    if 0 < per_second < 1:
+        return f"{1 / per_second:.1f} s/{unit.removesuffix('s')}"
+    return f"{per_second:.1f} {unit}/s" if per_second < 9.95 else f"{per_second:,.0f} {unit}/s"
 
 
-def _shown(steps: Steps) -> AbstractContextManager[Callable[[bool], None]]:
-    """What is called after each step, with whether it is time for a log line."""
+def _display(steps: Steps) -> AbstractContextManager[Callable[[bool], None]]:
+    """Gives the function to call after each step, with whether it is time for a log line."""
     return _on_terminal(steps) if sys.stderr.isatty() else _in_lines(steps)
 
 
 @contextmanager
 def _in_lines(steps: Steps) -> Iterator[Callable[[bool], None]]:
-    def show(due: bool) -> None:
-        if due:
+    def show(is_due: bool) -> None:
+        if is_due:
             logger.info("%s", str(steps))
 
     yield show
@@ -159,17 +163,17 @@ def _on_terminal(steps: Steps) -> Iterator[Callable[[bool], None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
-        TextColumn("{task.fields[done]}"),
+        TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),
         TextColumn("left {task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
         first = f"{amount(0, steps.unit)}{of}"
-        task = bar.add_task(steps.description, total=steps.total or None, done=first, rate="", note="")
+        task = bar.add_task(steps.description, total=steps.total or None, count=first, rate="", note="")
 
         def show(_: bool) -> None:
-            done = f"{amount(steps.done, steps.unit)}{of}"
-            bar.update(task, completed=steps.done, done=done, rate=steps.rate, note=steps.note)
+            count = f"{amount(steps.count, steps.unit)}{of}"
+            bar.update(task, completed=steps.count, count=count, rate=steps.rate, note=steps.note)
 
         yield show

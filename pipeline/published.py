@@ -1,4 +1,4 @@
-"""What every stage answers: the tables that it published, and what it counted."""
+"""What every stage returns: the tables that it published, and what it counted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ Counts = dict[str, float]
 
 @dataclass(frozen=True)
 class Published:
-    """A stage's answer.
+    """A stage's result.
 
     Attributes:
-        tables: table name → published version, in the order that a reader wants to see them.
-        counts: what the stage counted, by name: work done (`encoded`, `downloaded`), work saved (`reused`), and rows by
+        tables: table name → published version, in the order in which a reader wants to see them.
+        counts: name → what the stage counted: work done (`encoded`, `downloaded`), work saved (`reused`), and rows by
             reason. An unchanged table has its counts too.
     """
 
@@ -27,7 +27,7 @@ class Published:
 
 
 def rows_by(store: Store, version: TableVersion, column: str, weight: str = "") -> Counts:
-    """Number of rows, or the sum of `weight`, by the values of a column; the largest first."""
+    """Number of rows, or the sum of the column `weight`, for each value of a column; the largest first."""
     frame = cast(pl.DataFrame, pl.from_arrow(store.read(version, [column, *([weight] if weight else [])])))
     sums = frame.group_by(column).agg((pl.col(weight).sum() if weight else pl.len()).alias("n"))
     return dict(sums.sort("n", column, descending=[True, False]).iter_rows())

@@ -3,43 +3,33 @@
 Layout, for data set `d`, table `t` and version `v` (the first 16 hex digits of its key):
 
     <store>/d/t/v.parquet/part-00000.parquet …   Parquet files and nothing else
-    <store>/d/t/v.json                           the manifest; a version exists once this is there
-    <store>/d/t/latest                           the name of the version the last run produced
+    <store>/d/t/v.json                           the manifest; a version exists if its manifest does
+    <store>/d/t/latest                           the name of the version that the last run produced
 
 The manifest is written last, in one atomic step, so a reader sees a whole version or none.
 """
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from botocore.exceptions import BotoCoreError, ClientError
-from fsspec.core import url_to_fs
 
+from pipeline.filesystem import file_sha256, open_filesystem, write_atomically
+from pipeline.table_writer import TableWriter
 from schemas.errors import StoreError, UserError
-from schemas.lineage import Lineage, TableVersion, describe, now
-from schemas.tables import conform
+from schemas.lineage import Lineage, TableVersion
 
-PART_BYTES = 1 << 30
-"""A new part file is begun after this many bytes, so no single object grows with the catalogue."""
-ROW_GROUP_ROWS = 8192
-PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["split", "rating"]}
-"""How our files are written: dictionaries for the two columns of interactions that have few values. Elsewhere hardly
-an id comes twice in a row group, no vector and no picture: there they would make files of interactions a quarter
-larger, and take three quarters of the time to write vectors."""
 READ_BYTES = 1 << 20
-"""Read ahead of a column while streaming. Without it Arrow holds whole row groups, compressed and not; with threads,
-each keeps memory of its own."""
+"""Bytes read ahead per column while streaming. Without a limit Arrow holds whole row groups, both compressed and
+decompressed; with threads, each would keep memory of its own."""
 
 
 class Store:
@@ -55,7 +45,7 @@ class Store:
         return self.uri
 
     def find(self, lineage: Lineage) -> TableVersion | None:
-        """The version with this lineage's key, marked `reused` and made the latest; None where there is none."""
+        """The version with this lineage's key, marked `reused` and made the latest; None if there is none."""
         version = self._load(lineage.dataset, lineage.table, lineage.key()[:16])
         if version is None or version.key != lineage.key():
             return None
@@ -74,7 +64,7 @@ class Store:
         return self.get(dataset, table, self.fs.cat_file(pointer).decode().strip())
 
     def get(self, dataset: str, table: str, version: str) -> TableVersion:
-        """One version by name, or by an unambiguous beginning of its name.
+        """One version by its name or an unambiguous beginning of it.
 
         Raises:
             UserError: there is no such version, or more than one.
@@ -82,10 +72,10 @@ class Store:
         exact = self._load(dataset, table, version)
         if exact is not None:
             return exact
-        known = self.versions(dataset, table)
-        matches = [candidate for candidate in known if candidate.version.startswith(version)]
+        published = self.versions(dataset, table)
+        matches = [candidate for candidate in published if candidate.version.startswith(version)]
         if len(matches) != 1:
-            names = ", ".join(candidate.version for candidate in known) or "none"
+            names = ", ".join(candidate.version for candidate in published) or "none"
             raise UserError(
                 f"{dataset}/{table} has no single version {version!r} in {self}; published versions: {names}."
             )
@@ -94,8 +84,8 @@ class Store:
     def versions(self, dataset: str, table: str) -> list[TableVersion]:
         """Every published version, oldest first."""
         manifests = self.fs.glob(self._path(dataset, table, "*.json"))
-        found = [self._load(dataset, table, Path(manifest).stem) for manifest in manifests]
-        return sorted((v for v in found if v is not None), key=lambda v: (v.created, v.version))
+        versions = [self._load(dataset, table, Path(manifest).stem) for manifest in manifests]
+        return sorted((v for v in versions if v is not None), key=lambda v: (v.created, v.version))
 
     def datasets(self) -> list[str]:
         """Names of the data sets that have at least one published table."""
@@ -109,7 +99,7 @@ class Store:
         return sorted(path[len(base) + 1 : -len("/latest")] for path in self.fs.glob(f"{base}/**/latest"))
 
     @contextmanager
-    def writer(self, schema: pa.Schema, lineage: Lineage) -> Iterator["TableWriter"]:
+    def writer(self, schema: pa.Schema, lineage: Lineage) -> Iterator[TableWriter]:
         """Stream tables into a new version; it is published when the block ends without an exception.
 
         Raises:
@@ -118,7 +108,7 @@ class Store:
         """
         what = f"{lineage.dataset}/{lineage.table}"
         with explained(what, self):
-            staging = self._staging() / f"{lineage.key()[:16]}-{uuid.uuid4().hex[:8]}"
+            staging = self.scratch("staging") / f"{lineage.key()[:16]}-{uuid.uuid4().hex[:8]}"
             staging.mkdir()
         writer = TableWriter(staging, schema, lineage, explained(what, self))
         try:
@@ -153,10 +143,10 @@ class Store:
         """
         for name, expected in version.files.items():
             path = f"{self.inside(version.path)}/{name}"
-            found = file_sha256(self.fs, path) if self.fs.exists(path) else "no file"
-            if found != expected:
+            actual = file_sha256(self.fs, path) if self.fs.exists(path) else "no file"
+            if actual != expected:
                 raise UserError(
-                    f"{path} does not match its manifest: expected SHA-256 {expected}, found {found}. The file was "
+                    f"{path} does not match its manifest: expected SHA-256 {expected}, found {actual}. The file was "
                     "changed or damaged after publishing; delete the version's manifest and run the flow again."
                 )
 
@@ -170,7 +160,9 @@ class Store:
             write_atomically(self.fs, f"{self.root}/{path}", data)
 
     def scratch(self, name: str) -> Path:
-        """A local folder for downloads and checkpoints that outlive a crash; inside the store where that is local.
+        """A local folder for what must outlive a crash, such as downloads and checkpoints.
+
+        It lies inside a local store, so that a staged table is published by renaming; else in the temporary folder.
 
         Raises:
             UserError: it cannot be made.
@@ -185,7 +177,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _publish(self, writer: "TableWriter", lineage: Lineage) -> TableVersion:
+    def _publish(self, writer: TableWriter, lineage: Lineage) -> TableVersion:
         name = lineage.key()[:16]
         folder = self._path(lineage.dataset, lineage.table, f"{name}.parquet")
         version = TableVersion(
@@ -238,77 +230,22 @@ class Store:
         return [f"{self.inside(version.path)}/{name}" for name in sorted(version.files)]
 
     def inside(self, path: str) -> str:
-        """A version's path or URL as the file system names it."""
+        """A version's path or URL in the form that the file system (`fs`) uses."""
         return str(self.fs._strip_protocol(path))
 
     def _path(self, *names: str) -> str:
         return "/".join((self.root, *names))
 
-    def _staging(self) -> Path:
-        """Local stores stage beside the tables, so that publishing is a rename; others in the temporary folder."""
-        return self.scratch("staging")
-
     def _nothing_published(self, dataset: str, table: str) -> str:
         tables = self.tables(dataset)
         if tables:
             return f"{dataset} has no table {table!r} in {self}. Published tables: {', '.join(tables)}."
-        known = ", ".join(self.datasets()) or "none yet; `cm3 run demo` makes one"
-        return f"No data set {dataset!r} in {self}. Published data sets: {known}."
-
-
-class TableWriter:
-    """Writes conforming tables into part files of a staging folder. Made by `Store.writer`.
-
-    Attributes:
-        version: what was published; there once the `with` block has ended.
-    """
-
-    version: TableVersion
-
-    def __init__(self, staging: Path, schema: pa.Schema, lineage: Lineage, explained: ContextDecorator) -> None:
-        self.staging = staging
-        self.schema = schema
-        self._append = explained(self._append_rows)
-        self.created = now()
-        self.rows = 0
-        self.paths: list[Path] = []
-        self._described = describe(schema, lineage, self.created)
-        self._file: pq.ParquetWriter | None = None
-
-    def write(self, table: pa.Table) -> None:
-        """Append rows; the columns must be exactly the schema's."""
-        self._append(conform(table, self.schema).replace_schema_metadata(self._described.metadata))
-
-    def _append_rows(self, conformed: pa.Table) -> None:
-        if self._file is not None and self.paths[-1].stat().st_size > PART_BYTES:
-            self._file.close()
-            self._file = None
-        self._open().write_table(conformed, row_group_size=ROW_GROUP_ROWS)
-        self.rows += len(conformed)
-
-    def close(self) -> None:
-        """Finish the last part; a table without rows still gets one file, so that readers find its columns."""
-        self._open().close()
-        self._file = None
-        for path in self.paths:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-    def abandon(self) -> None:
-        """Close the open file, if any, after a failure."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _open(self) -> pq.ParquetWriter:
-        if self._file is None:
-            self.paths.append(self.staging / f"part-{len(self.paths):05d}.parquet")
-            self._file = pq.ParquetWriter(self.paths[-1], self._described, **PARQUET)
-        return self._file
+        datasets = ", ".join(self.datasets()) or "none yet; `cm3 run demo` makes one"
+        return f"No data set {dataset!r} in {self}. Published data sets: {datasets}."
 
 
 class explained(ContextDecorator):  # noqa: N801 - reads as a word: `with explained(...)`
-    """Turn a failed write (disk full, no permission, S3 gone) into a `StoreError` that says what is still safe."""
+    """Turn a failed write (disk full, no permission, S3 unreachable) into a `StoreError` that says what is safe."""
 
     def __init__(self, what: str, store: Store) -> None:
         self.what, self.store = what, store
@@ -317,15 +254,22 @@ class explained(ContextDecorator):  # noqa: N801 - reads as a word: `with explai
         return None
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, OSError | BotoCoreError | ClientError):
+        if error is not None and isinstance(error, failures()):
             raise StoreError(
                 f"Could not write {self.what} to {self.store}: {error}. Versions published before are untouched. Free "
                 "space or mend the store, then run again: finished shards are kept."
             ) from error
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """What a file system that cannot be reached, read or written raises."""
+    from botocore.exceptions import BotoCoreError, ClientError  # after a failure only: a local store does without it
+
+    return OSError, BotoCoreError, ClientError
+
+
 def parse_reference(reference: str) -> tuple[str, str, str]:
-    """Data set, table, and what stands behind `@` (empty where nothing does) of `DATASET/TABLE[@…]`.
+    """Data set, table, and what follows `@` (empty if nothing does) in `DATASET/TABLE[@…]`.
 
     Raises:
         UserError: it has no data set or no table.
@@ -335,49 +279,6 @@ def parse_reference(reference: str) -> tuple[str, str, str]:
     if not dataset or not table:
         raise UserError(f"{reference!r} is not DATASET/TABLE[@VERSION|@ALIAS], e.g. demo/embeddings/items@champion.")
     return dataset, table, at
-
-
-def open_filesystem(uri: str) -> tuple[Any, str]:
-    """fsspec filesystem and path of a folder or URL.
-
-    Raises:
-        UserError: the protocol is unknown or its driver is not installed.
-    """
-    try:
-        # Others publish too: a listing from before would hide what they published since.
-        fs, path = url_to_fs(uri, use_listings_cache=False)
-    except (ValueError, ImportError) as error:
-        raise UserError(f"Cannot open the store {uri!r}: {error}. Use a folder or an s3:// URL.") from error
-    return fs, str(path)
-
-
-def write_atomically(fs: Any, path: str, data: bytes) -> None:
-    """Write `data` so that a reader finds the old bytes or the new ones. An object store's PUT is atomic already."""
-    if not isinstance(fs, fsspec.implementations.local.LocalFileSystem):
-        fs.pipe_file(path, data)
-        return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def file_sha256(fs: Any, path: str) -> str:
-    """SHA-256 (hex) of a file, read in blocks."""
-    sha = hashlib.sha256()
-    with fs.open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
 
 
 def digest(text: str) -> str:

@@ -1,17 +1,18 @@
 """Parameters of encoders and captioners, and the two presets that name the models of each feature."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-TEXT_KINDS = ("sentence", "open_clip_text", "transformers_clip_text")
-IMAGE_KINDS = ("open_clip", "timm", "transformers_clip")
-
-EncoderKind = Literal["sentence", "open_clip", "open_clip_text", "timm", "transformers_clip", "transformers_clip_text"]
+TextKind = Literal["sentence", "open_clip_text", "transformers_clip_text"]
+ImageKind = Literal["open_clip", "timm", "transformers_clip"]
+EncoderKind = Literal[TextKind, ImageKind]
+"""Kinds of encoders, by what they read. `ADAPTERS` in pipeline/encoders/load.py says what loads each of them."""
+Modality = Literal["text", "image"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 LOCAL = ("offline:", "/", ".", "~")
-"""How a model's name begins that is no hub repository's."""
+"""Beginnings of model names that are no hub repository."""
 
 
 class ModelSpec(BaseModel):
@@ -25,7 +26,7 @@ class ModelSpec(BaseModel):
     revision: str = Field(
         default="",
         description="Hub commit (40 hex digits) of the model; required for a hub repository. An "
-        "endpoint's may be any word of your own: another one has every picture captioned again.",
+        "endpoint's may be any word of your own: changing it has every picture captioned again.",
     )
     dtype: Dtype = Field(
         default="auto",
@@ -57,7 +58,7 @@ class EncoderSpec(ModelSpec):
     """One encoder: everything that decides its vectors, and how much it is given at once."""
 
     kind: EncoderKind = Field(
-        description="Which adapter loads the model; `sentence` and the kinds ending in `_text` read words."
+        description="Which adapter loads the model; `sentence` and the kinds ending in `_text` read texts."
     )
     prompt: str = Field(default="", description="Put before every text, as some sentence models expect.")
     truncate_dim: int | None = Field(
@@ -81,9 +82,9 @@ class EncoderSpec(ModelSpec):
     )
 
     @property
-    def modality(self) -> Literal["text", "image"]:
-        """What the encoder reads: an `items` or `captions` table, or an `images` table."""
-        return "text" if self.kind in TEXT_KINDS else "image"
+    def modality(self) -> Modality:
+        """What the encoder reads: text of an `items` or `captions` table, or pictures of an `images` table."""
+        return "text" if self.kind in get_args(TextKind) else "image"
 
 
 class CaptionSpec(ModelSpec):
@@ -107,7 +108,7 @@ class CaptionSpec(ModelSpec):
     price_out: float = Field(default=0.0, ge=0, description="Endpoint only: price of a million output tokens.")
 
     def is_from_hub(self) -> bool:
-        """An endpoint's model lies at the endpoint, under whatever name."""
+        """Never for an endpoint: its model lies there, under whatever name."""
         return self.kind == "transformers" and super().is_from_hub()
 
     @model_validator(mode="after")
@@ -168,11 +169,11 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
 }
-"""`default` needs the hub once; `offline` needs nothing but the installed packages. See docs/models.md."""
+"""`default` needs the hub once; `offline` needs nothing but the installed packages. See docs/reference/models.md."""
 
 
 class VectorsConfig(BaseModel):
-    """Other people's vectors, to stand beside our own features."""
+    """Vectors that somebody else made, imported as a feature beside our own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -183,8 +184,8 @@ class VectorsConfig(BaseModel):
     )
     ids: str = Field(
         default="",
-        description="npy only: text file with an id a line in row order, or with lines `id<TAB or comma>row` (MMRec's "
-        "i_id_mapping.csv).",
+        description="npy only: text file with one id per line in row order, or with lines `id<TAB or comma>row` "
+        "(MMRec's i_id_mapping.csv).",
     )
     id_column: str = Field(default="item_id", description="parquet only: name of the id column.")
     vector_column: str = Field(default="embedding", description="parquet only: name of the vectors' column.")

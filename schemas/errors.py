@@ -8,25 +8,25 @@ from pydantic import BaseModel, ValidationError
 
 
 class UserError(Exception):
-    """Something the user can mend: the message names the thing, what was expected, what was found and what to do.
+    """Something the user can fix: the message names the thing, what was expected, what was found and what to do.
 
-    Command line and flows print the message alone, without a stack trace, and exit non-zero.
+    The command line and the flows print the message without a stack trace and exit non-zero.
     """
 
 
 class StoreError(UserError):
-    """The store could not be written: disk full, no permission, S3 away. It may pass by itself."""
+    """The store could not be written: disk full, no permission, S3 unreachable. A later try may succeed."""
 
 
 class ClusterError(UserError):
-    """The workers or the scheduler of a cluster are away. It may pass by itself."""
+    """The workers or the scheduler of a cluster cannot be reached. A later try may succeed."""
 
 
 def explain(error: ValidationError, what: str, model: type[BaseModel] | None = None) -> UserError:
-    """Say of every refused parameter which one it is, what was given and what is allowed, a line each.
+    """One line for each refused parameter: its name, what was given and what is allowed.
 
     Args:
-        model: what was validated; with it an unknown name is told the nearest known ones.
+        model: what was validated; with it, an unknown name is answered with the nearest valid names.
     """
     lines = []
     for problem in error.errors(include_url=False):
@@ -46,15 +46,15 @@ _PLAIN = {
     "dict_type": 'expected names with values, e.g. {"name": 1}',
     "model_type": 'expected parameters with values, e.g. {"name": 1}',
 }
-"""Where pydantic speaks of Python's types to someone who wrote JSON or YAML."""
+"""Plain words where pydantic's message names Python types, which somebody who wrote JSON or YAML does not know."""
 
 
 def _nearest(model: Any, place: tuple[int | str, ...]) -> str:
-    """`; did you mean …?` or the names that there are; nothing where the place is not plain to see."""
+    """`; did you mean …?` or all valid names; empty if the model that holds `place` cannot be told."""
     for part in place[:-1]:
         annotation = getattr(model, "model_fields", {}).get(part)
         inside = () if annotation is None else (annotation.annotation, *get_args(annotation.annotation))
-        model = next((one for one in inside if isclass(one) and issubclass(one, BaseModel)), None)
-    known = list(getattr(model, "model_fields", {}))
-    near = get_close_matches(str(place[-1]), known, n=2)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}" if known else ""
+        model = next((type_ for type_ in inside if isclass(type_) and issubclass(type_, BaseModel)), None)
+    names = list(getattr(model, "model_fields", {}))
+    near = get_close_matches(str(place[-1]), names, n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(names)}" if names else ""

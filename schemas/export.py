@@ -1,4 +1,4 @@
-"""Parameters and outcome of exporting vectors for readers that want no Parquet."""
+"""Parameters and result of exporting vectors for readers that do not use Parquet."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ExportConfig(BaseModel):
-    """What is written beside `ids.npy` and `vectors.npy`, and how."""
+    """How vectors are written, and which index is written beside `ids.npy` and `vectors.npy`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -16,16 +16,18 @@ class ExportConfig(BaseModel):
         description="FAISS index of inner products: flat is exact, hnsw approximate and fast; lance: a Lance data set "
         "of `id` and `vector` instead, which LanceDB opens (needs the extra lance); none: no index.",
     )
-    hnsw_links: int = Field(32, ge=4, le=256, description="hnsw: links of a vector in the graph")
+    hnsw_links: int = Field(32, ge=4, le=256, description="hnsw: links per vector in the graph")
 
 
 class Exported(BaseModel):
     """What was written.
 
     Attributes:
-        vectors: .npy, (rows, dim), float32; `ids`: .npy, (rows,), strings, the same order; `index`: FAISS, or Lance,
-            the same order, empty where none was asked for.
-        rows: vectors; missing: rows of the table without one, which are left out.
+        vectors: path of an .npy file, (rows, dim), float32.
+        ids: path of an .npy file, (rows,), strings, in the same order.
+        index: path of the FAISS index or Lance data set, in the same order; empty if none was asked for.
+        rows: number of vectors.
+        missing: number of the table's rows that have no vector and are left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

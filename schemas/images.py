@@ -1,4 +1,4 @@
-"""Parameters of the images stage: what a picture may be, how politely it is fetched, what is asked for again."""
+"""Parameters of the images stage: limits of pictures, of hosts and of time, and what a later run asks for again."""
 
 from typing import Annotated
 
@@ -11,26 +11,26 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ImagesConfig(BaseModel):
-    """How pictures are fetched, decoded and stored. Only `max_side` and `jpeg_quality` change the stored bytes."""
+    """How pictures are downloaded, decoded and stored. Only `max_side` and `jpeg_quality` change the stored bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pictures: str = Field(
         "main",
         pattern=r"^(main|mean|max-([2-9]|[1-9][0-9]+))$",
-        description="Which pictures of an item are fetched and enter its vectors. `main`: the main one; `mean`: all of "
-        "its gallery too, the vector is the mean of theirs; `max-n`, e.g. `max-3`: the same of the first n pictures.",
+        description="Which pictures of an item are downloaded and enter its vectors. `main`: the main one; `mean`: its "
+        "whole gallery too, and the vector is the mean of theirs; `max-n`, e.g. `max-3`: the same for the first n.",
     )
     max_side: int = Field(384, ge=16, le=8192, description="longer side of the stored JPEG, pixels; never upscaled")
     jpeg_quality: int = Field(90, ge=1, le=100, description="quality of the stored JPEG, libjpeg's scale")
-    max_bytes: int = Field(20 << 20, gt=0, description="largest file read from the network, bytes")
+    max_bytes: int = Field(20 << 20, gt=0, description="largest file downloaded, bytes")
     max_pixels: int = Field(50_000_000, gt=0, description="largest picture decoded, width × height in pixels")
 
     concurrency: int = Field(64, ge=1, le=4096, description="requests in flight over all hosts")
     per_host: int = Field(16, ge=1, description="requests in flight to one host")
     per_host_rate: Seconds | None = Field(None, description="requests begun per second to one host; null: no limit")
-    connect_timeout: Seconds = Field(10.0, description="seconds until a connection and its TLS handshake stand")
-    read_timeout: Seconds = Field(15.0, description="seconds between two pieces of an answer")
+    connect_timeout: Seconds = Field(10.0, description="seconds to connect, TLS handshake included")
+    read_timeout: Seconds = Field(15.0, description="seconds between two pieces of a response")
     total_timeout: Seconds = Field(60.0, description="seconds for one attempt, redirects and body included")
 
     max_redirects: int = Field(5, ge=0, description="redirects followed for one picture")
@@ -39,7 +39,7 @@ class ImagesConfig(BaseModel):
     )
     file_root: str | None = Field(None, description="folder under which file:// URLs may be read; null: nowhere")
     ca_file: str | None = Field(None, description="PEM file of certificate authorities trusted besides the usual ones")
-    http2: bool = Field(False, description="offer HTTP/2 to https hosts; four times the transfer's CPU")
+    http2: bool = Field(False, description="offer HTTP/2 to https hosts; takes four times the CPU of HTTP/1.1")
     user_agent: str = Field(f"cm3-features/{CODE_VERSION}", min_length=1, description="User-Agent header sent")
 
     attempts: int = Field(3, ge=1, description="attempts at one picture in one run, the first included")
@@ -49,7 +49,7 @@ class ImagesConfig(BaseModel):
         120.0, ge=0, description="seconds; a server that asks for a longer Retry-After is left for a later run"
     )
     give_up_host_after: int = Field(
-        20, ge=1, description="pictures in a row lost to a host that does not answer, before the run stops asking it"
+        20, ge=1, description="consecutive pictures lost to an unresponsive host before the run stops asking it"
     )
     retry_statuses: tuple[ImageStatus, ...] = Field(
         (
@@ -60,11 +60,11 @@ class ImagesConfig(BaseModel):
             ImageStatus.RATE_LIMITED,
             ImageStatus.HTTP_ERROR,
         ),
-        description="outcomes of an earlier run that a later run asks for again",
+        description="statuses of an earlier run that a later run asks for again",
     )
-    revalidate: bool = Field(False, description="ask whether earlier answers still hold (ETag, Last-Modified)")
-    max_age: float = Field(0.0, ge=0, description="seconds since the last answer before a picture is revalidated")
-    shard_rows: int = Field(256, ge=1, description="finished pictures kept at a time; a crash loses at most so many")
+    revalidate: bool = Field(False, description="ask whether kept pictures have changed (ETag, Last-Modified)")
+    max_age: float = Field(0.0, ge=0, description="seconds since the last response before a picture is revalidated")
+    shard_rows: int = Field(256, ge=1, description="finished pictures kept at a time; a crash loses at most this many")
 
     @model_validator(mode="after")
     def _timeouts_nest(self) -> "ImagesConfig":
@@ -74,5 +74,7 @@ class ImagesConfig(BaseModel):
 
     @property
     def most_pictures(self) -> int | None:
-        """Pictures of one item that are fetched at most, the main one included; None: all."""
-        return {"main": 1, "mean": None}[self.pictures] if "-" not in self.pictures else int(self.pictures[4:])
+        """The most pictures of one item that are downloaded, the main one included; None: all."""
+        if self.pictures == "mean":
+            return None
+        return 1 if self.pictures == "main" else int(self.pictures.removeprefix("max-"))

@@ -1,4 +1,4 @@
-"""Where a table came from: the record in every Parquet footer, the key of a version, and a version's address."""
+"""Where a table came from: the record in every Parquet footer, the key of a version, and the version's address."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from schemas.tables import SCHEMA_VERSION
 
 CODE_VERSION = "0.1.0"
 FOLDER = "[A-Za-z0-9][A-Za-z0-9_.-]*"
-"""Pattern of a name that becomes a folder's."""
+"""Pattern of a name that is used as a folder's."""
 
 
 class TableVersion(BaseModel):
@@ -25,7 +25,7 @@ class TableVersion(BaseModel):
         rows, size: row count and bytes over all files.
         files: file name → SHA-256 (hex) of its bytes.
         created: UTC, ISO 8601, microseconds.
-        reused: true when this run found it already published and did no work.
+        reused: true if it was published before this run, which then did no work.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,13 +44,13 @@ class TableVersion(BaseModel):
 
 
 class Lineage(BaseModel):
-    """What every Parquet file says of itself, under `cm3.<field>` in the file's key-value metadata.
+    """What every Parquet file says about itself, under `cm3.<field>` in its key-value metadata.
 
     Attributes:
         table: schema name, e.g. "items" or "features/clip".
         config: the stage's configuration as a JSON object.
         inputs: table name → version of each input.
-        encoder, revision: the model that made the vectors or captions; empty where no model was involved.
+        encoder, revision: the model that made the vectors or captions; empty if no model was involved.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,9 +65,9 @@ class Lineage(BaseModel):
     revision: str = ""
 
     def key(self) -> str:
-        """SHA-256 (hex) over all of the above but the data set's name: equal keys mean equal content.
+        """SHA-256 (hex) over all fields except the data set's name: equal keys mean equal content.
 
-        To the last bits of what a processor adds up: vectors and training follow from its kind and the threads it has.
+        Equal up to floating-point rounding, which varies with processor and thread count.
         """
         record = self.model_dump(mode="json", exclude={"dataset"}) | {"schema_version": SCHEMA_VERSION}
         return hashlib.sha256(canonical_json(record).encode()).hexdigest()
@@ -100,7 +100,7 @@ def canonical_json(value: Any) -> str:
 
 
 def now() -> str:
-    """UTC time in ISO 8601; `SOURCE_DATE_EPOCH` (seconds), where set, makes builds reproducible."""
+    """UTC time in ISO 8601; `SOURCE_DATE_EPOCH` (seconds), if set, makes builds reproducible."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,39 +1,32 @@
-"""Parameters of a re-extraction, one model a catalogue, what it found changed, and the record it leaves."""
+"""Parameters of a re-extraction, one model per source; what changed since the last one, and the record it leaves."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.run import (
-    AmazonParameters,
-    CatalogueParameters,
-    DemoParameters,
-    MicroLensParameters,
-    MMRecParameters,
-    MovieLensParameters,
-    StageRecord,
-)
+from schemas.run import RunParameters, StageRecord, with_source
+from schemas.sources import SOURCES
 
 
 class RetrainThreshold(BaseModel):
-    """How much must have changed since the last training before another one is worth its cost."""
+    """How much must have changed since the last training for another one to be worth its cost."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     items: float = Field(
         0.05,
         ge=0,
-        description="Items that came, changed or vanished since the last training, as a share of the items it had, "
-        "from which to train again; 0: at any change.",
+        description="Train again if at least this share of the items has come, changed or vanished since the last "
+        "training, relative to the items it had; 0: at any change.",
     )
     interactions: float = Field(
         0.05,
         ge=0,
-        description="Interactions that came or vanished since the last training, as a share of those it had, from "
-        "which to train again; 0: at any change.",
+        description="Train again if at least this share of the interactions has come or vanished since the last "
+        "training, relative to those it had; 0: at any change.",
     )
 
 
 class Changes(BaseModel):
-    """What differs between two states of one catalogue. An item changed if its words or its picture did."""
+    """What differs between two states of one catalogue. An item has changed if its text or its picture has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,13 +40,13 @@ class Changes(BaseModel):
 
     @property
     def item_share(self) -> float:
-        """Items that came, changed or vanished, by the items there were before."""
+        """Items that came, changed or vanished, as a share of the items before."""
         moved = self.new + self.changed + self.vanished
         return moved / max(1, self.changed + self.vanished + self.unchanged)
 
     @property
     def interaction_share(self) -> float:
-        """Interactions that came or vanished, by the interactions there were before."""
+        """Interactions that came or vanished, as a share of the interactions before."""
         moved = self.new_interactions + self.vanished_interactions
         return moved / max(1, self.vanished_interactions + self.kept_interactions)
 
@@ -68,8 +61,8 @@ class ReExtractSummary(BaseModel):
     """The record a re-extraction leaves in the store, under `<data set>/_runs/re-extract.json`.
 
     Attributes:
-        since_last_run: against the last run or re-extraction; null where there was none.
-        since_training: against the tables of the last training; null where there was none.
+        since_last_run: what changed since the last run or re-extraction; null if there was none.
+        since_training: what changed since the last training; null if there was none.
         decision: one sentence: whether it trained again, and why.
         registered: registry version and alias, where it trained again; else empty.
     """
@@ -81,40 +74,22 @@ class ReExtractSummary(BaseModel):
     seconds: float
     since_last_run: Changes | None
     since_training: Changes | None
-    encoded: dict[str, int] = Field(description="Feature, or `captions` → contents that went through a model.")
+    encoded: dict[str, int] = Field(description="Feature, or `captions` → contents that a model encoded.")
     trained: bool
     decision: str
     registered: str = ""
     stages: tuple[StageRecord, ...]
 
 
-class ReExtractParameters(BaseModel):
-    """What a re-extraction takes beyond the parameters of the catalogue's run."""
+class ReExtractParameters(RunParameters):
+    """What a re-extraction takes beside the parameters of its source."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    retrain: RetrainThreshold = Field(RetrainThreshold(), description="From how much change on to train again.")
+    retrain: RetrainThreshold = Field(RetrainThreshold(), description="How much change it takes to train again.")
 
 
-class ReExtractAmazon(AmazonParameters, ReExtractParameters):
-    """Amazon Reviews of one category and release."""
-
-
-class ReExtractCatalogue(CatalogueParameters, ReExtractParameters):
-    """Your own catalogue."""
-
-
-class ReExtractMovieLens(MovieLensParameters, ReExtractParameters):
-    """MovieLens with posters and plots."""
-
-
-class ReExtractMicroLens(MicroLensParameters, ReExtractParameters):
-    """MicroLens."""
-
-
-class ReExtractMMRec(MMRecParameters, ReExtractParameters):
-    """A folder in the MMRec format."""
-
-
-class ReExtractDemo(DemoParameters, ReExtractParameters):
-    """The drawn catalogue."""
+PARAMETERS = {
+    kind: with_source(ReExtractParameters, source, f"ReExtract{source.__name__.removesuffix('Source')}")
+    for kind, source in SOURCES.items()
+}
+"""Kind of source → the parameters of its re-extractions, e.g. `amazon` → `ReExtractAmazon`."""
+globals().update({model.__name__: model for model in PARAMETERS.values()})  # as in schemas.run

@@ -1,4 +1,4 @@
-"""Parameters and record of the registry of embedding versions."""
+"""Parameters and records of the registry of embedding versions."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -50,9 +50,9 @@ class Registered(Measured):
     Attributes:
         number: the registry's version number, from 1.
         alias: "champion" or "challenger" at the time of registration.
-        reason: one sentence: why that alias.
-        tables: table name → version, for every table that led to it.
-        reused: true when this run found it already registered.
+        reason: one sentence that says why it got that alias.
+        tables: table name → version, for every table it was made from.
+        reused: whether an earlier run had already registered it.
     """
 
     dataset: str

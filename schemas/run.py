@@ -1,10 +1,9 @@
-"""Parameters of a whole run, one model a catalogue, flat enough for a command line; and the record a run leaves."""
+"""Parameters of a whole run, one model per source, flat enough for a command line; and the record a run leaves."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model, model_validator
 
-from schemas.demo import DemoConfig
 from schemas.encoders import PRESETS, CaptionSpec, EncoderSpec, VectorsConfig
 from schemas.images import ImagesConfig
 from schemas.ingest import IngestConfig
@@ -12,23 +11,27 @@ from schemas.lineage import FOLDER
 from schemas.registry import RegistryConfig
 from schemas.report import ReportConfig
 from schemas.similarity import SimilarityConfig
-from schemas.sources import AmazonSource, CatalogueSource, MicroLensSource, MMRecSource, MovieLensSource
+from schemas.sources import SOURCES, SourceConfig
 from schemas.training import CM3Config
 
 FeatureName = Annotated[str, StringConstraints(pattern=f"^{FOLDER}$")]
 
 
 class RunParameters(BaseModel):
-    """What every catalogue's run takes. The nested models deepen one stage each; their defaults are good ones."""
+    """What a run takes beside the parameters of its source. Each nested model configures one stage."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: Literal["default", "offline"] = Field("default", description="Models from the hub, or from packages.")
+    source_type: ClassVar[type[SourceConfig]]
+    models: Literal["default", "offline"] = Field(
+        "default", description="`default`: models from the hub; `offline`: from packages."
+    )
     features: tuple[str, ...] = Field(
         ("sentence", "clip", "caption"), description="Features to extract, by name: see `encoders`."
     )
     imported: dict[FeatureName, VectorsConfig] = Field(
-        {}, description="Features that others made, by the name each shall have: files of vectors, used beside ours."
+        {},
+        description="Features to import from files of vectors, by name; used beside those extracted here.",
     )
     store: str = Field("store", min_length=1, description="Where tables are published: a folder or s3://bucket/prefix.")
     cluster: str = Field(
@@ -37,7 +40,7 @@ class RunParameters(BaseModel):
         "compare; empty: this machine.",
     )
     encoders: dict[FeatureName, EncoderSpec] = Field(
-        {}, description="More features, or other models for known ones, by name."
+        {}, description="More features, or other models for the named ones, by name."
     )
     captioner: CaptionSpec | None = Field(None, description="Another captioner than the preset's.")
     ingest: IngestConfig = Field(IngestConfig(), description="What is kept and how it is split.")
@@ -49,10 +52,9 @@ class RunParameters(BaseModel):
 
     @model_validator(mode="after")
     def _features_can_be_made(self) -> "RunParameters":
-        known = PRESETS[self.models].encoders | self.encoders
-        unknown = [name for name in self.features if name not in known]
-        if unknown:
-            raise ValueError(f"features: no encoder for {', '.join(unknown)}; allowed: {', '.join(known)}")
+        encoders = PRESETS[self.models].encoders | self.encoders
+        if unknown := [name for name in self.features if name not in encoders]:
+            raise ValueError(f"features: no encoder for {', '.join(unknown)}; allowed: {', '.join(encoders)}")
         if len(set(self.features)) != len(self.features):
             raise ValueError("features: a name is given twice")
         if both := sorted(set(self.features) & set(self.imported)):
@@ -67,6 +69,11 @@ class RunParameters(BaseModel):
             raise ValueError("trainer.evaluation.cutoffs must hold 20: the registry compares versions by NDCG@20")
         return self
 
+    @property
+    def source(self) -> SourceConfig:
+        """The source's own part."""
+        return self.source_type(**{name: getattr(self, name) for name in self.source_type.model_fields})
+
     def encoder(self, feature: str) -> EncoderSpec:
         """The encoder behind a feature's name."""
         return (PRESETS[self.models].encoders | self.encoders)[feature]
@@ -76,41 +83,46 @@ class RunParameters(BaseModel):
         return self.captioner or PRESETS[self.models].captioner
 
 
-class AmazonParameters(RunParameters, AmazonSource):
-    """Amazon Reviews of one category and release."""
+P = TypeVar("P", bound=RunParameters)
 
 
-class CatalogueParameters(RunParameters, CatalogueSource):
-    """Your own catalogue."""
+def with_source(base: type[P], source: type[SourceConfig], name: str) -> type[P]:
+    """A model of the fields of both, the source's first: `base` for runs on one kind of source."""
+    defaults: dict[str, Any] = {
+        field: (base.model_fields[field].annotation, Field(value, description=base.model_fields[field].description))
+        for field, value in source.run_defaults.items()
+    }
+    model = create_model(
+        name,
+        __base__=(base, source),
+        __module__=base.__module__,
+        __doc__=f"{source.title}.",
+        source_type=(ClassVar[type[SourceConfig]], source),
+        **defaults,
+    )
+    return cast(type[P], model)
 
 
-class MovieLensParameters(RunParameters, MovieLensSource):
-    """MovieLens with posters and plots."""
-
-
-class MicroLensParameters(RunParameters, MicroLensSource):
-    """MicroLens."""
-
-
-class MMRecParameters(RunParameters, MMRecSource):
-    """A folder in the MMRec format, with its published split."""
-
-
-class DemoParameters(RunParameters):
-    """The drawn catalogue."""
-
-    models: Literal["default", "offline"] = Field("offline", description="Models from the hub, or from packages.")
-    demo: DemoConfig = Field(DemoConfig(), description="What is drawn.")
+PARAMETERS = {
+    kind: with_source(RunParameters, source, f"{source.__name__.removesuffix('Source')}Parameters")
+    for kind, source in SOURCES.items()
+}
+"""Kind of source → the parameters of its runs, e.g. `amazon` → `AmazonParameters`."""
+globals().update({model.__name__: model for model in PARAMETERS.values()})  # a pickle finds a model by its name here
 
 
 class StageRecord(BaseModel):
-    """One table of a run: which stage made it, whether it was found already published, and the stage's seconds.
+    """One table of a run.
 
     Attributes:
-        counts: what the stage counted. Features and captions: contents `encoded`, `reused` (known before, or equal to
-            another), `unreadable`, items `missing` the modality, and what an endpoint used. Pictures: `downloaded` by
-            this run, then rows by status. Quality: rows by rule.
-        rate: contents encoded, or pictures downloaded, a second of the stage; None where there were none.
+        stage: the stage that made it.
+        reused: whether it was published already, before this run.
+        seconds: of the whole stage.
+        counts: what the stage counted; of a stage with several tables they stand with the first, and the others have
+            none. Ingest: rows by quality rule. Images: pictures `downloaded` by this run, then rows by status. Captions
+            and features: contents `encoded`, `reused` (encoded before, or equal to another), `unreadable`, items
+            `missing` the modality, and what an endpoint used. Training: `epochs`.
+        rate: contents encoded, or pictures downloaded, per second of the stage; None where there were none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -135,7 +147,7 @@ class RunSummary(BaseModel):
     started: str
     seconds: float
     stages: tuple[StageRecord, ...]
-    encoded: dict[str, int] = Field(description="Feature, or `captions` → contents that went through a model this run.")
+    encoded: dict[str, int] = Field(description="Feature, or `captions` → contents that a model encoded in this run.")
     coverage: dict[str, float] = Field(description="Feature name → share of items that have it.")
     test: dict[str, float] = Field(description="CM3 on the test split, e.g. ndcg@20.")
     popularity: dict[str, float] = Field(description="The popularity baseline on the test split.")

@@ -7,14 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Edges(StrEnum):
-    """Which of the found edges are published."""
+    """Which edges are published."""
 
     DIRECTED = "directed"
-    """Every item's own nearest neighbours."""
+    """From every item to its nearest neighbours."""
     SYMMETRIC = "symmetric"
-    """And the reverse of each edge."""
+    """Those, and the reverse of each."""
     MUTUAL = "mutual"
-    """An edge found by one feature (or by the fused similarity) only where that one also found its reverse."""
+    """An edge by a feature (or by the fused similarity) only if its reverse is an edge by the same one."""
 
 
 class Weighting(StrEnum):
@@ -27,7 +27,7 @@ class Weighting(StrEnum):
 
 
 class SimilarityConfig(BaseModel):
-    """How the similarity graph is built. All of it enters the table's key.
+    """How the similarity graph is built. Every field is part of the table's key.
 
     The fused similarity of two items is the weighted mean of their cosines over the features that both items have.
     """
@@ -43,15 +43,23 @@ class SimilarityConfig(BaseModel):
     include_self: bool = Field(default=False, description="Count the item itself as one of its k neighbours")
     edges: Edges = Field(default=Edges.DIRECTED, description="directed | symmetric | mutual")
     near_duplicate: float = Field(
-        default=0.99, gt=0, le=1, description="Cosine from which two items are reported as near-duplicates by a feature"
+        default=0.99,
+        gt=0,
+        le=1,
+        description="Least cosine by a feature of two items reported as near-duplicates",
     )
     approximate_above: int = Field(
-        default=250_000, ge=0, description="Items from which clusters prune the search; up to here it is exact"
+        default=250_000,
+        ge=0,
+        description="Number of items above which clusters prune the search; else it is exact",
     )
     recall_target: float = Field(
-        default=0.97, gt=0, le=1, description="Share of true neighbours the approximate search must find on a sample"
+        default=0.97,
+        gt=0,
+        le=1,
+        description="Share of true neighbours that the approximate search must find on a sample",
     )
-    recall_sample: int = Field(default=500, ge=10, description="Items in the sample that recall is measured on")
+    recall_sample: int = Field(default=500, ge=10, description="Number of items on which recall is measured")
 
     @model_validator(mode="after")
     def _consistent(self) -> "SimilarityConfig":
@@ -67,7 +75,7 @@ class SimilarityConfig(BaseModel):
 
 
 FUSED = "fused"
-"""Stands for the weighted mean of all features where a measure is given by feature."""
+"""Names the weighted mean of all features where measures are given by feature."""
 
 GRAPH_QUALITY = pa.schema(
     [
@@ -80,13 +88,13 @@ GRAPH_QUALITY = pa.schema(
 """Measures of a similarity graph, by feature (or "fused"):
 
 - items, coverage: number and share of items that have the feature;
-- degree: neighbours an item that has it; isolated: items without any neighbour by it, for want of it or of others;
-- hubness: skewness of how often an item is a neighbour (0 even; above 1 a few items crowd every list); largest hub: the
-  most lists that hold one item; never a neighbour: share of items in no list;
-- components, largest component: connected parts among linked items, and the largest one's share of them;
-- agreement (with `other`): share of the feature's neighbours that are `other`'s too, over items that have both;
-- share a user, share a user by chance, lift: share of neighbours that some user chose both of (train split), the same
-  for the lists with their neighbours shuffled, and the ratio. A feature worth its cost has lift well above 1."""
+- degree: neighbours per item that has the feature; isolated: number of items without any neighbour by it;
+- hubness: skewness of the number of lists that hold an item (0: even; above 1: a few items crowd every list); largest
+  hub: the largest such number; never a neighbour: share of items in no list;
+- components, largest component: number of connected components among linked items, and the largest one's share of them;
+- agreement (with `other`): share of the feature's neighbours that are also `other`'s, over items that have both;
+- share a user, share a user by chance, lift: share of pairs of neighbours that some user chose both of (train split),
+  the same with the neighbours shuffled, and the ratio. A feature worth its cost has a lift well above 1."""
 
 DUPLICATES = pa.schema(
     [
@@ -97,4 +105,5 @@ DUPLICATES = pa.schema(
         pa.field("similarity", pa.float32(), nullable=False),
     ]
 )
-"""Items that look like one item twice: `kind` is "same content" (equal content_hash) or "near" (by cosine)."""
+"""Pairs of items that seem to be one product listed twice: `kind` is "same content" (equal content_hash) or "near" (by
+cosine)."""

@@ -1,10 +1,13 @@
-"""Every kind of source: where its files lie and what they are called."""
+"""Every kind of source: where its files lie and what their columns are called."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from schemas.demo import DemoConfig
 
 RELEASES: Final[dict[int, tuple[str, ...]]] = {
     2014: (
@@ -35,23 +38,24 @@ RELEASES: Final[dict[int, tuple[str, ...]]] = {
 """Release → category names. Source: the three distributions' index pages."""
 
 
-def category_name(given: str, release: int) -> str:
-    """The release's own name of a category: spelling, case and an unambiguous beginning ("sports") are forgiven.
+def category_name(category: str, release: int) -> str:
+    """The release's own name of a category, whatever its case and separators; an unambiguous beginning ("sports") will
+    do.
 
     Raises:
-        ValueError: the release has no such category; the closest and all allowed names are given.
+        ValueError: the release has no such category; the message names the closest and all allowed ones.
     """
     allowed = RELEASES[release]
-    wanted = _plain(given)
-    exact = [name for name in allowed if _plain(name) == wanted]
-    begins = [name for name in allowed if wanted and _plain(name).startswith(f"{wanted}_")]
-    matches = exact or begins
+    plain = _plain(category)
+    exact = [name for name in allowed if _plain(name) == plain]
+    longer = [name for name in allowed if plain and _plain(name).startswith(f"{plain}_")]
+    matches = exact or longer
     if len(matches) == 1:
         return matches[0]
     by_plain = {_plain(name): name for name in allowed}
-    close = begins or [by_plain[name] for name in difflib.get_close_matches(wanted, by_plain, n=3, cutoff=0.5)]
+    close = longer or [by_plain[name] for name in difflib.get_close_matches(plain, by_plain, n=3, cutoff=0.5)]
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    raise ValueError(f"release {release} has no category {given!r}.{hint} Allowed: {', '.join(allowed)}")
+    raise ValueError(f"release {release} has no category {category!r}.{hint} Allowed: {', '.join(allowed)}")
 
 
 def _plain(name: str) -> str:
@@ -62,21 +66,49 @@ def _plain(name: str) -> str:
 Template = Annotated[
     str,
     Field(
-        description="Address of each item's one picture, overriding the catalogue's; `{item_id}` stands for the id. An "
-        "http(s) URL, or a path relative to `raw`; empty: the catalogue's own addresses."
+        description="Address of each item's only picture, instead of the catalogue's; `{item_id}` stands for the id. "
+        "An http(s) URL, or a path relative to `raw`; empty: the catalogue's own addresses."
     ),
 ]
 
 
 Location = Annotated[
-    str, Field(description="Folder or base http(s) URL that holds the distribution's own file names; empty: public.")
+    str,
+    Field(
+        description="Folder or base http(s) URL of files with the distribution's own names; empty: public addresses."
+    ),
 ]
 
 
-class _Source(BaseModel):
+class SourceConfig(BaseModel):
+    """What every kind of source says of itself.
+
+    Attributes:
+        title: what it is, for a person.
+        example: a command that runs it.
+        run_defaults: parameters of a run that have another default for this source.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @field_validator("raw", check_fields=False)
+    kind: str
+    title: ClassVar[str]
+    example: ClassVar[str]
+    run_defaults: ClassVar[Mapping[str, object]] = {}
+
+    @property
+    def dataset(self) -> str:
+        """Default name in the store."""
+        raise NotImplementedError
+
+
+class FileSource(SourceConfig):
+    """A source whose files lie in a folder or behind a URL."""
+
+    raw: str
+    image_url: Template = ""
+
+    @field_validator("raw")
     @classmethod
     def _location(cls, raw: str) -> str:
         if "://" in raw and not raw.startswith(("http://", "https://", "file:///")):
@@ -91,7 +123,7 @@ class _Source(BaseModel):
             raise ValueError("expected a file name relative to raw")
         return name
 
-    @field_validator("image_url", check_fields=False)
+    @field_validator("image_url")
     @classmethod
     def _template(cls, template: str) -> str:
         if template and "{item_id}" not in template:
@@ -101,14 +133,15 @@ class _Source(BaseModel):
         return template
 
 
-class AmazonSource(_Source):
-    """Amazon Reviews. Without `raw` the public files are downloaded (some are many GB)."""
+class AmazonSource(FileSource):
+    """Amazon Reviews. Without `raw` the public files are downloaded; some have many GB."""
 
     kind: Literal["amazon"] = "amazon"
+    title = "Amazon Reviews of one category and release"
+    example = "cm3 run amazon --category Gift_Cards --raw ./amazon-2018 --models offline"
     release: Literal[2014, 2018, 2023] = Field(2018, description="Release of the data set.")
-    category: str = Field(description="Category by the release's name; case and spaces are forgiven: `gift cards`.")
+    category: str = Field(description="Category of the release, in any case, with spaces or `_`: `gift cards`.")
     raw: Location = ""
-    image_url: Template = ""
 
     @field_validator("release", mode="before")
     @classmethod
@@ -117,23 +150,18 @@ class AmazonSource(_Source):
 
     @field_validator("category")
     @classmethod
-    def _known(cls, category: str, info: ValidationInfo) -> str:
+    def _of_release(cls, category: str, info: ValidationInfo) -> str:
         return category_name(category, info.data["release"]) if "release" in info.data else category
 
     @property
     def dataset(self) -> str:
-        """Default name in the store; the release of 2018 is the plain one."""
+        """Default name in the store; the release is part of it, except 2018."""
         category = self.category.lower().replace("_", "-")
         return f"amazon-{category}" if self.release == 2018 else f"amazon-{self.release}-{category}"
 
-    @property
-    def has_galleries(self) -> bool:
-        """Whether items may have more than one picture: those of 2014 have one, and so has an address by rule."""
-        return self.release != 2014 and not self.image_url
-
 
 class ItemColumns(BaseModel):
-    """Which column of the items file is what. A column named here must exist; null: the one of that name, if any."""
+    """Our name → the column of the items file. A column named here must exist; null: the column of our name, if any."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -146,13 +174,12 @@ class ItemColumns(BaseModel):
     image_url: str | None = Field(None, description="Column of the picture: an http(s) URL or a path relative to raw.")
     gallery_urls: str | None = Field(
         None,
-        exclude_if=lambda name: name is None,  # versions from before there were galleries are found again
-        description="Column of further pictures: a list, or text with separators. The first stands in for a main one.",
+        description="Column of further pictures: a list, or text with separators; the first is used if no main one is.",
     )
 
 
 class InteractionColumns(BaseModel):
-    """Which column of the interactions file is what. A column named here must exist; null: that name, if any."""
+    """Our name → the column of the interactions file; as `ItemColumns`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -161,37 +188,39 @@ class InteractionColumns(BaseModel):
     rating: str | None = Field(None, description="Column of the rating.")
     timestamp: str | None = Field(
         None,
-        description="Column of the time: seconds or milliseconds since 1970, ISO 8601 (UTC where unsaid), or a date as "
-        "20240506, 2024-05-06, 06/05/2024 or, where the file has days above 12 in that place, 05/06/2024.",
+        description="Column of the time: seconds or milliseconds since 1970, ISO 8601 (UTC if it names no zone), or a "
+        "date like 20240506, 2024-05-06, 06/05/2024 or, if other dates of the file show this order, 05/06/2024.",
     )
     split: str | None = Field(None, description="Column of a published split: train, valid or test; or 0, 1, 2.")
 
 
-class CatalogueSource(_Source):
-    """Your own catalogue: two files in CSV (TSV by suffix .tsv), JSON Lines or Parquet, the former also as .gz."""
+class CatalogueSource(FileSource):
+    """Your own catalogue: two files in CSV, TSV, JSON Lines (each also as .gz) or Parquet, told by their suffix."""
 
     kind: Literal["catalogue"] = "catalogue"
+    title = "Your own catalogue"
+    example = "cm3 run catalogue --raw ./shop --name shop"
     raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the two files.")
     name: str = Field("catalogue", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Default name in the store.")
     items: str = Field("items.jsonl", description="File of items, relative to raw; the suffix says the format.")
     interactions: str = Field("interactions.csv", description="File of interactions, relative to raw.")
-    item_columns: ItemColumns = ItemColumns()
-    interaction_columns: InteractionColumns = InteractionColumns()
-    category_separator: str = Field("|", min_length=1, description="Between two categories, where they are one text.")
-    gallery_separator: str = Field(
-        "|",
-        min_length=1,
-        exclude_if=lambda separator: separator == "|",  # as above
-        description="Between two addresses of `gallery_urls`, where they are one text.",
+    item_columns: ItemColumns = Field(ItemColumns(), description="Which column of the items file is what.")
+    interaction_columns: InteractionColumns = Field(
+        InteractionColumns(), description="Which column of the interactions file is what."
     )
-    image_url: Template = ""
+    category_separator: str = Field("|", min_length=1, description="Between two categories, if they are one text.")
+    gallery_separator: str = Field(
+        "|", min_length=1, description="Between two addresses of `gallery_urls`, if they are one text."
+    )
 
     @field_validator("items", "interactions")
     @classmethod
     def _readable(cls, name: str) -> str:
         suffixes = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
         if not name.removesuffix(".gz").endswith(suffixes) or name.endswith(".parquet.gz"):
-            raise ValueError(f"expected a name that ends in one of {', '.join(suffixes)} (.gz allowed but for parquet)")
+            raise ValueError(
+                f"expected a name that ends in one of {', '.join(suffixes)} (.gz allowed, except for parquet)"
+            )
         return name
 
     @property
@@ -200,15 +229,16 @@ class CatalogueSource(_Source):
         return self.name
 
 
-class MovieLensSource(_Source):
+class MovieLensSource(FileSource):
     """MovieLens with posters and plots: items.csv (item_id, title, genres, plot, image) and inter.csv (user, item,
-    rating, timestamp); or GroupLens' own movies.csv and ratings.csv, with `joined` for plots and posters."""
+    rating, timestamp); or GroupLens' own movies.csv and ratings.csv, to which `joined` adds plots and posters."""
 
     kind: Literal["movielens"] = "movielens"
+    title = "MovieLens with posters and plots"
+    example = "cm3 run movielens --raw ./movielens-100k --models offline"
     raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the two files.")
     name: str = Field("movielens", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Default name in the store.")
     joined: str = Field("", description="CSV, relative to raw, of item_id with plot, image or both; empty: none.")
-    image_url: Template = ""
 
     @property
     def dataset(self) -> str:
@@ -216,10 +246,12 @@ class MovieLensSource(_Source):
         return self.name
 
 
-class MicroLensSource(_Source):
+class MicroLensSource(FileSource):
     """MicroLens: <prefix>_pairs.csv (user, item, timestamp), <prefix>_titles.csv (item, title) and covers."""
 
     kind: Literal["microlens"] = "microlens"
+    title = "MicroLens, with its titles and covers"
+    example = "cm3 run microlens --raw ./MicroLens-50k"
     raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the distribution's files.")
     prefix: str = Field(
         "MicroLens-50k",
@@ -234,14 +266,15 @@ class MicroLensSource(_Source):
         return self.prefix.lower()
 
 
-class MMRecSource(_Source):
-    """A folder in the MMRec format: <name>.inter (userID, itemID, x_label), and where present i_id_mapping.csv and
-    u_id_mapping.csv, which give the ids of the original source back."""
+class MMRecSource(FileSource):
+    """A folder in the MMRec format: <name>.inter (userID, itemID, x_label) and, optionally, i_id_mapping.csv and
+    u_id_mapping.csv, which turn its numbers into the ids of the original source."""
 
     kind: Literal["mmrec"] = "mmrec"
+    title = "A folder in the MMRec format, with its published split"
+    example = "cm3 run mmrec --raw ./baby --name baby"
     raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the .inter file.")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="What the .inter file is called, e.g. baby.")
-    image_url: Template = ""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the .inter file, e.g. baby.")
 
     @property
     def dataset(self) -> str:
@@ -249,7 +282,31 @@ class MMRecSource(_Source):
         return f"mmrec-{self.name.lower()}"
 
 
-SourceConfig = Annotated[
-    AmazonSource | CatalogueSource | MovieLensSource | MicroLensSource | MMRecSource, Field(discriminator="kind")
-]
-"""Any source, told apart by `kind`."""
+class DemoSource(SourceConfig):
+    """A catalogue of drawn products, drawn and served by the run itself: needs no network, no hub and no data."""
+
+    kind: Literal["demo"] = "demo"
+    title = "The drawn catalogue, which needs no network, no hub and no data"
+    example = "cm3 run demo"
+    run_defaults: ClassVar[Mapping[str, object]] = {"models": "offline"}
+    demo: DemoConfig = Field(DemoConfig(), description="What is drawn.")
+
+    @property
+    def dataset(self) -> str:
+        """Default name in the store."""
+        return "demo"
+
+
+SOURCES: dict[str, type[SourceConfig]] = {
+    source.model_fields["kind"].default: source
+    for source in (
+        DemoSource,
+        AmazonSource,
+        CatalogueSource,
+        MovieLensSource,
+        MicroLensSource,
+        MMRecSource,
+    )
+}
+"""Every source by its kind. From this list follow the parameters of runs and re-extractions, the functions of both
+flows, `cm3 run KIND`, and where its reader is: module KIND of `pipeline.ingest.sources`."""

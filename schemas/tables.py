@@ -1,4 +1,4 @@
-"""One Arrow schema for each table the pipeline publishes: the promise made to Parquet consumers.
+"""One Arrow schema for each published table: the promise made to consumers of the Parquet files.
 
 Ids are the source's own strings. A required column is `nullable=False`; everything else may be null. Every stage ends
 in `conform(table, schema)`, which refuses nulls in required columns, extra, missing or reordered columns and wrong
@@ -10,7 +10,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-"""Bumped when a column changes meaning or type; added nullable columns keep it."""
+"""Raised when a column changes meaning or type; an added nullable column keeps it."""
 
 
 class ImageStatus(StrEnum):
@@ -37,7 +37,7 @@ class ImageStatus(StrEnum):
 
 
 class CaptionStatus(StrEnum):
-    """Why a caption is there or not."""
+    """Why an item has a caption or none."""
 
     OK = "ok"
     NO_IMAGE = "no_image"
@@ -65,8 +65,8 @@ ITEMS = pa.schema(
         pa.field("gallery_urls", pa.list_(pa.string())),
     ]
 )
-"""`text` is what text encoders read; null where the item has no words. `price` is in the source's own currency.
-`gallery_urls` are pictures beside `image_url`, in the source's order, none twice; null where there are none."""
+"""`text` is what text encoders read; null if the item has no words. `price` is in the source's own currency.
+`gallery_urls` are further pictures, in the source's order and without duplicates; null if there are none."""
 
 INTERACTIONS = pa.schema(
     [
@@ -77,7 +77,7 @@ INTERACTIONS = pa.schema(
         _required("split", pa.string()),
     ]
 )
-"""`split` is "train", "valid" or "test"; one row for each user and item."""
+"""`split` is "train", "valid" or "test"; one row per user and item."""
 
 QUALITY = pa.schema(
     [
@@ -88,8 +88,8 @@ QUALITY = pa.schema(
         _required("examples", pa.list_(pa.string())),
     ]
 )
-"""What ingest changed, left out or wondered at: one row a rule, with up to three example ids. `action` is "dropped",
-"repaired" or "kept"."""
+"""What ingest changed, left out or found doubtful: one row per rule, with up to three example ids. `action` is
+"dropped", "repaired" or "kept"."""
 
 IMAGES = pa.schema(
     [
@@ -103,12 +103,12 @@ IMAGES = pa.schema(
         pa.field("image", pa.binary()),
     ]
 )
-"""One row an item, failed or not. `sha256` is the original file's; `image` is the stored JPEG; `width` and `height`
-(pixels) are the stored JPEG's. `status` is an `ImageStatus`."""
+"""One row per item, whether its download failed or not. `sha256` is that of the original file; `image` is the stored
+JPEG, of `width` × `height` pixels. `status` is an `ImageStatus`."""
 
 GALLERY = pa.schema([IMAGES.field("item_id"), _required("position", pa.int32()), *list(IMAGES)[1:]])
-"""Pictures beside the main one, a row each in the items' order; only where a run asks for them (`images.pictures`).
-`position` is the place in the item's `gallery_urls`, from 1. The other columns are those of `images`."""
+"""Further pictures of the items, one row each in the items' order; published if a run asks for them
+(`images.pictures`). `position` is the index in the item's `gallery_urls`, from 1. Other columns are as in `images`."""
 
 CAPTIONS = pa.schema(
     [
@@ -159,7 +159,7 @@ METRICS = pa.schema(
         _required("users", pa.int64()),
     ]
 )
-"""`metric` is e.g. "ndcg" or "recall"; `k` its cut-off, null where it has none; `users` were averaged over."""
+"""`metric` is e.g. "ndcg" or "recall"; `k` its cut-off, null if it has none; `users` were averaged over."""
 
 EPOCHS = pa.schema(
     [
@@ -174,9 +174,11 @@ EPOCHS = pa.schema(
 
 
 def features(dim: int) -> pa.Schema:
-    """Schema of `features/<name>`: `content_hash` and `embedding` are null where the item lacks that modality, or the
-    encoder cannot read its picture: `error` then says why. Of several pictures those it can read make the vector; its
-    `content_hash` is the SHA-256 of theirs, a line each.
+    """Schema of `features/<name>`; `dim` is the width of the vectors.
+
+    `content_hash` and `embedding` are null if the item lacks that modality, or if the encoder cannot read its picture:
+    `error` then says why. With several pictures the vector is made of the readable ones, and `content_hash` is the
+    SHA-256 of their hashes, one per line.
     """
     return pa.schema(
         [
@@ -191,7 +193,7 @@ def features(dim: int) -> pa.Schema:
 def similarity(feature_names: tuple[str, ...]) -> pa.Schema:
     """Schema of `similarity`: neighbours of each item, `rank` from 1, with the cosine by each feature that went in.
 
-    `similarity_<feature>` is null where one of the two items lacks that feature.
+    `similarity_<feature>` is null if one of the two items lacks that feature.
     """
     return pa.schema(
         [

@@ -36,6 +36,17 @@ COMPARISON = pa.schema(
 )
 
 PAPER_SCORE = {"score": "dot", "popularity_prior": 0.0, "smoothing": 0.0, "filter_weight": 0.0}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no calibration": {"calibration": "none"},
+    "frozen calibration": {"calibration": "frozen"},
+    "no fusion": {"fusion": False},
+    "no prior": {"popularity_prior": 0.0},
+    "no smoothing": {"smoothing": 0.0},
+    "no filter": {"filter_weight": 0.0},
+    "paper's score": PAPER_SCORE,
+    "as published": PAPER_SCORE | {"published": True},
+}
+"""What the row's label says of CM3 → the parameters that differ."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +120,8 @@ def _entries(config: ComparisonConfig, features: tuple[str, ...]) -> Iterator[_E
     if not config.ablations:
         return
     cm3 = config.cm3.model_dump() | config.overrides.get("cm3", {})
-    yield _Entry("cm3 no calibration", "cm3", cm3 | {"calibration": "none"}, features)
-    yield _Entry("cm3 frozen calibration", "cm3", cm3 | {"calibration": "frozen"}, features)
-    yield _Entry("cm3 no fusion", "cm3", cm3 | {"fusion": False}, features)
-    yield _Entry("cm3 no prior", "cm3", cm3 | {"popularity_prior": 0.0}, features)
-    yield _Entry("cm3 no smoothing", "cm3", cm3 | {"smoothing": 0.0}, features)
-    yield _Entry("cm3 no filter", "cm3", cm3 | {"filter_weight": 0.0}, features)
-    yield _Entry("cm3 paper's score", "cm3", cm3 | PAPER_SCORE, features)
-    yield _Entry("cm3 as published", "cm3", cm3 | PAPER_SCORE | {"published": True}, features)
+    for label, changes in ABLATIONS.items():
+        yield _Entry(f"cm3 {label}", "cm3", cm3 | changes, features)
     for name in features if len(features) > 1 else ():
         yield _Entry(f"cm3 {name} alone", "cm3", cm3, (name,))
     for name in features if len(features) > 2 else ():

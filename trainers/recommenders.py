@@ -33,7 +33,7 @@ from trainers.baselines.content_knn import content_knn
 from trainers.baselines.ease import ease
 from trainers.baselines.multimodal import BM3, FREEDOM, VBPR
 from trainers.baselines.popularity import popularity
-from trainers.cm3.train import build
+from trainers.cm3.train import build as build_cm3
 from trainers.data import Dataset
 from trainers.evaluation import Scorer, evaluate
 from trainers.fit import EmbeddingModel, OnEpoch, fit
@@ -125,7 +125,7 @@ RECOMMENDERS = {
         Recommender("vbpr", VBPRConfig, build=VBPR),
         Recommender("freedom", FREEDOMConfig, build=FREEDOM),
         Recommender("bm3", BM3Config, build=BM3),
-        Recommender("cm3", CM3Config, build=build),
+        Recommender("cm3", CM3Config, build=build_cm3),
     )
 }
 """The one list of recommenders, in the order of a comparison."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
-from img2dataset import download
+from img2dataset import download  # type: ignore[import-not-found]  # installed for the peer alone
 
 if __name__ == "__main__":
     output, urls, side, quality = sys.argv[1:]

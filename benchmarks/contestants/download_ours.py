@@ -8,7 +8,7 @@ sys.path.insert(0, root)
 
 import pyarrow as pa  # noqa: E402
 
-from pipeline.images import stage as images  # noqa: E402
+from pipeline import images  # noqa: E402
 from pipeline.store import Store  # noqa: E402
 from schemas.images import ImagesConfig  # noqa: E402
 from schemas.lineage import Lineage  # noqa: E402
@@ -21,7 +21,6 @@ columns |= {"item_id": urls, "image_url": urls, "categories": pa.array([[]] * le
 lineage = Lineage(dataset="race", table="items", stage="race", stage_version=1, config={})
 with store.writer(ITEMS, lineage) as writer:
     writer.write(pa.table(columns))
-assert writer.version is not None
 config = ImagesConfig(max_side=int(side), jpeg_quality=int(quality), allowed_hosts=("127.0.0.1",))
-version = images.run(store=store, items=writer.version, config=config)
+version = images.run(store=store, items=writer.version, config=config).tables["images"]
 print(sum(batch["status"].to_pylist().count(ImageStatus.OK) for batch in store.batches(version, ["status"])))

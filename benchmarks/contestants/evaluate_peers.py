@@ -1,7 +1,7 @@
 """Libraries that evaluate rankings: `evaluate_peers.py LIBRARY LISTS PAIRS CUTOFFS` on `.npy` files.
 
 LISTS is (users, length) item rows, best first; PAIRS is (n, 2) held-out (user, item). The last line printed is JSON:
-CPU and wall seconds from these arrays to means over users, imports and compilation left out, and the means.
+CPU and wall seconds from these arrays to means over users, without imports and compilation, and the means.
 """
 
 import json
@@ -9,14 +9,17 @@ import sys
 import time
 
 import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
 
 
-def with_ranx(lists, pairs, cutoffs):
+def with_ranx(lists: Rows, pairs: Rows, cutoffs: list[int]) -> dict[str, float]:
     """ranx: every metric at every cut-off in one compiled call."""
-    from ranx import Qrels, Run, evaluate
+    from ranx import Qrels, Run, evaluate  # type: ignore[import-untyped]
 
     users = np.unique(pairs[:, 0])
-    relevant = {str(user): {} for user in users.tolist()}
+    relevant: dict[str, dict[str, int]] = {str(user): {} for user in users.tolist()}
     for user, item in pairs.tolist():
         relevant[str(user)][str(item)] = 1
     falling = np.linspace(1, 0.5, lists.shape[1]).tolist()
@@ -25,9 +28,9 @@ def with_ranx(lists, pairs, cutoffs):
     return {name: float(value) for name, value in evaluate(Qrels(relevant), Run(ranked), names).items()}
 
 
-def with_cornac(lists, pairs, cutoffs):
-    """Cornac: its metric objects called user by user, as its evaluation does. Its MAP is of whole score vectors."""
-    from cornac.metrics import NDCG, Precision, Recall
+def with_cornac(lists: Rows, pairs: Rows, cutoffs: list[int]) -> dict[str, float]:
+    """Cornac: its metric objects per user, as its evaluation calls them. Its MAP needs whole score vectors."""
+    from cornac.metrics import NDCG, Precision, Recall  # type: ignore[import-not-found]
 
     metrics = {f"{kind.__name__.lower()}@{k}": kind(k) for kind in (Recall, Precision, NDCG) for k in cutoffs}
     totals = dict.fromkeys(metrics, 0.0)
@@ -39,10 +42,10 @@ def with_cornac(lists, pairs, cutoffs):
     return {name: total / len(users) for name, total in totals.items()}
 
 
-def main(library, lists, pairs, cutoffs):
-    """Warm up on a few users, then time the whole."""
+def main(library: str, lists_file: str, pairs_file: str, cutoffs_json: str) -> None:
+    """Warm up on a few users, then time all of them."""
     evaluate = {"ranx": with_ranx, "cornac": with_cornac}[library]
-    lists, pairs, cutoffs = np.load(lists), np.load(pairs), json.loads(cutoffs)
+    lists, pairs, cutoffs = np.load(lists_file), np.load(pairs_file), json.loads(cutoffs_json)
     evaluate(lists, pairs[:50], cutoffs)
     cpu, wall = time.process_time(), time.perf_counter()
     means = evaluate(lists, pairs, cutoffs)

@@ -10,18 +10,26 @@ import sys
 def main(output: str, raw: str, root: str) -> None:
     """Ingest and count."""
     sys.path.insert(0, root)
-    from pipeline.ingest import stage as ingest
+    from pipeline import ingest
     from pipeline.store import Store
     from schemas.ingest import IngestConfig
     from schemas.sources import CatalogueSource
 
     store = Store(output)
-    found = ingest.run(store=store, dataset="drawn", source=CatalogueSource(raw=raw), config=IngestConfig())
+    published = ingest.run(store=store, dataset="drawn", source=CatalogueSource(raw=raw), config=IngestConfig())
     counts: dict[str, int] = {}
-    for batch in store.batches(found.interactions, ["split"], rows=1 << 20):
+    for batch in store.batches(published.tables["interactions"], ["split"], rows=1 << 20):
         for entry in batch["split"].value_counts().to_pylist():
             counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
-    print(json.dumps({"items": found.items.rows, "rows": found.interactions.rows, **dict(sorted(counts.items()))}))
+    print(
+        json.dumps(
+            {
+                "items": published.tables["items"].rows,
+                "rows": published.tables["interactions"].rows,
+                **dict(sorted(counts.items())),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

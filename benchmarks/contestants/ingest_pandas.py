@@ -1,6 +1,6 @@
-"""The same with pandas, in two ways: splitting user by user, as published preprocessing does, or vectorised throughout.
+"""The same with pandas: splitting user by user, as published preprocessing does, or vectorised throughout.
 
-Arguments: output folder, raw folder, "loop" or "vectorised". Last line printed: as the other contestant's.
+Arguments: output folder, raw folder, "loop" or "vectorised". Its last line is that of `ingest_ours.py`.
 """
 
 import json
@@ -29,7 +29,7 @@ def main(output: str, raw: str, way: str) -> None:
 
 
 def k_core(rows: pd.DataFrame, k: int) -> pd.DataFrame:
-    """Drop rare users and items until none is left."""
+    """Drop users and items with fewer than k interactions until there are none."""
     while True:
         users = rows["user_id"].map(rows["user_id"].value_counts())
         items = rows["item_id"].map(rows["item_id"].value_counts())
@@ -40,10 +40,11 @@ def k_core(rows: pd.DataFrame, k: int) -> pd.DataFrame:
 
 
 def split_by_loop(rows: pd.DataFrame) -> pd.Series:
-    """The same user by user; `rows` are sorted by time."""
+    """As `split`, user by user; `rows` are sorted by time."""
     generator = np.random.default_rng(999)
     labels = pd.Series("train", index=rows.index)
-    valid, test = [], []
+    valid: list[int] = []
+    test: list[int] = []
     for _, group in rows.groupby("user_id", sort=False):
         places = group.index.to_numpy()
         if len(places) >= 10:
@@ -57,7 +58,7 @@ def split_by_loop(rows: pd.DataFrame) -> pd.Series:
 
 
 def split(rows: pd.DataFrame) -> pd.Series:
-    """Fewer than 10: the last two by time; else 80/10/10 at random."""
+    """Users with fewer than 10 interactions hold out the last two by time; others 10 % and 10 % at random."""
     shuffled = rows.assign(key=np.random.default_rng(999).random(len(rows)))
     count = shuffled.groupby("user_id")["item_id"].transform("size")
     shuffled["key"] = shuffled["key"].where(count >= 10, shuffled["timestamp"])

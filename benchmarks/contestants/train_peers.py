@@ -1,4 +1,6 @@
-"""CM3 written plainly: autograd over a Gram matrix, or over the list of a batch's pairs. The training race's peers."""
+"""The training race's peers: CM3 with plain autograd, over a Gram matrix or over the list of a batch's pairs."""
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,10 +11,10 @@ from trainers.data import Dataset
 from trainers.graphs import item_item_adjacency, user_item_adjacency
 
 
-def csr(matrix) -> Tensor:
-    """A SciPy matrix as torch's sparse CSR tensor."""
-    parts = (torch.from_numpy(part) for part in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64)))
-    return torch.sparse_csr_tensor(*parts, torch.from_numpy(matrix.data), size=matrix.shape)
+def csr(matrix: Any) -> Tensor:
+    """A SciPy CSR matrix as torch's sparse CSR tensor."""
+    rows, columns = (torch.from_numpy(part.astype(np.int64)) for part in (matrix.indptr, matrix.indices))
+    return torch.sparse_csr_tensor(rows, columns, torch.from_numpy(matrix.data), size=matrix.shape)
 
 
 class Plain(nn.Module):
@@ -33,6 +35,7 @@ class Plain(nn.Module):
         self.users = nn.ParameterList(nn.init.xavier_normal_(torch.empty(n, dim)) for _ in range(len(widths) + 1))
         self.share = nn.Parameter(nn.init.xavier_normal_(torch.empty(n, len(widths) + 1)))
         self.user_item = csr(user_item_adjacency(dataset.matrix("train")))
+        assert dataset.neighbors is not None
         self.item_item = csr(item_item_adjacency(dataset.neighbors, features, k=10, weights=None))
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

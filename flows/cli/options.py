@@ -27,18 +27,19 @@ StoreOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for a machine, and nothing else.")]
 
 
-def option(field: FieldInfo) -> Any:
-    """A field of the parameters as a typer option: nested models and mappings are given as JSON."""
+def option(name: str, field: FieldInfo) -> Any:
+    """The annotation that makes a field of a run's parameters a typer option. Nested models and mappings are given as
+    JSON; `store` is the option that all commands share."""
+    if name == "store":
+        return StoreOption
     annotation: Any = field.annotation
     origin = typing.get_origin(annotation)
     nested = origin is dict or any(
         inspect.isclass(a) and issubclass(a, BaseModel) for a in (annotation, *typing.get_args(annotation))
     )
     if nested:
-        shown = typer.Option(
-            help=f"{field.description or ''} (JSON)", parser=json_object, metavar="JSON", show_default=False
-        )
-        return Annotated[Any, shown]
+        help_ = f"{field.description or ''} (JSON)"
+        return Annotated[Any, typer.Option(help=help_, parser=json_object, metavar="JSON", show_default=False)]
     if origin is tuple:
         return Annotated[list[str], typer.Option(help=field.description)]
     return Annotated[annotation, typer.Option(help=field.description)]
@@ -65,20 +66,18 @@ JsonText = Annotated[Any, typer.Option(parser=json_object, metavar="JSON", show_
 
 
 def opened(uri: str) -> "Store":
-    """The store, after a look whether a remote one answers.
+    """The store.
 
     Raises:
-        UserError: it does not.
+        UserError: a remote one does not answer.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from pipeline.store import Store  # half a second to import; --help does without
+    from pipeline.store import Store, failures  # pyarrow and fsspec, which --help does without
 
     store = Store(uri)
     if not store.is_local:
         try:
             store.fs.exists(store.root)
-        except (OSError, BotoCoreError, ClientError) as error:
+        except failures() as error:
             raise UserError(
                 f"{store} cannot be reached: {error}. Check --store (or CM3_STORE), AWS_ENDPOINT_URL and the keys "
                 "in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
@@ -87,7 +86,7 @@ def opened(uri: str) -> "Store":
 
 
 def answer(document: Any, as_json: bool, *lines: RenderableType) -> None:
-    """What a command found, on standard output: `document` (models, lists, mappings) as JSON, or lines for a person."""
+    """Print a command's answer on standard output: `document` (models, lists, mappings) as JSON, or lines of text."""
     if as_json:
         print(to_json(document, indent=2, inf_nan_mode="null").decode())
         return
@@ -96,14 +95,14 @@ def answer(document: Any, as_json: bool, *lines: RenderableType) -> None:
 
 
 def log_to_terminal() -> None:
-    """Stages' log lines on standard error: beside the bars on a terminal, plain and unbroken elsewhere."""
+    """Show the stages' log lines on standard error: beside progress bars on a terminal, otherwise as plain lines."""
     handler: logging.Handler
     if logs.structured():
         handler = logging.StreamHandler()
         handler.setFormatter(logs.json_lines())
     elif sys.stderr.isatty():
         handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
-        logging.getLogger("trainers.fit.epochs").setLevel(logging.WARNING)  # a bar tells of them
+        logging.getLogger("trainers.fit.epochs").setLevel(logging.WARNING)  # a bar shows them
     else:
         handler = logging.StreamHandler()
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")

@@ -1,15 +1,18 @@
-"""From a spec to what identifies its captions, and to the captioner itself."""
+"""From a spec to its fingerprint, which identifies the captions, and to the captioner itself."""
 
 from pipeline.encoders import model_files
 from pipeline.encoders.base import Captioner, Fingerprint
-from pipeline.encoders.load import CODE, quiet_libraries
+from pipeline.encoders.load import quiet_libraries
 from pipeline.machine import resolve_dtype, use_threads
 from schemas.encoders import CaptionSpec
 from schemas.errors import UserError
 
+CODE = {"transformers": 1, "endpoint": 1}
+"""Version of each captioner; raise it if the same model would give other captions."""
+
 
 def fingerprint(spec: CaptionSpec) -> Fingerprint:
-    """What identifies the captions of `spec`; an endpoint's model is known by its name and revision only.
+    """What identifies the captions of `spec`. An endpoint's model is identified by its name and revision only.
 
     Raises:
         UserError: the model is missing, damaged or not reachable.
@@ -17,7 +20,7 @@ def fingerprint(spec: CaptionSpec) -> Fingerprint:
     if spec.kind == "endpoint":
         content, dtype = f"{spec.model}@{spec.revision}", "endpoint"
     else:
-        content = model_files.content_hash(model_files.locate(spec, spec.kind), spec.kind)
+        content = model_files.content_hash(model_files.locate(spec))
         dtype = resolve_dtype(spec.dtype)
     return Fingerprint(
         kind=spec.kind,
@@ -45,7 +48,7 @@ def load(spec: CaptionSpec) -> Captioner:
         return EndpointCaptioner(spec, identity)
     from pipeline.captions.transformers import TransformersCaptioner
 
-    folder = model_files.locate(spec, spec.kind)
+    folder = model_files.locate(spec)
     try:
         return TransformersCaptioner(spec, folder, identity)
     except Exception as error:  # libraries raise every type there is for a model that does not fit

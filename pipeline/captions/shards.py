@@ -7,25 +7,26 @@ from typing import Any
 from pipeline.captions import load
 from pipeline.captions.verdict import verdict
 from pipeline.encoders.base import Answer, Captioner, Fingerprint
-from pipeline.encoders.on_cluster import ONE_AT_A_TIME, expect
+from pipeline.encoders.on_cluster import ONE_AT_A_TIME, check_same_model
 from schemas.encoders import CaptionSpec
 from schemas.tables import CaptionStatus
 
-Judged = tuple[str, CaptionStatus]
+JudgedAnswer = tuple[str, CaptionStatus]
+"""The text of an answer and the verdict on it."""
 
 
 @dataclass
-class Asked:
-    """What was asked and answered.
+class ShardAnswers:
+    """The answers to a shard's pictures, and what they cost.
 
     Attributes:
-        judged: content hash → the answer, after a second request where the first gave no caption, and the verdict.
-        asked_again: pictures asked for twice.
+        judged: content hash → the answer, or the second one if the first was no caption.
+        asked_again: number of pictures with a second request.
         tokens_in, tokens_out: as the model or the endpoint counted them.
-        seconds: sum over answers of the time to them.
+        seconds: sum over the answers of the time each took.
     """
 
-    judged: dict[str, Judged] = field(default_factory=dict)
+    judged: dict[str, JudgedAnswer] = field(default_factory=dict)
     asked_again: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
@@ -33,51 +34,52 @@ class Asked:
 
 
 class ShardCaptioner:
-    """A captioner, loaded when the first new picture comes."""
+    """A captioner that is loaded when the first new picture comes."""
 
     def __init__(self, spec: CaptionSpec, captioner: Captioner | None = None) -> None:
         self._spec = spec
         self._captioner = captioner
 
-    def run(self, fresh: dict[str, bytes]) -> Asked:
-        """One answer for each picture of a shard."""
-        asked = Asked()
+    def run(self, fresh: dict[str, bytes]) -> ShardAnswers:
+        """Caption pictures, given by content hash."""
+        answers = ShardAnswers()
         if fresh:
             if self._captioner is None:
                 self._captioner = load.load(self._spec)
             keys = list(fresh)
             size = len(keys) if self._spec.kind == "endpoint" else self._captioner.batch_size
             for start in range(0, len(keys), size):
-                part = keys[start : start + size]
-                answers = self._judged(self._captioner, [fresh[key] for key in part], asked)
-                asked.judged |= zip(part, answers, strict=True)
-        return asked
+                batch = keys[start : start + size]
+                judged = self._caption(self._captioner, [fresh[key] for key in batch], answers)
+                answers.judged |= zip(batch, judged, strict=True)
+        return answers
 
-    def _judged(self, captioner: Captioner, images: list[bytes], asked: Asked) -> list[Judged]:
-        first = [self._judge(answer, asked) for answer in captioner.caption(images)]
-        doubtful = [i for i, (_, status) in enumerate(first) if status not in (CaptionStatus.OK, CaptionStatus.ERROR)]
+    def _caption(self, captioner: Captioner, images: list[bytes], answers: ShardAnswers) -> list[JudgedAnswer]:
+        judged = [self._judge(answer, answers) for answer in captioner.caption(images)]
+        doubtful = [i for i, (_, status) in enumerate(judged) if status not in (CaptionStatus.OK, CaptionStatus.ERROR)]
         if doubtful:
-            asked.asked_again += len(doubtful)
+            answers.asked_again += len(doubtful)
             second = captioner.caption([images[i] for i in doubtful], again=True)
             for i, answer in zip(doubtful, second, strict=True):
-                first[i] = self._judge(answer, asked)
-        return first
+                judged[i] = self._judge(answer, answers)
+        return judged
 
-    def _judge(self, answer: Answer, asked: Asked) -> Judged:
-        asked.tokens_in += answer.tokens_in
-        asked.tokens_out += answer.tokens_out
-        asked.seconds += answer.seconds
+    def _judge(self, answer: Answer, answers: ShardAnswers) -> JudgedAnswer:
+        """Judge one answer and add its cost to `answers`."""
+        answers.tokens_in += answer.tokens_in
+        answers.tokens_out += answer.tokens_out
+        answers.seconds += answer.seconds
         status = CaptionStatus.ERROR if answer.failed else verdict(answer.text, self._spec.max_words, cut=answer.cut)
         return answer.text, status
 
 
-def ask(spec: CaptionSpec, identity: Fingerprint, fresh: dict[str, Any]) -> Asked:
-    """One shard's fresh pictures, on a worker."""
+def caption(spec: CaptionSpec, identity: Fingerprint, fresh: dict[str, Any]) -> ShardAnswers:
+    """Runs on a worker: caption one shard's fresh pictures."""
     with ONE_AT_A_TIME:
-        return _loaded(spec, identity.key()).run(fresh)
+        return _captioner(spec, identity.key()).run(fresh)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(spec: CaptionSpec, expected: str) -> ShardCaptioner:
-    expect(load.fingerprint(spec), expected)
+def _captioner(spec: CaptionSpec, key: str) -> ShardCaptioner:
+    check_same_model(load.fingerprint(spec), key)
     return ShardCaptioner(spec)

@@ -1,6 +1,6 @@
-"""Stage: one caption for every picture, by a vision-language model, judged, and asked for once more where it was none.
+"""Stage `captions`: one caption per picture, by a vision-language model. A bad answer is asked for once more.
 
-Content-addressed like features: a picture is captioned once per (content, captioner); equal pictures once.
+Content-addressed like features: equal pictures are captioned once per captioner.
 """
 
 import hashlib
@@ -12,11 +12,11 @@ import pyarrow as pa
 from pipeline import contents
 from pipeline.cache import ShardCache
 from pipeline.captions import load
-from pipeline.captions.shards import Asked, ShardCaptioner, ask
+from pipeline.captions.shards import ShardAnswers, ShardCaptioner, caption
 from pipeline.cluster import Cluster
 from pipeline.contents import Shard
 from pipeline.encoders.base import Captioner, Fingerprint
-from pipeline.encoders.on_cluster import elsewhere
+from pipeline.encoders.on_cluster import map_shards
 from pipeline.progress import track
 from pipeline.published import Counts, Published
 from pipeline.store import Store
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 STAGE_VERSION = 1
 SHARD = 64
-"""Pictures read, captioned, kept and forgotten at once."""
+"""Pictures that are read, captioned, kept and forgotten together."""
 CACHED = pa.schema(
     [
         pa.field("content_hash", pa.string(), nullable=False),
@@ -37,8 +37,8 @@ CACHED = pa.schema(
         pa.field("status", pa.string(), nullable=False),
     ]
 )
-
-COUNTED = ("encoded", "reused", "missing", "asked_again", "tokens_in", "tokens_out", "seconds", "cost")
+"""An answer to each picture, by its content; failures to reach a model are not kept."""
+COUNTS = ("encoded", "reused", "missing", "asked_again", "tokens_in", "tokens_out", "seconds", "cost")
 
 
 def run(
@@ -49,20 +49,20 @@ def run(
     captioner: Captioner | None = None,
     cluster: Cluster | None = None,
 ) -> Published:
-    """Publish `captions`, one row per item in the order of `images`; or find what was published from equal input.
+    """Publish `captions`, one row per item in the order of `images`. Equal input returns the version published before.
 
-    Counts pictures: `encoded` (went through the model), `reused` (captioned before, or equal to another), `asked_again`
-    (asked for twice), `rejected: <status>` (the second answer was no caption either); items that are `missing` a
-    picture; `tokens_in` and `tokens_out` as the model or endpoint counted them, `cost` by the prices in the spec, and
-    `seconds`, the sum over pictures of the time to their answers.
+    Counts: pictures that were `encoded` (went through the model), `reused` (captioned before, or equal to another),
+    `asked_again` (needed a second request), `rejected: <status>` (the second answer was no caption either); items that
+    are `missing` a picture; `tokens_in` and `tokens_out` as the model or endpoint counted them; `cost` by the prices in
+    the spec; `seconds`, the sum over the answers of the time each took.
 
     Args:
-        captioner: used in place of the one `spec` names, in this process; its fingerprint identifies the captions.
-        cluster: whose workers load the model and caption; an endpoint is asked from here.
+        captioner: used in this process instead of the one that `spec` names; its fingerprint identifies the captions.
+        cluster: its workers load the model and caption. An endpoint is asked from this process.
 
     Raises:
-        UserError: `images` is another table, or the model is missing, damaged or not reachable; the cluster was lost,
-            or a worker has another model.
+        UserError: `images` is another table; the model is missing, damaged or not reachable; the cluster was lost; or a
+            worker has another model.
     """
     if images.table != "images":
         raise UserError(f"Captions are made from the table 'images', but were given {images.table!r}.")
@@ -83,7 +83,7 @@ def run(
 
 
 def _lineage(images: TableVersion, identity: Fingerprint, unanswered: Collection[str] = ()) -> Lineage:
-    """Pictures that no answer came for are part of the key: such a table is published, but the next run tries again."""
+    """Unanswered pictures are part of the key: the table is published without them, but the next run tries again."""
     config = identity.model_dump(exclude={"model", "revision"})
     if unanswered:
         config["unanswered"] = hashlib.sha256("".join(sorted(unanswered)).encode()).hexdigest()
@@ -104,16 +104,27 @@ def _report(counts: Counts) -> None:
     logger.info(
         "captions: %d captioned (%d asked twice), %d reused, %d missing, %s; %d tokens in, %d out, cost %.4f, "
         "%.2f s per answer",
-        counts["encoded"], counts["asked_again"], counts["reused"], counts["missing"], rejected or "none rejected",
-        counts["tokens_in"], counts["tokens_out"], counts["cost"], counts["seconds"] / max(counts["encoded"], 1),
-    )  # fmt: skip
+        counts["encoded"],
+        counts["asked_again"],
+        counts["reused"],
+        counts["missing"],
+        rejected or "none rejected",
+        counts["tokens_in"],
+        counts["tokens_out"],
+        counts["cost"],
+        counts["seconds"] / max(counts["encoded"], 1),
+    )
 
 
 class _Work:
-    """Cache and captioner of one run; the model is loaded when the first new picture comes."""
+    """Cache, captioner and counts of one run.
+
+    Attributes:
+        unanswered: content hashes of pictures without an answer; a later run tries them again.
+    """
 
     def __init__(self, store: Store, spec: CaptionSpec, identity: Fingerprint, captioner: Captioner | None) -> None:
-        self.counts: Counts = dict.fromkeys(COUNTED, 0)
+        self.counts: Counts = dict.fromkeys(COUNTS, 0)
         self._spec = spec
         self._identity = identity
         self._captioner = ShardCaptioner(spec, captioner)
@@ -123,19 +134,19 @@ class _Work:
         self.cache = ShardCache(store, f"captions/{identity.kind}-{identity.key()[:16]}", CACHED)
 
     def answered(self, shards: Iterator[Shard], cluster: Cluster | None) -> Iterator[Shard]:
-        """The same shards, once their captions are in the cache. An endpoint is asked from here: it is one server."""
+        """The same shards, after their captions are in the cache. An endpoint is asked from this process."""
         if cluster is not None and self._spec.kind != "endpoint":
-            done = elsewhere(cluster, ask, self._spec, self._identity, shards, Asked)
+            answered = map_shards(cluster, caption, self._spec, self._identity, shards, ShardAnswers)
         else:
-            done = ((shard, self._captioner.run(shard.fresh)) for shard in shards)
-        for shard, asked in done:
-            self._keep(shard, asked)
+            answered = ((shard, self._captioner.run(shard.fresh)) for shard in shards)
+        for shard, answers in answered:
+            self._keep(shard, answers)
             yield shard
 
-    def _keep(self, shard: Shard, asked: Asked) -> None:
-        """Failures to reach a model are not kept, so the next run tries them again."""
+    def _keep(self, shard: Shard, answers: ShardAnswers) -> None:
+        """Put the answers into the cache, except failures to reach a model, and count."""
         rows = []
-        for key, (text, status) in asked.judged.items():
+        for key, (text, status) in answers.judged.items():
             if status is CaptionStatus.ERROR:
                 self.unanswered.add(key)
             else:
@@ -144,34 +155,31 @@ class _Work:
                 self.counts[f"rejected: {status}"] = self.counts.get(f"rejected: {status}", 0) + 1
                 logger.warning("item %s: caption status %s: %.120s", shard.owner(key), status, text)
         self.cache.append(pa.Table.from_pylist(rows, schema=CACHED))
-        missing = sum(not mine for mine in shard.hashes)
-        self.counts["encoded"] += len(asked.judged)
+        missing = sum(not hashes for hashes in shard.hashes)
+        self.counts["encoded"] += len(answers.judged)
         self.counts["missing"] += missing
-        self.counts["reused"] += len(shard.hashes) - missing - len(asked.judged)
-        self._spend(asked)
-        self._hashes.append(pa.array([mine[0] if mine else None for mine in shard.hashes], pa.string()))
+        self.counts["reused"] += len(shard.hashes) - missing - len(answers.judged)
+        self._count_cost(answers)
+        self._hashes.append(pa.array([hashes[0] if hashes else None for hashes in shard.hashes], pa.string()))
 
-    def _spend(self, asked: Asked) -> None:
-        counts = self.counts
-        counts["asked_again"] += asked.asked_again
-        counts["tokens_in"] += asked.tokens_in
-        counts["tokens_out"] += asked.tokens_out
-        counts["seconds"] += asked.seconds
-        counts["cost"] += (asked.tokens_in * self._spec.price_in + asked.tokens_out * self._spec.price_out) / 1e6
+    def _count_cost(self, answers: ShardAnswers) -> None:
+        counts, spec = self.counts, self._spec
+        counts["asked_again"] += answers.asked_again
+        counts["tokens_in"] += answers.tokens_in
+        counts["tokens_out"] += answers.tokens_out
+        counts["seconds"] += answers.seconds
+        counts["cost"] += (answers.tokens_in * spec.price_in + answers.tokens_out * spec.price_out) / 1e6
 
     def table(self, item_ids: pa.ChunkedArray) -> pa.Table:
-        """The next rows of the published table, in order; only status `ok` has a caption."""
+        """The next rows of the published table, in order. Only rows with status `ok` have a caption."""
         hashes = pa.chunked_array(self._hashes, pa.string()).slice(self._written, len(item_ids)).to_pylist()
         self._written += len(item_ids)
+        source = {"model": self._identity.model, "revision": self._identity.revision, "prompt": self._spec.prompt}
+        answers = self.cache.lookup([key or "" for key in hashes]).to_pylist()
         rows = []
-        known = self.cache.lookup([key or "" for key in hashes]).to_pylist()
-        for item_id, key, row in zip(item_ids.to_pylist(), hashes, known, strict=True):
-            status = row["status"] or (CaptionStatus.NO_IMAGE if key is None else CaptionStatus.ERROR)
-            caption = row["caption"] if status == CaptionStatus.OK else None
-            rows.append(
-                {"item_id": item_id, "content_hash": key, "caption": caption, "status": status} | self._said_by()
-            )
+        for item_id, key, answer in zip(item_ids.to_pylist(), hashes, answers, strict=True):
+            status = answer["status"] or (CaptionStatus.NO_IMAGE if key is None else CaptionStatus.ERROR)
+            text = answer["caption"] if status == CaptionStatus.OK else None
+            row = {"item_id": item_id, "content_hash": key, "caption": text, "status": status}
+            rows.append(row | source)
         return pa.Table.from_pylist(rows, schema=CAPTIONS)
-
-    def _said_by(self) -> dict[str, str]:
-        return {"model": self._identity.model, "revision": self._identity.revision, "prompt": self._spec.prompt}

@@ -1,4 +1,4 @@
-"""Captions by any image-text-to-text model of transformers: processor, chat template, batched greedy generation."""
+"""Captions by an image-text-to-text model of transformers: processor, chat template, batched greedy generation."""
 
 import io
 import time
@@ -34,22 +34,23 @@ class TransformersCaptioner:
 
     @torch.inference_mode()
     def caption(self, images: Sequence[bytes], *, again: bool = False) -> list[Answer]:
-        """Greedy, so that the same picture gets the same answer; unreadable pictures are failed answers."""
+        """Greedy, so that equal pictures get equal answers. An unreadable picture gets a failed answer."""
         started = time.monotonic()
         answers: dict[int, Answer] = {}
         pictures: list[Image.Image] = []
         places: list[int] = []
         for place, image in enumerate(images):
             try:
-                with Image.open(io.BytesIO(image)) as opened:
-                    pictures.append(opened.convert("RGB"))
+                with Image.open(io.BytesIO(image)) as picture:
+                    pictures.append(picture.convert("RGB"))
                 places.append(place)
             except OSError as error:
                 answers[place] = Answer(text=f"the stored picture cannot be read: {error}", failed=True)
         if pictures:
-            said = self._generate(pictures, again)
+            generated = self._generate(pictures, again)
             seconds = (time.monotonic() - started) / len(pictures)
-            answers |= {place: a.model_copy(update={"seconds": seconds}) for place, a in zip(places, said, strict=True)}
+            for place, answer in zip(places, generated, strict=True):
+                answers[place] = answer.model_copy(update={"seconds": seconds})
         return [answers[place] for place in range(len(images))]
 
     def _generate(self, pictures: list[Image.Image], again: bool) -> list[Answer]:
@@ -69,15 +70,12 @@ class TransformersCaptioner:
             repetition_penalty=1.3 if again else 1.0,
         )[:, length:]
         special = torch.tensor(self._processor.tokenizer.all_special_ids, device=out.device)
-        given = (~torch.isin(out, special)).sum(1).tolist()
+        texts = self._processor.batch_decode(out, skip_special_tokens=True)
+        tokens_in = inputs["attention_mask"].sum(1).tolist()
+        tokens_out = (~torch.isin(out, special)).sum(1).tolist()
         return [
-            Answer(text=text.strip(), cut=count == self._spec.max_new_tokens, tokens_in=taken, tokens_out=count)
-            for text, taken, count in zip(
-                self._processor.batch_decode(out, skip_special_tokens=True),
-                inputs["attention_mask"].sum(1).tolist(),
-                given,
-                strict=True,
-            )
+            Answer(text=text.strip(), cut=n_out == self._spec.max_new_tokens, tokens_in=n_in, tokens_out=n_out)
+            for text, n_in, n_out in zip(texts, tokens_in, tokens_out, strict=True)
         ]
 
     def _conversation(self, picture: Image.Image, again: bool) -> list[dict[str, Any]]:

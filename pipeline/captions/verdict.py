@@ -1,4 +1,4 @@
-"""Is an answer a caption? Small, cheap rules; what fails them is asked once more, then kept as a row with a reason."""
+"""Is an answer a caption? Cheap rules; a picture that fails them is asked about once more, then gets a reason."""
 
 import re
 from collections import Counter
@@ -6,7 +6,7 @@ from collections import Counter
 from schemas.tables import CaptionStatus
 
 AGAIN = "Answer in one short sentence."
-"""Added to the prompt of the second request."""
+"""Appended to the prompt of the second request."""
 
 _REFUSALS = re.compile(
     r"^\W*(i['’]?m sorry|sorry\b|i apologi[sz]e|i (can('|’)?t|cannot|can not|am unable|am not able|won('|’)?t)\b"
@@ -17,11 +17,11 @@ _REFUSALS = re.compile(
 
 
 def verdict(answer: str, max_words: int, *, cut: bool = False) -> CaptionStatus:
-    """`OK`, or why the answer is no caption.
+    """`OK`, or the reason why the answer is no caption.
 
     Args:
         max_words: a longer answer is `TOO_LONG`.
-        cut: the answer was ended by its limit of tokens, which makes it `TOO_LONG` too.
+        cut: the answer was cut off at the token limit, which also makes it `TOO_LONG`.
     """
     words = re.findall(r"\w+", answer.lower())
     if not words:
@@ -34,10 +34,10 @@ def verdict(answer: str, max_words: int, *, cut: bool = False) -> CaptionStatus:
 
 
 def repeats(words: list[str]) -> bool:
-    """Whether a loop of one to eight words comes four times running, or few words make up a long answer.
+    """Whether one to eight words are repeated four times in succession, or a long answer has few distinct words.
 
-    Short answers may repeat ("a very very big dog"): the loop must span at least four words, and the second rule looks
-    at answers of twenty words and more, whose distinct words are under a quarter.
+    Short answers may repeat a word ("a very very big dog"), so the repetition must span at least four words. Long means
+    twenty words or more, few means less than a quarter of them.
     """
     for period in range(1, 9):
         run = 0

@@ -1,1 +1,1 @@
-"""Encoders and captioners behind Protocols. A stage imports `load` and `base`; adapters import their library lazily."""
+"""Encoders behind Protocols. Stages import `load` and `base`; `load.load` imports an adapter and its library."""

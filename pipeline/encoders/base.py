@@ -1,4 +1,4 @@
-"""What an encoder is to a stage: three Protocols and the fingerprint that identifies its vectors."""
+"""What encoders and captioners are to a stage: three Protocols, and the fingerprint that identifies their results."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Pixels = torch.Tensor
 
 
 class Fingerprint(BaseModel):
-    """Everything but the content that decides a vector or a caption: equal fingerprints, equal results.
+    """Everything except the content that decides a vector or a caption: equal fingerprints, equal results.
 
     Computed without loading the model, so that a run with nothing to do stays cheap.
     """
@@ -25,7 +25,7 @@ class Fingerprint(BaseModel):
 
     kind: str
     model: str = Field(description="As the run named it.")
-    revision: str = Field(description="Hub commit, or the first 16 digits of `weights` where there is none.")
+    revision: str = Field(description="Hub commit, or the first 16 digits of `weights` if there is none.")
     weights: str = Field(description="SHA-256 over names and contents of the model's files, preprocessing included.")
     options: dict[str, Any] = Field(description="What the run adds: prompt, truncation, picture size, normalisation.")
     dtype: str
@@ -39,19 +39,19 @@ class Fingerprint(BaseModel):
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Words to vectors."""
+    """Texts to vectors."""
 
     fingerprint: Fingerprint
     dim: int
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """One row a text, in the order given; float32, of length 1 where `options.normalize` says so."""
+        """One row per text, in the order given; float32, of length 1 if `options.normalize` says so."""
         ...
 
 
 @runtime_checkable
 class ImageEncoder(Protocol):
-    """Pictures to vectors, in two halves, so that a GPU computes while others decode."""
+    """Pictures to vectors, in two steps, so that a GPU computes while other threads decode."""
 
     fingerprint: Fingerprint
     dim: int
@@ -63,22 +63,25 @@ class ImageEncoder(Protocol):
         Called from several threads at once; so is `encode`, on a CPU.
 
         Raises:
-            OSError: the bytes are no readable picture.
+            OSError: the bytes are not a readable picture.
         """
         ...
 
     def encode(self, pixels: Sequence[Pixels]) -> Vectors:
-        """One row a picture, in the order given; float32, of length 1 where `options.normalize` says so."""
+        """One row per picture, in the order given; float32, of length 1 if `options.normalize` says so."""
         ...
 
 
+Encoder = TextEncoder | ImageEncoder
+
+
 class Answer(BaseModel):
-    """What a captioner said of one picture, before anybody judged it.
+    """What a captioner said about one picture, before it is judged.
 
     Attributes:
-        text: the answer, or the reason there is none.
-        failed: true where `text` is a reason.
-        cut: true where the answer ended because it reached the limit of its length.
+        text: the answer, or the reason why there is none.
+        failed: true if `text` is a reason.
+        cut: true if the answer ended because it reached the limit of its length.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,14 +102,14 @@ class Captioner(Protocol):
     batch_size: int
 
     def caption(self, images: Sequence[bytes], *, again: bool = False) -> list[Answer]:
-        """One answer a picture, in the order given. `again` is the second, differently put, request."""
+        """One answer per picture, in the order given. `again` marks a second request, which is worded differently."""
         ...
 
 
 def finish(vectors: torch.Tensor, *, normalize: bool, truncate_dim: int | None = None) -> Vectors:
-    """Float32 on the CPU; cut to `truncate_dim` first, then scaled to length 1, as Matryoshka models expect.
+    """Float32 on the CPU; first cut to `truncate_dim`, then scaled to length 1, as Matryoshka models expect.
 
-    A vector of zeros stays zeros.
+    A zero vector stays zero.
     """
     rows = vectors.detach().float()
     if truncate_dim is not None:

@@ -1,13 +1,13 @@
-"""Batches of texts of like length: padding is work thrown away."""
+"""Batches of texts of similar length: computing on padding is wasted work."""
 
 from collections.abc import Iterator, Sequence
 
 
 def by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Positions, longest first, in batches of at most `budget` tokens once padded to their longest.
+    """Positions, longest first, in batches of at most `budget` tokens after padding to the longest text.
 
-    Depends on the lengths alone, so the same shard always falls into the same batches. A text longer than the budget
-    is a batch of its own.
+    Depends only on the lengths, so the same shard always gives the same batches. A text longer than the budget is a
+    batch by itself.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     start = 0

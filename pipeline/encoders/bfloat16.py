@@ -1,4 +1,4 @@
-"""How a model's arithmetic is done: the dtype policy, and a batch a core."""
+"""A model's arithmetic: matrix products in bfloat16 where the device has them, everything between in float32."""
 
 import logging
 
@@ -10,21 +10,25 @@ from pipeline.machine import cpu_multiplies_bfloat16, device, native_bfloat16
 logger = logging.getLogger(__name__)
 
 
-HANDED_ON = ("intermediate.dense", "fc1", "c_fc", "gate_proj", "up_proj", "wi")
-"""Endings of names of layers (BERT, ViT, CLIP, Llama, T5) that only an activation reads, and then the next product:
-between the two, bfloat16 stays bfloat16. Not so in attention: 5 % faster, but neighbours then move a vector by 1e-5."""
+BFLOAT16_OUTPUT = ("intermediate.dense", "fc1", "c_fc", "gate_proj", "up_proj", "wi")
+"""Endings of names of layers (BERT, ViT, CLIP, Llama, T5) whose output only passes an activation before the next
+product, and stays bfloat16 on the way. Not so in attention: it would be 5 % faster, but neighbours in the batch would
+then move a vector by 1e-5."""
 
 
 class Bfloat16Linear(nn.Module):
-    """`nn.Linear` whose product is taken in bfloat16, with float32 at both ends.
+    """`nn.Linear` whose product is computed in bfloat16, with float32 input and output.
 
-    Sums between layers, norms and softmax stay in float32: there a plain `model.bfloat16()` loses its accuracy.
-    On a CPU the weight is put in the kernel's own order once, not at each product: 6 % sooner.
+    Sums between layers, norms and softmax stay in float32: that is where a plain `model.bfloat16()` loses accuracy.
+    On a CPU the weight is put in the kernel's own order once instead of at each product, which saves 6 % of the time.
+
+    Args:
+        bfloat16_output: leave the output in bfloat16, see `BFLOAT16_OUTPUT`.
     """
 
-    def __init__(self, linear: nn.Linear, *, hand_on: bool = False) -> None:
+    def __init__(self, linear: nn.Linear, *, bfloat16_output: bool = False) -> None:
         super().__init__()
-        self.hand_on = hand_on
+        self.bfloat16_output = bfloat16_output
         weight, bias = linear.weight.detach().bfloat16(), linear.bias
         self.packed = weight.device.type == "cpu" and cpu_multiplies_bfloat16()
         if self.packed:
@@ -35,17 +39,17 @@ class Bfloat16Linear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(…, in) to (…, out), float32; bfloat16 where it is handed on, see `HANDED_ON`."""
+        """(…, in) float32 to (…, out) float32, or bfloat16 if `bfloat16_output`."""
         product: torch.Tensor
         if self.packed:
             product = torch.ops.mkldnn._linear_pointwise(x.bfloat16(), self.weight, self.bias, "none", [None], "")
         else:
             product = nn.functional.linear(x.bfloat16(), self.weight, self.bias)
-        return product if self.hand_on else product.float()
+        return product if self.bfloat16_output else product.float()
 
 
 class Bfloat16Pointwise(nn.Module):
-    """A 1 × 1 convolution, which is a product over channels, in bfloat16 with float32 at both ends."""
+    """A 1 × 1 convolution, which is a product over channels, in bfloat16 with float32 input and output."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
@@ -57,28 +61,29 @@ class Bfloat16Pointwise(nn.Module):
 
 
 def prepare(model: nn.Module, dtype: str) -> None:
-    """Put `model` in inference mode on this process's device, its products in `dtype`.
+    """Put `model` in inference mode on this process's device, with its products in `dtype`.
 
-    Where the processor has no bfloat16 products they stay in float32: emulated, they are slower, and their rounding
-    makes a vector depend on its neighbours in the batch. And float32 is float32: a GPU's convolutions are not left to
-    TF32, torch's default, which keeps ten bits of mantissa.
-    Channels last is the order the convolution kernels work in: twice as fast on the CPU for EfficientNet.
+    On a processor without bfloat16 products they stay in float32: emulated ones are slower, and their rounding makes a
+    vector depend on its neighbours in the batch. float32 means float32: TF32, torch's default for a GPU's convolutions,
+    keeps only ten bits of mantissa and is switched off.
+    Channels last is the order in which the convolution kernels work: twice as fast on the CPU for EfficientNet.
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     model.eval().requires_grad_(False).to(device())
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
     if dtype == "bfloat16" and native_bfloat16():
-        _take_products_in_bfloat16(model)
+        _use_bfloat16_products(model)
     elif dtype == "bfloat16":
         logger.warning("this processor has no bfloat16 products: dtype=bfloat16 is computed in float32")
 
 
-def _take_products_in_bfloat16(module: nn.Module, path: str = "") -> None:
-    """Replace what is a plain matrix product; wider convolutions gain nothing from it on a CPU and keep float32."""
+def _use_bfloat16_products(module: nn.Module, path: str = "") -> None:
+    """Replace layers that are plain matrix products; wider convolutions gain nothing on a CPU and stay in float32."""
     for name, child in module.named_children():
         if type(child) is nn.Linear:
-            setattr(module, name, Bfloat16Linear(child, hand_on=f"{path}{name}".endswith(HANDED_ON)))
+            keeps = f"{path}{name}".endswith(BFLOAT16_OUTPUT)
+            setattr(module, name, Bfloat16Linear(child, bfloat16_output=keeps))
         elif isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1):
             setattr(module, name, Bfloat16Pointwise(child))
         else:
-            _take_products_in_bfloat16(child, f"{path}{name}.")
+            _use_bfloat16_products(child, f"{path}{name}.")

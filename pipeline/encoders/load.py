@@ -1,28 +1,46 @@
 """From a spec to its fingerprint (cheap) and to the encoder itself (which reads the weights)."""
 
 import logging
+import pkgutil
 import time
-from pathlib import Path
+from dataclasses import dataclass
 
 from pipeline.encoders import model_files
-from pipeline.encoders.base import Fingerprint, ImageEncoder, TextEncoder
+from pipeline.encoders.base import Encoder, Fingerprint
+from pipeline.encoders.many_devices import ManyDevices
 from pipeline.machine import devices, resolve_dtype, use_threads
-from schemas.encoders import EncoderSpec
+from schemas.encoders import EncoderKind, EncoderSpec
 from schemas.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-CODE = {
-    "sentence": 1,
-    "open_clip": 1,
-    "open_clip_text": 1,
-    "timm": 1,
-    "transformers_clip": 1,
-    "transformers_clip_text": 1,
-    "transformers": 1,
-    "endpoint": 1,
+
+@dataclass(frozen=True)
+class Adapter:
+    """What loads one kind of encoder.
+
+    Attributes:
+        path: "module:Class", imported when such a model is loaded, because its library takes seconds to import. The
+            class is a `TextEncoder` or an `ImageEncoder`, made from a spec, the model's folder and the fingerprint.
+        version: part of the fingerprint; raise it if the same model would give other vectors.
+        weights: patterns of the files that hold the model; narrow where a repository holds the same model twice.
+    """
+
+    path: str
+    version: int = 1
+    weights: tuple[str, ...] = model_files.SAFETENSORS
+
+
+OPEN_CLIP = ("open_clip*.safetensors",)
+ADAPTERS: dict[EncoderKind, Adapter] = {
+    "sentence": Adapter("pipeline.encoders.sentence:SentenceEncoder"),
+    "open_clip": Adapter("pipeline.encoders.openclip:ImageTower", weights=OPEN_CLIP),
+    "open_clip_text": Adapter("pipeline.encoders.openclip:TextTower", weights=OPEN_CLIP),
+    "timm": Adapter("pipeline.encoders.timm:TimmEncoder"),
+    "transformers_clip": Adapter("pipeline.encoders.transformers_clip:ImageTower"),
+    "transformers_clip_text": Adapter("pipeline.encoders.transformers_clip:TextTower"),
 }
-"""Version of each adapter; raise it when the same model would give other vectors or captions."""
+"""Every kind of encoder. `TextKind` and `ImageKind` in schemas/encoders.py say what each kind reads."""
 
 
 def fingerprint(spec: EncoderSpec) -> Fingerprint:
@@ -31,8 +49,8 @@ def fingerprint(spec: EncoderSpec) -> Fingerprint:
     Raises:
         UserError: the model is missing, damaged or not reachable.
     """
-    folder = model_files.locate(spec, spec.kind)
-    content = model_files.content_hash(folder, spec.kind)
+    adapter = ADAPTERS[spec.kind]
+    content = model_files.content_hash(model_files.locate(spec, adapter.weights), adapter.weights)
     return Fingerprint(
         kind=spec.kind,
         model=spec.model,
@@ -40,11 +58,11 @@ def fingerprint(spec: EncoderSpec) -> Fingerprint:
         weights=content,
         options=spec.model_dump(include={"prompt", "truncate_dim", "max_tokens", "image_size", "normalize"}),
         dtype=resolve_dtype(spec.dtype),
-        code=CODE[spec.kind],
+        code=adapter.version,
     )
 
 
-def load(spec: EncoderSpec) -> TextEncoder | ImageEncoder:
+def load(spec: EncoderSpec) -> Encoder:
     """The encoder, ready to use.
 
     Raises:
@@ -52,11 +70,13 @@ def load(spec: EncoderSpec) -> TextEncoder | ImageEncoder:
     """
     use_threads()
     quiet_libraries()
-    folder = model_files.locate(spec, spec.kind)
+    adapter = ADAPTERS[spec.kind]
+    folder = model_files.locate(spec, adapter.weights)
     identity = fingerprint(spec)
     started = time.monotonic()
+    encoder: Encoder
     try:
-        encoder = _adapter(spec, folder, identity)
+        encoder = pkgutil.resolve_name(adapter.path)(spec, folder, identity)
     except UserError:
         raise
     except Exception as error:  # libraries raise every type there is for a model that does not fit
@@ -70,35 +90,13 @@ def load(spec: EncoderSpec) -> TextEncoder | ImageEncoder:
             "leave it out."
         )
     if others := devices()[1:]:
-        from pipeline.encoders.many_devices import ManyDevices
-
-        encoder = ManyDevices(encoder, spec, others)
+        encoder = ManyDevices(encoder, spec, others, load)
     logger.info("loaded %s (%s, %s) in %.1f s", spec.model, spec.kind, identity.dtype, time.monotonic() - started)
     return encoder
 
 
-def _adapter(spec: EncoderSpec, folder: Path, identity: Fingerprint) -> TextEncoder | ImageEncoder:
-    if spec.kind == "sentence":
-        from pipeline.encoders.sentence import SentenceEncoder
-
-        return SentenceEncoder(spec, folder, identity)
-    if spec.kind == "timm":
-        from pipeline.encoders.timm import TimmEncoder
-
-        return TimmEncoder(spec, folder, identity)
-    if spec.kind in ("open_clip", "open_clip_text"):
-        from pipeline.encoders import openclip
-
-        return (openclip.ImageTower if spec.kind == "open_clip" else openclip.TextTower)(spec, folder, identity)
-    from pipeline.encoders import transformers_clip
-
-    return (transformers_clip.ImageTower if spec.kind == "transformers_clip" else transformers_clip.TextTower)(
-        spec, folder, identity
-    )
-
-
 def quiet_libraries() -> None:
-    """The libraries' own bars for reading weights would break the one bar that matters."""
-    from transformers.utils import logging as transformers_logging
+    """Switch off the libraries' own progress bars for reading weights, which would break ours."""
+    from transformers.utils import logging as transformers_logging  # seconds to import; `fingerprint` does without
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

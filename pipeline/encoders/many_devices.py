@@ -2,14 +2,14 @@
 
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 
-from pipeline.encoders.base import ImageEncoder, Pixels, TextEncoder, Vectors
+from pipeline.encoders.base import Encoder, Pixels, Vectors
 from schemas.encoders import EncoderSpec
 
 _encoder: Any = None
@@ -17,42 +17,49 @@ _encoder: Any = None
 
 
 class ManyDevices:
-    """A `TextEncoder` or `ImageEncoder` that splits what it is given among devices, neighbours together."""
+    """A `TextEncoder` or `ImageEncoder` that splits its contents among devices, neighbours together.
 
-    def __init__(self, first: TextEncoder | ImageEncoder, spec: EncoderSpec, others: Sequence[str]) -> None:
+    Args:
+        first: the encoder on this process's device.
+        others: names of the other devices.
+        load: makes the encoder of `spec` in each further process; a function of a module's top level.
+    """
+
+    def __init__(
+        self, first: Encoder, spec: EncoderSpec, others: Sequence[str], load: Callable[[EncoderSpec], Encoder]
+    ) -> None:
         self._first: Any = first
         self.fingerprint = first.fingerprint
         self.dim = first.dim
         self.batch_size = getattr(first, "batch_size", 1) * (1 + len(others))
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         self._workers = [
-            ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(spec, name)) for name in others
+            ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(load, spec, name))
+            for name in others
         ]
 
     def preprocess(self, image: bytes) -> Pixels:
-        """Of the first encoder; decoding stays in this process."""
+        """As the first encoder does; decoding stays in this process."""
         pixels: Pixels = self._first.preprocess(image)
         return pixels
 
     def encode(self, contents: Sequence[Any]) -> Vectors:
-        """One row a content, in the order given."""
+        """One row per content, in the order given."""
         size = -(-len(contents) // (1 + len(self._workers)))
-        later: list[Future[Vectors]] = []
+        futures: list[Future[Vectors]] = []
         for worker, start in zip(self._workers, range(size, len(contents), size), strict=False):
-            later.append(worker.submit(_encode, [_portable(c) for c in contents[start : start + size]]))
-        return np.concatenate([self._first.encode(contents[:size]), *(future.result() for future in later)])
+            futures.append(worker.submit(_encode, [_portable(c) for c in contents[start : start + size]]))
+        return np.concatenate([self._first.encode(contents[:size]), *(future.result() for future in futures)])
 
 
 def _portable(content: Any) -> Any:
     return content.numpy() if isinstance(content, torch.Tensor) else content
 
 
-def _start(spec: EncoderSpec, name: str) -> None:
-    from pipeline.encoders import load
-
+def _start(load: Callable[[EncoderSpec], Encoder], spec: EncoderSpec, name: str) -> None:
     global _encoder
     os.environ["CM3_DEVICE"] = name
-    _encoder = load.load(spec)
+    _encoder = load(spec)
 
 
 def _encode(contents: list[Any]) -> Vectors:

@@ -1,12 +1,12 @@
 """From a model's name to a checked local folder: offline packages, a folder, or a pinned snapshot of the hub.
 
-Weights are read as safetensors only, so loading a model runs nobody's code.
+Weights are read as safetensors only, so reading them runs no code.
 """
 
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -18,25 +18,24 @@ from schemas.errors import UserError
 
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.gz")
 """Configuration, tokenizers and chat templates: read whole, hashed with the weights."""
-WEIGHTS = {
-    "open_clip": ("open_clip*.safetensors",),
-    "open_clip_text": ("open_clip*.safetensors",),
-}
-"""Where a repository holds the same model twice, the files this kind of encoder reads."""
-ANY_WEIGHTS = ("*.safetensors",)
+SAFETENSORS = ("*.safetensors",)
+"""Weights, unless a kind of encoder says which of these it reads."""
 IGNORED = ("onnx/*", "openvino/*", ".cache/*", ".git*")
 
 
-def locate(spec: ModelSpec, kind: str) -> Path:
-    """Local folder of the model's files, fetched or unpacked where needed, and checked.
+def locate(spec: ModelSpec, weights: Sequence[str] = SAFETENSORS) -> Path:
+    """Local folder of the model's files, fetched or unpacked if needed, and checked.
+
+    Args:
+        weights: patterns of the files that hold its weights.
 
     Raises:
-        UserError: the model cannot be reached, is not there, or a file of it is missing or damaged.
+        UserError: the model cannot be reached or does not exist, or one of its files is missing or damaged.
     """
     if spec.model.startswith("offline:"):
         folder = offline.unpack(spec.model.removeprefix("offline:"))
     elif spec.revision:
-        folder = _snapshot(spec, kind)
+        folder = _snapshot(spec, weights)
     else:
         folder = Path(spec.model).expanduser()
         if not folder.is_dir():
@@ -44,31 +43,31 @@ def locate(spec: ModelSpec, kind: str) -> Path:
                 f"Model {spec.model!r}: expected a folder with the model's files, a hub repository with its revision, "
                 f"or one of {', '.join(f'offline:{name}' for name in offline.MODELS)}; found nothing there."
             )
-    check(folder, kind, spec.model)
+    check(folder, weights, spec.model)
     return folder
 
 
-def check(folder: Path, kind: str, name: str) -> None:
-    """Look at every weight file's header and every index before anything is loaded.
+def check(folder: Path, weights: Sequence[str], name: str) -> None:
+    """Read the header of every weight file, and every index, before anything is loaded.
 
     Raises:
         UserError: there are no safetensors, one is cut short or damaged, or one that an index names is missing.
     """
-    weights = list(_weight_files(folder, kind))
-    if not weights:
+    files = list(_matching(folder, weights))
+    if not files:
         others = ", ".join(sorted(path.name for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pth"}))
         raise UserError(
-            f"Model {name!r} in {folder} has no {' or '.join(WEIGHTS.get(kind, ANY_WEIGHTS))} file"
+            f"Model {name!r} in {folder} has no {' or '.join(weights)} file"
             + (f", only {others}, which could run code when loaded" if others else "")
             + ". Choose a revision with safetensors, or convert the weights with safetensors.torch.save_file."
         )
-    for path in weights:
+    for path in files:
         try:
             with safe_open(path, "pt") as file:
                 file.keys()
         except (SafetensorError, OSError) as error:
-            theirs = Path(name).expanduser().is_dir()
-            mend = "write it again" if theirs else f"delete {folder} and run again to fetch or unpack it anew"
+            is_own_folder = Path(name).expanduser().is_dir()
+            mend = "write it again" if is_own_folder else f"delete {folder} and run again to fetch or unpack it anew"
             raise UserError(
                 f"Model {name!r}: {path} is not a whole safetensors file ({error}): cut short or changed; {mend}."
             ) from error
@@ -80,10 +79,10 @@ def check(folder: Path, kind: str, name: str) -> None:
             )
 
 
-def content_hash(folder: Path, kind: str) -> str:
-    """SHA-256 (hex) over the relative names and contents of every file that decides the model's results."""
+def content_hash(folder: Path, weights: Sequence[str] = SAFETENSORS) -> str:
+    """SHA-256 (hex) over the relative names and contents of all files that decide the model's results."""
     sha = hashlib.sha256()
-    for path in sorted([*_weight_files(folder, kind), *_matching(folder, SMALL_FILES)]):
+    for path in sorted([*_matching(folder, weights), *_matching(folder, SMALL_FILES)]):
         stat = path.stat()
         digest = _file_hash(path, stat.st_size, stat.st_mtime_ns)
         sha.update(f"{path.relative_to(folder).as_posix()}\0{digest}\n".encode())
@@ -91,29 +90,25 @@ def content_hash(folder: Path, kind: str) -> str:
 
 
 @functools.cache
-def _file_hash(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - part of the memory's key
+def _file_hash(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - part of the cache's key
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _weight_files(folder: Path, kind: str) -> Iterator[Path]:
-    return _matching(folder, WEIGHTS.get(kind, ANY_WEIGHTS))
-
-
-def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
+def _matching(folder: Path, patterns: Sequence[str]) -> Iterator[Path]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        wanted = any(fnmatch(path.name, pattern) for pattern in patterns)
-        if wanted and path.is_file() and not any(fnmatch(name, pattern) for pattern in IGNORED):
+        is_match = any(fnmatch(path.name, pattern) for pattern in patterns)
+        if is_match and path.is_file() and not any(fnmatch(name, pattern) for pattern in IGNORED):
             yield path
 
 
-def _snapshot(spec: ModelSpec, kind: str) -> Path:
-    """The pinned revision from the local hub cache; fetched first where it is not all there."""
-    import huggingface_hub
+def _snapshot(spec: ModelSpec, weights: Sequence[str]) -> Path:
+    """The pinned revision from the local hub cache; fetched first unless the cache holds all of it."""
+    import huggingface_hub  # half a second to import, and only models of the hub need it
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = [*SMALL_FILES, *WEIGHTS.get(kind, ANY_WEIGHTS)]
+    patterns = [*SMALL_FILES, *weights]
     fetch = functools.partial(
         huggingface_hub.snapshot_download,
         spec.model,
@@ -123,7 +118,7 @@ def _snapshot(spec: ModelSpec, kind: str) -> Path:
     )
     try:
         folder = Path(fetch(local_files_only=True))
-        check(folder, kind, spec.model)
+        check(folder, weights, spec.model)
         return folder
     except (LocalEntryNotFoundError, UserError):
         pass  # absent or half fetched: ask the hub

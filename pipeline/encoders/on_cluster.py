@@ -1,4 +1,4 @@
-"""Work on a cluster's workers, which encode or caption whole shards with the very model of the process that asks."""
+"""Whole shards encoded or captioned by a cluster's workers, with the very model of the process that publishes."""
 
 import platform
 import threading
@@ -19,49 +19,45 @@ class HasFresh(Protocol):
 
 
 S = TypeVar("S", bound=HasFresh)
-
-
 Spec = TypeVar("Spec", bound=BaseModel)
-
-
-Done = TypeVar("Done")
-
+Result = TypeVar("Result")
 
 ONE_AT_A_TIME = threading.Lock()
-"""A worker may have several threads; its model and its cores serve one shard."""
+"""Held while a worker computes: it may have several threads, but its model and its cores serve one shard."""
 
 
-def elsewhere(
+def map_shards(
     cluster: Cluster,
-    work: Callable[[Spec, Fingerprint, dict[str, Any]], Done],
+    work: Callable[[Spec, Fingerprint, dict[str, Any]], Result],
     spec: Spec,
     identity: Fingerprint,
     shards: Iterator[S],
-    nothing: Callable[[], Done],
-) -> Iterator[tuple[S, Done]]:
+    empty: Callable[[], Result],
+) -> Iterator[tuple[S, Result]]:
     """Each shard with what `work(spec, identity, fresh)` made of its fresh contents on a worker.
 
     Args:
-        work: of a module's top level: `encode` here, or a captioner's `ask`.
-        nothing: what a shard without fresh contents has.
+        work: a function of a module's top level: `encode` of features/shards.py, or `ask` of captions/shards.py.
+        empty: makes the result of a shard without fresh contents.
 
     Raises:
-        UserError: a worker lacks the model or has another one, or the cluster was lost.
+        UserError: a worker lacks the model or has another one.
+        ClusterError: the cluster was lost.
     """
     spec = spec.model_copy(update={"dtype": identity.dtype})  # what `auto` means is decided here, for all
     tasks = ((shard, (spec, identity, shard.fresh) if shard.fresh else None) for shard in shards)
-    for shard, done in cluster.map(work, tasks):
-        yield shard, done or nothing()
+    for shard, result in cluster.map(work, tasks):
+        yield shard, result or empty()
 
 
-def expect(found: Fingerprint, key: str) -> None:
-    """Make sure that a worker's model is the one of the process that publishes.
+def check_same_model(identity: Fingerprint, key: str) -> None:
+    """Make sure that a worker's model (`identity`) is the one of the process that publishes (`key`).
 
     Raises:
         UserError: it is not.
     """
-    if found.key() != key:
+    if identity.key() != key:
         raise UserError(
-            f"The worker on {platform.node()} has another {found.model!r} than the process that publishes, or another "
-            f"version of this package: it says {found.model_dump_json()}. Give all machines the same."
+            f"The worker on {platform.node()} has another {identity.model!r} than the process that publishes, or "
+            f"another version of this package: it says {identity.model_dump_json()}. Give all machines the same."
         )

@@ -12,7 +12,7 @@ import torch
 from pipeline.encoders.base import Fingerprint, Pixels, Vectors, finish
 from pipeline.encoders.batches import by_length
 from pipeline.encoders.bfloat16 import prepare
-from pipeline.encoders.transforms import in_two, prepared
+from pipeline.encoders.transforms import prepare_picture, split_transform
 from pipeline.machine import device, forwards_at_once, pictures_at_once, side_by_side, tokens_at_once
 from schemas.encoders import EncoderSpec
 
@@ -39,16 +39,16 @@ class ImageTower(_Tower):
         super().__init__(spec, folder, identity)
         config = open_clip.transform.PreprocessCfg(**self._model.visual.preprocess_cfg)
         transform = open_clip.transform.image_transform_v2(config, is_train=False)
-        self._of_a_picture, self._of_a_batch = in_two(transform)
+        self._transform_picture, self._transform_batch = split_transform(transform)
 
     def preprocess(self, image: bytes) -> Pixels:
-        """(3, height, width), whole numbers up to 255."""
-        return prepared(image, self._of_a_picture)
+        """(3, height, width), uint8."""
+        return prepare_picture(image, self._transform_picture)
 
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> Vectors:
-        """In the joint space of pictures and words."""
-        batch = self._of_a_batch(torch.stack(list(pixels)).to(device()))
+        """In the joint space of pictures and texts."""
+        batch = self._transform_batch(torch.stack(list(pixels)).to(device()))
         return self._finish(self._model.encode_image(batch))
 
 
@@ -60,12 +60,12 @@ class TextTower(_Tower):
         self._tokenize = open_clip.get_tokenizer(self._name, context_length=spec.max_tokens)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """In the joint space of pictures and words."""
+        """In the joint space of pictures and texts."""
         tokens = self._tokenize([self._spec.prompt + text for text in texts])
         rows = np.empty((len(texts), self.dim), np.float32)
         batches = list(by_length([tokens.shape[1]] * len(texts), tokens_at_once(self._spec.batch_tokens)))
-        found = side_by_side(self._forward, (tokens[batch] for batch in batches), workers=forwards_at_once())
-        for batch, vectors in zip(batches, found, strict=True):
+        results = side_by_side(self._forward, (tokens[batch] for batch in batches), workers=forwards_at_once())
+        for batch, vectors in zip(batches, results, strict=True):
             rows[batch] = vectors
         return rows
 
@@ -75,7 +75,7 @@ class TextTower(_Tower):
 
 
 def _local_text_tower(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A text tower from transformers names its configuration by a hub name; take the folder's own copy instead."""
+    """The folder's own copy of the text tower's configuration, which a tower from transformers names by a hub name."""
     if "hf_model_name" in config["text_cfg"] and (folder / "config.json").exists():
         return {"text_cfg": {**config["text_cfg"], "hf_model_name": str(folder), "hf_model_pretrained": False}}
     return {}

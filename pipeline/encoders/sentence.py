@@ -1,4 +1,4 @@
-"""sentence-transformers models: the library's own preprocessing, pooling, prompts; batches by length, not by count."""
+"""sentence-transformers models: the library's own preprocessing, pooling and prompts; batches by length, not count."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ from pipeline.machine import device, forwards_at_once, side_by_side, tokens_at_o
 from schemas.encoders import EncoderSpec
 
 Features = dict[str, Any]
-"""What the model reads: tensors of (texts, tokens), and what belongs to all texts."""
+"""The model's input: tensors of (texts, tokens), and values that belong to all texts."""
 MASK = "attention_mask"
-TOKENIZED = 64
-"""Texts tokenized together."""
+TOKENIZER_BATCH = 64
+"""Texts per call of the tokenizer."""
 
 
 class SentenceEncoder:
@@ -42,40 +42,44 @@ class SentenceEncoder:
         self.dim = min(full, spec.truncate_dim or full)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Batches hold texts of like length, at most `batch_tokens` tokens with padding."""
+        """Batches hold texts of similar length, at most `batch_tokens` tokens with padding."""
         rows = np.empty((len(texts), self.dim), np.float32)
-        batches = self.tokenized(texts)
-        found = side_by_side(self._forward, (features for _, features in batches), workers=forwards_at_once())
-        for (places, _), vectors in zip(batches, found, strict=True):
-            rows[places] = vectors
+        batches = self.tokenize(texts)
+        results = side_by_side(self._forward, (features for _, features in batches), workers=forwards_at_once())
+        for (indices, _), vectors in zip(batches, results, strict=True):
+            rows[indices] = vectors
         return rows
 
-    def tokenized(self, texts: Sequence[str]) -> list[tuple[list[int], Features]]:
-        """Batches as places in `texts` and what the model reads, each text tokenized once.
+    def tokenize(self, texts: Sequence[str]) -> list[tuple[list[int], Features]]:
+        """Batches, each as indices into `texts` and the model's input; every text is tokenized once.
 
-        The library pads what it tokenizes together, so texts of about one length go to it together; their true lengths
-        then make the batches.
+        The library pads the texts of one call, so each call gets texts of about the same length in characters; the
+        batches are then made by their true lengths in tokens.
         """
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-        parts = [order[start : start + TOKENIZED] for start in range(0, len(order), TOKENIZED)]
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        parts = [order[start : start + TOKENIZER_BATCH] for start in range(0, len(order), TOKENIZER_BATCH)]
         prompt = self._spec.prompt or None
-        found = [self._model.preprocess([texts[place] for place in part], prompt=prompt) for part in parts]
-        if not all(map(_is_padded, found)):  # such as a table of word vectors
-            return list(zip(parts, found, strict=True))
-        names = [name for name, value in found[0].items() if isinstance(value, torch.Tensor)] if found else []
-        rows: dict[int, torch.Tensor] = {}  # place → (tokens, names), without padding
-        for part, features in zip(parts, found, strict=True):
-            known = features[MASK].bool()
-            together = torch.stack([features[name] for name in names], dim=-1)
-            rows |= zip(part, torch.split(together[known], known.sum(dim=1).tolist()), strict=True)
-        side = "left" if any(map(_is_padded_left, found)) else "right"
+        tokenized = [self._model.preprocess([texts[index] for index in part], prompt=prompt) for part in parts]
+        if all(map(_is_padded, tokenized)):
+            return self._by_tokens(parts, tokenized)
+        return list(zip(parts, tokenized, strict=True))  # such as a table of word vectors
+
+    def _by_tokens(self, parts: list[list[int]], tokenized: list[Features]) -> list[tuple[list[int], Features]]:
+        """The tokenized texts in new batches, by their lengths in tokens."""
+        names = [name for name, value in tokenized[0].items() if isinstance(value, torch.Tensor)] if tokenized else []
+        rows: dict[int, torch.Tensor] = {}  # index of the text → (tokens, names), without padding
+        for part, features in zip(parts, tokenized, strict=True):
+            mask = features[MASK].bool()
+            columns = torch.stack([features[name] for name in names], dim=-1)
+            rows |= zip(part, torch.split(columns[mask], mask.sum(dim=1).tolist()), strict=True)
+        side = "left" if any(map(_is_padded_left, tokenized)) else "right"
         fill = getattr(self._model.tokenizer, "pad_token_id", None) or 0
         batches = []
-        for places in by_length([len(rows[i]) for i in range(len(texts))], tokens_at_once(self._spec.batch_tokens)):
-            padded = pad_sequence([rows[i] for i in places], batch_first=True, padding_side=side)
-            features = found[0] | dict(zip(names, padded.unbind(-1), strict=True))
+        for indices in by_length([len(rows[i]) for i in range(len(rows))], tokens_at_once(self._spec.batch_tokens)):
+            padded = pad_sequence([rows[i] for i in indices], batch_first=True, padding_side=side)
+            features = tokenized[0] | dict(zip(names, padded.unbind(-1), strict=True))
             features["input_ids"].masked_fill_(features[MASK] == 0, fill)
-            batches.append((places, features))
+            batches.append((indices, features))
         return batches
 
     @torch.inference_mode()
@@ -86,11 +90,11 @@ class SentenceEncoder:
 
 
 def _is_padded(features: Features) -> bool:
-    """Whether all tensors are whole numbers, one for each text and token, and a mask says which tokens are real."""
+    """Whether all tensors hold one integer per text and token, and a mask says which tokens are real."""
     tensors = [value for value in features.values() if isinstance(value, torch.Tensor)]
-    like = features.get(MASK)
+    mask = features.get(MASK)
     return "input_ids" in features and all(
-        like is not None and value.shape == like.shape and value.dtype == torch.int64 for value in tensors
+        mask is not None and value.shape == mask.shape and value.dtype == torch.int64 for value in tensors
     )
 
 

@@ -10,7 +10,7 @@ from timm.data import create_transform, resolve_model_data_config  # type: ignor
 
 from pipeline.encoders.base import Fingerprint, Pixels, Vectors, finish
 from pipeline.encoders.bfloat16 import prepare
-from pipeline.encoders.transforms import in_two, prepared
+from pipeline.encoders.transforms import prepare_picture, split_transform
 from pipeline.machine import device, pictures_at_once
 from schemas.encoders import EncoderSpec
 
@@ -25,17 +25,18 @@ class TimmEncoder:
         size: dict[str, Any] = {} if spec.image_size is None else {"img_size": spec.image_size}
         self._model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0, **size)
         config = resolve_model_data_config(self._model)  # type: ignore[no-untyped-call]
-        self._of_a_picture, self._of_a_batch = in_two(create_transform(**config, is_training=False))
+        transform = create_transform(**config, is_training=False)
+        self._transform_picture, self._transform_batch = split_transform(transform)
         width: int = getattr(self._model, "num_features")  # noqa: B009 - the stub says Tensor | Module
         self.dim = min(width, spec.truncate_dim or width)
         prepare(self._model, identity.dtype)
 
     def preprocess(self, image: bytes) -> Pixels:
-        """(3, height, width), whole numbers up to 255."""
-        return prepared(image, self._of_a_picture)
+        """(3, height, width), uint8."""
+        return prepare_picture(image, self._transform_picture)
 
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> Vectors:
         """Average-pooled features, or the class token, as the model pools."""
-        vectors = self._model(self._of_a_batch(torch.stack(list(pixels)).to(device())))
+        vectors = self._model(self._transform_batch(torch.stack(list(pixels)).to(device())))
         return finish(vectors, normalize=self._spec.normalize, truncate_dim=self._spec.truncate_dim)

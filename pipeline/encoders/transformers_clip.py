@@ -1,4 +1,4 @@
-"""Any model of transformers with `get_image_features` and `get_text_features`: CLIP, SigLIP, ALIGN and their kin."""
+"""Any model of transformers with `get_image_features` and `get_text_features`: CLIP, SigLIP, ALIGN and others."""
 
 import io
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoProcessor
 from pipeline.encoders.base import Fingerprint, Pixels, Vectors, finish
 from pipeline.encoders.batches import by_length
 from pipeline.encoders.bfloat16 import prepare
-from pipeline.encoders.transforms import prepared
+from pipeline.encoders.transforms import prepare_picture
 from pipeline.machine import device, forwards_at_once, pictures_at_once, side_by_side, tokens_at_once
 from schemas.encoders import EncoderSpec
 
@@ -44,14 +44,14 @@ class ImageTower(_Tower):
 
     def preprocess(self, image: bytes) -> Pixels:
         """(3, height, width), float32."""
-        return prepared(image, self._transform)
+        return prepare_picture(image, self._transform)
 
     def _transform(self, picture: Image.Image) -> Any:
         return self._processor.image_processor(images=picture, return_tensors="pt")["pixel_values"][0]
 
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> Vectors:
-        """In the joint space of pictures and words."""
+        """In the joint space of pictures and texts."""
         return self._finish(self._model.get_image_features(pixel_values=torch.stack(list(pixels)).to(device())))
 
 
@@ -62,19 +62,19 @@ class TextTower(_Tower):
         super().__init__(spec, folder, identity)
         config = getattr(self._model.config, "text_config", self._model.config)
         self._longest = spec.max_tokens or config.max_position_embeddings
-        # SigLIP was trained on texts padded to full length, and says so by having no attention mask to ignore padding.
+        # SigLIP was trained on texts padded to full length: it has no attention mask that would ignore padding.
         self._pad = "max_length" if "siglip" in self._model.config.model_type else "longest"
         self.dim = self._forward(self._tokens([""])).shape[1]
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """In the joint space of pictures and words. Longer texts are cut at the model's limit."""
+        """In the joint space of pictures and texts. Longer texts are cut at the model's limit."""
         prompted = [self._spec.prompt + text for text in texts]
         tokens = self._processor.tokenizer(prompted, truncation=True, max_length=self._longest)["input_ids"]
         rows = np.empty((len(texts), self.dim), np.float32)
         batches = list(by_length([len(ids) for ids in tokens], tokens_at_once(self._spec.batch_tokens)))
         tokenized = (self._tokens([prompted[i] for i in batch]) for batch in batches)
-        found = side_by_side(self._forward, tokenized, workers=forwards_at_once())
-        for batch, vectors in zip(batches, found, strict=True):
+        results = side_by_side(self._forward, tokenized, workers=forwards_at_once())
+        for batch, vectors in zip(batches, results, strict=True):
             rows[batch] = vectors
         return rows
 

@@ -1,4 +1,4 @@
-"""From a stored picture to what an image tower takes."""
+"""From a stored picture to the input of an image tower."""
 
 import io
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from torchvision.transforms import Compose, Normalize, PILToTensor, ToTensor, fu
 from pipeline.encoders.base import Pixels
 
 
-def in_two(transform: Any) -> tuple[Callable[[Image.Image], Any], Callable[[Tensor], Tensor]]:
-    """A model's own transform as what is done to a picture, and what is done to a batch on the model's device.
+def split_transform(transform: Any) -> tuple[Callable[[Image.Image], Any], Callable[[Tensor], Tensor]]:
+    """A model's own transform in two: what is done to each picture, and what is done to a batch on the model's device.
 
-    Scaling and normalizing give the same bits there, and take half the time that decoding and resizing take: element by
-    element, in threads that wait for each other. A picture then waits in a quarter of the room. A transform that does
-    not end with the two stays whole.
+    Scaling and normalizing move to the batch. The result is bit for bit the same; picture by picture, the two would
+    take half as long as decoding and resizing, in threads that wait for each other. A picture that waits for its batch
+    also takes a quarter of the memory. A transform that does not end with these two steps stays whole.
     """
     match getattr(transform, "transforms", None):
         case [*steps, ToTensor(), Normalize() as last]:
@@ -31,16 +31,20 @@ def in_two(transform: Any) -> tuple[Callable[[Image.Image], Any], Callable[[Tens
     return transform, lambda batch: batch
 
 
-def prepared(image: bytes, transform: Callable[[Image.Image], Any]) -> Pixels:
-    """Decode one picture and give it to a model's own transform: (channels, height, width).
+def prepare_picture(image: bytes, transform: Callable[[Image.Image], Any]) -> Pixels:
+    """Decode one picture and apply a model's own transform: (channels, height, width).
 
     Raises:
-        OSError: the bytes are no readable picture, or one that the transform cannot take.
+        OSError: the bytes are not a readable picture, or one that the transform refuses.
     """
     try:
         with Image.open(io.BytesIO(image)) as picture:
             pixels = transform(picture.convert("RGB"))
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: Pillow's for a broken PNG
+    except (
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:  # SyntaxError: from Pillow, for a broken PNG
         raise OSError(f"{type(error).__name__}: {error}") from error
     assert isinstance(pixels, torch.Tensor)
     return pixels

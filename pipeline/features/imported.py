@@ -1,4 +1,4 @@
-"""Stage: import of vectors that somebody else made, checked and aligned by id, as a feature beside our own."""
+"""Stage: vectors that somebody else made, checked, aligned by id and published as a feature beside our own."""
 
 import hashlib
 import logging
@@ -26,38 +26,38 @@ logger = logging.getLogger(__name__)
 STAGE_VERSION = 2
 SHARD = 1024
 LONGEST = 1e18
-"""Length of a vector that is not scaled to 1: products of two longer ones are beyond float32."""
+"""Longest vector, unless vectors are scaled to length 1: products of longer ones overflow float32."""
 AMAZON_2014 = np.dtype([("id", "S10"), ("vector", "<f4", (4096,))])
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """Vectors by row, read as they are asked for where the format allows it, and the row of each id."""
+class ForeignVectors:
+    """Vectors by row, read on demand if the format allows it, and the row of each id."""
 
     rows: Any
     row_of: dict[str, int]
     dim: int
 
-    def take(self, places: Sequence[int]) -> np.ndarray:
-        """(len(places), dim), float32."""
-        return np.asarray(self.rows[list(places)], dtype=np.float32).reshape(-1, self.dim)
+    def take(self, indices: Sequence[int]) -> np.ndarray:
+        """The vectors of these rows, (len(indices), dim), float32."""
+        return np.asarray(self.rows[list(indices)], dtype=np.float32).reshape(-1, self.dim)
 
 
 def run(*, store: Store, items: TableVersion, name: str, config: VectorsConfig) -> Published:
-    """Publish `features/<name>`, one row an item in the order of `items`; null where the file has no vector for it.
+    """Publish `features/<name>`, one row per item in the order of `items`; null if the file has no vector for it.
 
-    A vector of zeros has no direction and is taken for none. `content_hash` is the SHA-256 of the vector as imported.
+    A zero vector has no direction and counts as none. `content_hash` is the SHA-256 of the vector as imported.
 
     Raises:
         UserError: the file is missing, cut short or of another format; ids and vectors differ in number; an id comes
-            twice; a vector of this catalogue holds NaN or infinity; or no id of the catalogue is there at all.
+            twice; a vector of this catalogue holds NaN or infinity; or the file has no id of the catalogue.
     """
     lineage = _lineage(items, name, config)
     if (version := store.find(lineage)) is not None:
         logger.info("features/%s: version %s is already published", name, version.version)
         return Published({version.table: version})
     foreign = read(config)
-    absent = 0
+    missing = 0
     with (
         store.writer(features(foreign.dim), lineage) as writer,
         track(f"features/{name}", total=items.rows) as advance,
@@ -65,31 +65,31 @@ def run(*, store: Store, items: TableVersion, name: str, config: VectorsConfig) 
         for table in store.batches(items, ["item_id"], rows=SHARD):
             aligned = _aligned(table["item_id"].to_pylist(), foreign, config)
             writer.write(aligned)
-            absent += aligned["embedding"].null_count
+            missing += aligned["embedding"].null_count
             advance(len(aligned))
-        if absent == items.rows and absent:
+        if missing == items.rows and missing:
             raise UserError(
                 f"{config.path} has vectors for {len(foreign.row_of):,} ids, but for none of the {items.rows:,} items. "
                 f"Its first ids are {', '.join(list(foreign.row_of)[:3])}: check that both use the same ids."
             )
-    logger.info("features/%s: %d of %d items have a vector", name, items.rows - absent, items.rows)
-    return Published({writer.version.table: writer.version}, {"imported": items.rows - absent, "missing": absent})
+    logger.info("features/%s: %d of %d items have a vector", name, items.rows - missing, items.rows)
+    return Published({writer.version.table: writer.version}, {"imported": items.rows - missing, "missing": missing})
 
 
 def _lineage(items: TableVersion, name: str, config: VectorsConfig) -> Lineage:
-    named = config.model_dump(exclude={"path", "ids"})
+    settings = config.model_dump(exclude={"path", "ids"})
     for field in ("path", "ids"):
         if file := getattr(config, field):
-            named[field] = _sha256(Path(file))
+            settings[field] = _sha256(Path(file))
     return Lineage(
         dataset=items.dataset,
         table=f"features/{name}",
         stage="vectors",
         stage_version=STAGE_VERSION,
-        config=named,
+        config=settings,
         inputs={items.table: items.version},
         encoder=f"imported:{Path(config.path).name}",
-        revision=named["path"][:16],
+        revision=settings["path"][:16],
     )
 
 
@@ -101,7 +101,7 @@ def _sha256(path: Path) -> str:
         raise UserError(f"Vectors to import: cannot read {path} ({error.strerror}). Check the path.") from error
 
 
-def _aligned(item_ids: list[str], foreign: Foreign, config: VectorsConfig) -> pa.Table:
+def _aligned(item_ids: list[str], foreign: ForeignVectors, config: VectorsConfig) -> pa.Table:
     present = np.array([item_id in foreign.row_of for item_id in item_ids], bool)
     vectors = np.zeros((len(item_ids), foreign.dim), np.float32)
     vectors[present] = foreign.take([foreign.row_of[i] for i in item_ids if i in foreign.row_of])
@@ -112,7 +112,7 @@ def _aligned(item_ids: list[str], foreign: Foreign, config: VectorsConfig) -> pa
             f"{config.path} has NaN or infinity for {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''}. Leave "
             "those items out of the file: an item without a vector is a null."
         )
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)  # squares of 1e25 are no float32
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)  # the square of 1e25 overflows float32
     if not config.normalize and (long := np.flatnonzero(lengths > LONGEST)).size:
         raise UserError(
             f"{config.path}: the vector of {item_ids[long[0]]} has length {lengths[long[0]]:.3g}; its square is no "
@@ -120,8 +120,8 @@ def _aligned(item_ids: list[str], foreign: Foreign, config: VectorsConfig) -> pa
         )
     present &= lengths > 0
     hashes = [
-        hashlib.sha256(row.tobytes()).hexdigest() if there else None
-        for row, there in zip(vectors, present, strict=True)
+        hashlib.sha256(row.tobytes()).hexdigest() if is_present else None
+        for row, is_present in zip(vectors, present, strict=True)
     ]
     if config.normalize:
         vectors[present] = vectors[present] / lengths[present, None]
@@ -130,11 +130,12 @@ def _aligned(item_ids: list[str], foreign: Foreign, config: VectorsConfig) -> pa
     return pa.table(columns, schema=features(foreign.dim))
 
 
-def read(config: VectorsConfig) -> Foreign:
+def read(config: VectorsConfig) -> ForeignVectors:
     """Open the file and index its ids; arrays and binary records stay on disk.
 
     Raises:
-        UserError: as `run`.
+        UserError: the file is missing, cut short or of another format; ids and vectors differ in number; or an id comes
+            twice.
     """
     reader = {"npy": _read_npy, "parquet": _read_parquet, "amazon-2014": _read_amazon}[config.format]
     try:
@@ -145,7 +146,7 @@ def read(config: VectorsConfig) -> Foreign:
     for item_id, row in ids:
         if row_of.setdefault(item_id, row) != row:
             raise UserError(f"{config.path}: id {item_id!r} comes twice. Keep one vector for each item.")
-    return Foreign(rows, row_of, dim)
+    return ForeignVectors(rows, row_of, dim)
 
 
 def _read_npy(config: VectorsConfig) -> tuple[Iterator[tuple[str, int]], Any, int]:
@@ -175,14 +176,17 @@ _NUMBERED = re.compile(r"(.*)[\t,]\s*([0-9]+)\s*")
 
 
 def _read_ids(path: Path) -> Iterator[tuple[str, int]]:
-    """(id, row) of each line. Where every line but a header ends with a tab or comma and a number, that is the row;
-    otherwise a line is an id, whatever it holds, and lines are counted."""
+    """(id, row) of each line.
+
+    If every line except a header ends with a tab or comma and a number, that is the row. Otherwise each whole line is
+    an id, and its row is the line's index.
+    """
     try:
         lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error}). Save the list of ids as UTF-8.") from error
-    found = [_NUMBERED.fullmatch(line) for line in lines]
-    body = found[1:] if found and found[0] is None else found
+    matches = [_NUMBERED.fullmatch(line) for line in lines]
+    body = matches[1:] if matches and matches[0] is None else matches
     if body and all(body):
         yield from ((match[1].strip(), int(match[2])) for match in body if match)
         return
@@ -211,24 +215,25 @@ def _read_parquet(config: VectorsConfig) -> tuple[Iterator[tuple[str, int]], Any
         raise UserError(f"{config.path} is not a readable Parquet file of ids and vectors ({error}).") from error
     if ids.null_count:
         raise UserError(f"{config.path}: {ids.null_count:,} rows have no id in {config.id_column}. Leave them out.")
-    there = pa.compute.is_valid(table[config.vector_column])
-    lists = table[config.vector_column].filter(there).combine_chunks()
+    is_valid = pa.compute.is_valid(table[config.vector_column])
+    lists = table[config.vector_column].filter(is_valid).combine_chunks()
     widths = set(pa.compute.list_value_length(lists).to_pylist()) if len(lists) else {0}
     if len(widths) != 1 or widths <= {0, None}:
         raise UserError(f"{config.path}: vectors must have one width, found widths {sorted(widths)[:5]}.")
     dim = int(widths.pop())
     rows = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
-    return ((item_id, row) for row, item_id in enumerate(ids.filter(there).to_pylist())), rows, dim
+    return ((item_id, row) for row, item_id in enumerate(ids.filter(is_valid).to_pylist())), rows, dim
 
 
 def _check_types(schema: pa.Schema, config: VectorsConfig) -> None:
-    of_id, of_vector = schema.field(config.id_column).type, schema.field(config.vector_column).type
-    if pa.types.is_nested(of_id):
-        raise UserError(f"{config.path}: expected one id a row in {config.id_column}, found {of_id}.")
-    listed = pa.types.is_list(of_vector) or pa.types.is_large_list(of_vector) or pa.types.is_fixed_size_list(of_vector)
-    number = listed and (pa.types.is_floating(of_vector.value_type) or pa.types.is_integer(of_vector.value_type))
-    if not number:
-        raise UserError(f"{config.path}: expected lists of numbers in {config.vector_column}, found {of_vector}.")
+    id_type, vector_type = schema.field(config.id_column).type, schema.field(config.vector_column).type
+    if pa.types.is_nested(id_type):
+        raise UserError(f"{config.path}: expected one id per row in {config.id_column}, found {id_type}.")
+    is_list = any(
+        check(vector_type) for check in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    )
+    if not is_list or not (pa.types.is_floating(vector_type.value_type) or pa.types.is_integer(vector_type.value_type)):
+        raise UserError(f"{config.path}: expected lists of numbers in {config.vector_column}, found {vector_type}.")
 
 
 def _read_amazon(config: VectorsConfig) -> tuple[Iterator[tuple[str, int]], Any, int]:

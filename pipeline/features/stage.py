@@ -1,8 +1,8 @@
 """Stage: vectors of one feature for every item, encoded once per (content, encoder) and never again.
 
-The source is read in shards; what the cache does not hold is encoded and kept, shard by shard, so a killed run loses
-at most the shard in flight, and of pictures the batches that its cores have begun of the next. Batches never cross a
-shard and depend on what earlier shards held alone, so an interrupted run ends with the same bytes as an unbroken one.
+The source is read in shards; what the cache does not hold is encoded and kept shard by shard, so a killed run loses at
+most the shard it was working on, and of pictures the batches already begun of the next. Batches never cross a shard and
+depend only on what earlier shards held, so an interrupted run ends with the same bytes as an unbroken one.
 """
 
 import json
@@ -17,10 +17,10 @@ from pipeline.cache import ShardCache
 from pipeline.cluster import Cluster
 from pipeline.contents import Shard, content_hash
 from pipeline.encoders import load
-from pipeline.encoders.base import Fingerprint, Vectors
-from pipeline.encoders.on_cluster import elsewhere
+from pipeline.encoders.base import Encoder, Fingerprint, Vectors
+from pipeline.encoders.on_cluster import map_shards
 from pipeline.features.columns import fixed_width_from
-from pipeline.features.shards import Encoded, Encoder, ShardEncoder, encode
+from pipeline.features.shards import ShardEncoder, ShardVectors, encode
 from pipeline.progress import track
 from pipeline.published import Counts, Published
 from pipeline.store import Store
@@ -34,11 +34,10 @@ logger = logging.getLogger(__name__)
 STAGE_VERSION = 1
 TEXT_SHARD = 1024
 IMAGE_SHARD = 256
-"""Contents read, encoded, kept and forgotten at once: bounds memory, and what a kill can lose."""
+"""Contents read, encoded, kept and forgotten together: bounds memory, and what a kill can lose."""
 CACHED = pa.schema(
     [pa.field("content_hash", pa.string(), nullable=False), pa.field("embedding", pa.list_(pa.float32()))]
 )
-
 COUNTED = ("encoded", "reused", "missing", "unreadable", "pooled")
 
 
@@ -52,22 +51,23 @@ def run(
     gallery: TableVersion | None = None,
     cluster: Cluster | None = None,
 ) -> Published:
-    """Publish `features/<name>`, one row per item in the source's order; or find what equal input gave before.
+    """Publish `features/<name>`, one row per item in the source's order; or find the version of equal input.
 
     Counts contents (the texts or pictures of the source): `encoded` (went through the model), `reused` (encoded before,
-    or equal to another) and `unreadable` (stored as readable, refused by the encoder: the table's `error` says why); and
+    or equal to another) and `unreadable` (stored, but refused by the encoder: the table's `error` says why). Counts
     items: `missing` the modality, or `pooled` (their vector is the mean over several pictures).
 
     Args:
-        source: `items` for encoders of words, `images` for encoders of pictures, `captions` for the caption feature.
-        gallery: further pictures of the items in `images`: a vector is then the mean over all of an item's pictures
-            that can be read, of length 1 again where `spec.normalize` says so.
-        encoder: used in place of the one `spec` names, in this process; its fingerprint identifies the vectors.
-        cluster: whose workers encode, each with a copy of the model.
+        source: `items` for text encoders, `images` for image encoders, `captions` for the caption feature.
+        gallery: further pictures of the items in `images`. A vector is then the mean over all readable pictures of the
+            item, scaled to length 1 again if `spec.normalize` says so.
+        encoder: used in this process instead of the one `spec` names; its fingerprint identifies the vectors.
+        cluster: its workers encode, each with a copy of the model.
 
     Raises:
-        UserError: the model is missing or damaged, does not fit the source, or gives NaN or infinity; the cluster was
-            lost, or a worker has another model.
+        UserError: the model is missing or damaged, does not fit the source, or gives NaN or infinity; or a worker has
+            another model.
+        ClusterError: the cluster was lost.
     """
     _check_sources(source, gallery, spec)
     identity = encoder.fingerprint if encoder is not None else load.fingerprint(spec)
@@ -85,18 +85,16 @@ def run(
         for shard in work.encoded(shards, cluster if encoder is None else None):
             writer.write(work.table(shard))
             advance(len(shard.hashes))
-    logger.info(
-        "features/%s: %d encoded, %d reused, %d missing, %d unreadable; %d items of several pictures",
-        name, *work.counts.values(),
-    )  # fmt: skip
+    summary = "features/%s: %d encoded, %d reused, %d missing, %d unreadable; %d items of several pictures"
+    logger.info(summary, name, *(work.counts[count] for count in COUNTED))
     return Published({writer.version.table: writer.version}, work.counts)
 
 
 def _check_sources(source: TableVersion, gallery: TableVersion | None, spec: EncoderSpec) -> None:
-    wanted = ("images",) if spec.modality == "image" else ("items", "captions")
-    if source.table not in wanted:
+    sources = ("images",) if spec.modality == "image" else ("items", "captions")
+    if source.table not in sources:
         raise UserError(
-            f"An encoder of kind {spec.kind!r} reads {' or '.join(wanted)}, but was given the table {source.table!r}. "
+            f"An encoder of kind {spec.kind!r} reads {' or '.join(sources)}, but was given the table {source.table!r}. "
             "Choose another kind, or give it the right table."
         )
     if gallery is not None and (gallery.table, source.table) != ("gallery", "images"):
@@ -124,7 +122,7 @@ def _lineage(source: TableVersion, gallery: TableVersion | None, name: str, iden
 
 
 class _Work:
-    """Cache and encoder of one run; the encoder is loaded when the first new content comes."""
+    """Cache, encoder and counts of one run; the encoder is loaded when the first new content comes."""
 
     def __init__(self, store: Store, spec: EncoderSpec, identity: Fingerprint, encoder: Encoder | None) -> None:
         self.counts: Counts = dict.fromkeys(COUNTED, 0)
@@ -133,37 +131,37 @@ class _Work:
         self._encoder = ShardEncoder(spec, encoder)
         namespace = f"features/{identity.kind}-{identity.key()[:16]}"
         self.cache = ShardCache(store, namespace, CACHED)
-        self.dim = self._known_dim(store, f"_cache/{namespace}/encoder.json", identity)
+        self.dim = self._dim(store, f"_cache/{namespace}/encoder.json", identity)
 
     def encoded(self, shards: Iterator[Shard], cluster: Cluster | None) -> Iterator[Shard]:
-        """The same shards, once everything in them is in the cache."""
+        """The same shards, each yielded when the cache holds all of its readable contents."""
         if cluster:
-            done = elsewhere(cluster, encode, self._spec, self._identity, shards, Encoded)
+            results = map_shards(cluster, encode, self._spec, self._identity, shards, ShardVectors)
         else:
-            done = self._encoder.run(shards)
-        for shard, encoded in done:
-            for key, reason in encoded.refused.items():
+            results = self._encoder.run(shards)
+        for shard, vectors in results:
+            for key, reason in vectors.refused.items():
                 logger.warning("item %s: the stored picture cannot be read: %s", shard.owner(key), reason)
-            self._refused |= encoded.refused
-            if encoded.rows is not None:
-                self._keep(shard, encoded.keys, encoded.rows)
+            self._refused |= vectors.refused
+            if vectors.rows is not None:
+                self._keep(shard, vectors.keys, vectors.rows)
             yield shard
 
     def table(self, shard: Shard) -> pa.Table:
         """Rows of the published table, in the shard's order."""
         refused = [next((self._refused[key] for key in mine if key in self._refused), None) for mine in shard.hashes]
         hashes = [[key for key in mine if key not in self._refused] for mine in shard.hashes]
-        counted = [len(mine) for mine in hashes]
+        readable = [len(mine) for mine in hashes]
         self.counts["missing"] += sum(not mine for mine in shard.hashes)
-        self.counts["unreadable"] += sum(map(len, shard.hashes)) - sum(counted)
-        self.counts["reused"] += sum(counted) - sum(key not in self._refused for key in shard.fresh)
-        self.counts["pooled"] += sum(count > 1 for count in counted)
-        known = self.cache.lookup([key for mine in hashes for key in mine])["embedding"].combine_chunks()
-        rows = known.flatten().to_numpy().reshape(-1, self.dim)
+        self.counts["unreadable"] += sum(map(len, shard.hashes)) - sum(readable)
+        self.counts["reused"] += sum(readable) - sum(key not in self._refused for key in shard.fresh)
+        self.counts["pooled"] += sum(count > 1 for count in readable)
+        embeddings = self.cache.lookup([key for mine in hashes for key in mine])["embedding"].combine_chunks()
+        rows = embeddings.flatten().to_numpy().reshape(-1, self.dim)
         columns = [
             shard.item_ids,
             pa.array([_hash_of_all(mine) for mine in hashes], pa.string()),
-            _means(rows, np.array(counted), normalize=self._spec.normalize),
+            _means(rows, np.array(readable), normalize=self._spec.normalize),
             pa.array(refused, pa.string()),
         ]
         return pa.table(columns, schema=features(self.dim))
@@ -172,7 +170,7 @@ class _Work:
         if rows.shape != (len(keys), self.dim):
             raise UserError(
                 f"{self._spec.model!r} gave an array of shape {rows.shape} for {len(keys)} items of width {self.dim}. "
-                "The encoder does not keep to its Protocol."
+                "The encoder does not follow its Protocol."
             )
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
@@ -184,8 +182,8 @@ class _Work:
         self.cache.append(pa.table([pa.array(keys), fixed_width_from(rows).cast(CACHED.field(1).type)], schema=CACHED))
         self.counts["encoded"] += len(keys)
 
-    def _known_dim(self, store: Store, path: str, identity: Fingerprint) -> int:
-        """Width of the vectors: remembered beside the cache, so that a run without new content loads no model."""
+    def _dim(self, store: Store, path: str, identity: Fingerprint) -> int:
+        """Width of the vectors, stored beside the cache, so that a run without new content loads no model."""
         full = f"{store.root}/{path}"
         if store.fs.exists(full):
             return int(json.loads(store.fs.cat_file(full))["dim"])
@@ -195,12 +193,12 @@ class _Work:
 
 
 def _hash_of_all(hashes: list[str]) -> str | None:
-    """Of one content its own hash; of several that of their hashes, a line each."""
+    """The hash of a single content; for several, the hash of their hashes, one per line; None for none."""
     return hashes[0] if len(hashes) == 1 else content_hash("\n".join(hashes)) if hashes else None
 
 
 def _means(rows: Vectors, counts: np.ndarray, *, normalize: bool) -> pa.FixedSizeListArray:
-    """One vector an item from `counts` rows each, in order: null of none, the very row of one, the mean of several."""
+    """One vector per item, from its `counts` rows: null from none, the row itself from one, the mean from several."""
     some = counts > 0
     means = np.zeros((len(counts), rows.shape[1]))
     means[some] = np.add.reduceat(rows, (np.cumsum(counts) - counts)[some], axis=0, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""From the bytes a server sent to a JPEG of bounded size, or the reason why not. Trusts nothing but the bytes."""
+"""Turns a server's bytes into a JPEG of bounded size, or a reason. Only the bytes count, not a header or a name."""
 
 import io
 import logging
@@ -13,7 +13,7 @@ from schemas.tables import ImageStatus
 logger = logging.getLogger(__name__)
 
 CODEC_VERSION = 2
-"""Bumped when the same bytes and configuration would give another JPEG, or none; part of the cache's namespace."""
+"""Raised when the same bytes and configuration would give another JPEG, or none; part of the cache's namespace."""
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 _EXIF_ORIENTATION = 0x0112
@@ -27,19 +27,19 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# `max_pixels` is checked before any pixel is decoded; Pillow's own warning about the same would only be noise.
+# `max_pixels` is checked before any pixel is decoded, so Pillow's own warning about size is noise.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-Image.init()  # registers every format now, rather than in the first threads that decode
+Image.init()  # registers every format now, not in the first threads that decode
 FORMATS = tuple(name for name in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF") if name in Image.OPEN)
-"""What is opened at all: Pillow also reads PostScript, FITS and other things no shop serves as a picture."""
+"""Other formats are not opened: Pillow also reads PostScript, FITS and more that no shop serves as a picture."""
 
 
 def decode(body: bytes, *, max_side: int, quality: int, max_pixels: int) -> Picture:
-    """Open, orient, flatten onto white, shrink to `max_side` pixels and encode as JPEG; the first frame of several.
+    """Open, orient, flatten onto white, shrink to `max_side` pixels, encode as JPEG; the first frame of an animation.
 
     Raises:
-        PictureError: EMPTY, NOT_AN_IMAGE, TOO_MANY_PIXELS (or decoding them would take too long) or DECODE_ERROR
-            (truncated or damaged).
+        PictureError: EMPTY, NOT_AN_IMAGE, TOO_MANY_PIXELS (too many, or too slow to decode) or DECODE_ERROR (truncated
+            or damaged).
     """
     if not body:
         raise PictureError(ImageStatus.EMPTY, "the answer has no bytes")
@@ -69,7 +69,7 @@ def _render(image: Image.Image, max_side: int, quality: int, max_pixels: int) ->
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image.draft(None, size)  # lets libjpeg shrink while decoding, never below `size`
     image.load()
-    flat = _opaque(_eight_bit(image))
+    flat = _rgb(_eight_bit(image))
     if scale < 1:
         flat = flat.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
     flat = _on_white(flat)
@@ -88,8 +88,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA where the picture has transparency (a channel, a palette entry or a colour key)."""
+def _rgb(image: Image.Image) -> Image.Image:
+    """RGB, or RGBA if the picture has transparency (a channel, a palette entry or a colour key)."""
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
     mode = "RGBA" if transparent else "RGB"
     return image if image.mode == mode else image.convert(mode)
@@ -112,7 +112,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _unidentified(body: bytes) -> PictureError:
-    """A known beginning with a damaged rest is a broken picture; anything else is not one (an error page, say)."""
+    """A picture's magic number means a damaged picture; anything else is no picture, e.g. an error page."""
     riff = body[:4] == b"RIFF" and body[8:12] == b"WEBP"
     if riff or body.startswith(_MAGIC) or body[4:12] in (b"ftypavif", b"ftypavis"):
         return PictureError(ImageStatus.DECODE_ERROR, "the file is damaged or cut off at its beginning")

@@ -1,4 +1,5 @@
-"""Many URLs at once: workers fetch on an event loop of their own, threads decode, the caller takes what is finished."""
+"""Many URLs at once: coroutines fetch on an event loop in a thread of its own, other threads decode, and the caller
+takes what has finished."""
 
 import asyncio
 import contextlib
@@ -13,24 +14,24 @@ from functools import partial
 from typing import TypeAlias
 
 from anyio.from_thread import start_blocking_portal
-from yarl import URL
 
 from pipeline.images.addresses import Lookup, system_lookup
-from pipeline.images.client import Client, parse_url
+from pipeline.images.client import Client
 from pipeline.images.decode import decode
-from pipeline.images.outcome import UNREACHABLE, Fetched, Moved, Outcome, Picture, PictureError, Validators
+from pipeline.images.outcome import UNREACHABLE, Fetched, Outcome, Picture, PictureError, Redirect, Validators
 from pipeline.images.politeness import HostQueues, Job, backoff
+from pipeline.images.urls import host_name, host_of
 from schemas.images import ImagesConfig
 from schemas.tables import ImageStatus
 
 logger = logging.getLogger(__name__)
 
 WAKE = 0.2
-"""Seconds between two lists for the caller: also its chance to notice a cancellation while servers hang."""
+"""Seconds between two lists for the caller, who can then notice a cancellation even while all servers hang."""
 Results: TypeAlias = "asyncio.Queue[Outcome | None]"
-"""Outcomes on their way to the caller's thread; None is the last."""
+"""Outcomes on their way to the caller's thread; None comes last."""
 RECENT = 8192
-"""Digests remembered besides those the caller knows: more than can be finished but not yet kept."""
+"""Digests remembered besides those that the caller has kept: more than can be finished but not yet kept."""
 
 
 def download(
@@ -40,19 +41,19 @@ def download(
     has_picture: Callable[[str], bool],
     lookup: Lookup = system_lookup,
 ) -> Generator[list[Outcome], None, None]:
-    """Settle every URL; yields what has finished since the last list, in any order; a list may be empty.
+    """Settle every URL; yields what has finished since the last list, in any order. A list may be empty.
 
-    The event loop has a thread of its own, so Ctrl-C and a cancelled flow are obeyed at once: closing or breaking this
-    iterator cancels all requests. Works whether or not the caller runs inside an event loop.
+    The event loop has a thread of its own, so Ctrl-C and a cancelled flow take effect at once: closing this iterator
+    cancels all requests. Works inside and outside a running event loop.
 
     Args:
-        urls: each URL once, with what is known to ask for changes only.
+        urls: each URL once, with the validators of the picture kept for it, if there is one.
         has_picture: whether the bytes with this SHA-256 were decoded and kept before.
     """
     with start_blocking_portal() as portal:
         results: Results = portal.call(asyncio.Queue, config.shard_rows)
-        crew = Crew(config, results, has_picture)
-        work = portal.start_task_soon(crew.run, urls, lookup)
+        downloader = Downloader(config, results, has_picture)
+        work = portal.start_task_soon(downloader.run, urls, lookup)
         try:
             more = True
             while more and not (work.done() and results.empty()):
@@ -76,8 +77,8 @@ async def _collect(results: Results, most: int) -> tuple[list[Outcome], bool]:
     return finished, True
 
 
-class Crew:
-    """The workers of one run. All methods run on the event loop; only `decode` leaves it."""
+class Downloader:
+    """The concurrent work of one run. All methods run on the event loop; only `decode` leaves it."""
 
     def __init__(self, config: ImagesConfig, results: Results, has_picture: Callable[[str], bool]) -> None:
         self._config = config
@@ -98,7 +99,7 @@ class Crew:
             workers=workers,
         )
         for url, validators in urls.items():
-            queues.add(url, _host_of(url), validators)
+            queues.add(url, host_of(url), validators)
         queues.close_if_settled()
         try:
             async with Client(config, lookup) as client, asyncio.TaskGroup() as group:
@@ -110,45 +111,47 @@ class Crew:
 
     async def _work(self, queues: HostQueues, client: Client) -> None:
         while (job := await queues.take()) is not None:
-            if (outcome := await self._turn(job, queues, client)) is not None:
+            if (outcome := await self._step(job, queues, client)) is not None:
                 await self._results.put(outcome)
 
-    async def _turn(self, job: Job, queues: HostQueues, client: Client) -> Outcome | None:
-        """One request, unless the host was given up; None where another one follows."""
+    async def _step(self, job: Job, queues: HostQueues, client: Client) -> Outcome | None:
+        """Send one request, unless the host was given up. None if the job needs another request."""
         if job.host.given_up is not None:
             status, reason = job.host.given_up
             queues.leave(job)
             return Outcome(url=job.url, status=status, error=reason, asked=job.attempt > 0)
         failure: PictureError | None = None
         try:
-            async with AsyncExitStack() as needed:
-                found = await self._ask(job, client, needed)
-                if isinstance(found, Moved):
-                    queues.move(job, found, host_name(found.url))
+            async with AsyncExitStack() as scope:
+                result = await self._fetch(job, client, scope)
+                if isinstance(result, Redirect):
+                    queues.move(job, result, host_name(result.url))
                     return None
-                outcome = await self._look(job.url, found)
+                outcome = await self._outcome(job.url, result)
         except PictureError as error:
-            failure = error.with_traceback(None)  # in a ring with this frame, it would keep what was received
-            if error.retry_after and not self._asks_too_much(error):
-                queues.rest(job.host, error.retry_after)  # whatever becomes of this job
+            # The traceback refers to this frame: the reference cycle would keep the received bytes in memory.
+            failure = error.with_traceback(None)
+            if error.retry_after and not self._wait_is_too_long(error):
+                queues.rest(job.host, error.retry_after)  # for the host's other jobs, even if this one ends
             delay = self._delay(job, error)
             if delay is not None:
                 queues.retry(job, delay)
                 return None
             outcome = Outcome(url=job.url, status=error.status, error=error.reason)
-        queues.settle(job, failure, unreachable=failure is not None and self._speaks_against_host(failure))
+        queues.settle(job, failure, unreachable=failure is not None and self._counts_against_host(failure))
         return outcome
 
-    async def _ask(self, job: Job, client: Client, needed: AsyncExitStack) -> Fetched | Moved:
+    async def _fetch(self, job: Job, client: Client, scope: AsyncExitStack) -> Fetched | Redirect:
         try:
-            return await client.fetch(job.url, job.validators, needed, job.moved)
+            return await client.fetch(job.url, job.validators, scope, job.redirect)
         except PictureError:
             raise
         except Exception as error:  # one strange server must not end the run for all the others
             logger.warning("unexpected failure of %s", job.url, exc_info=True)
             raise PictureError(ImageStatus.HTTP_ERROR, f"unexpected {type(error).__name__}: {error}") from error
 
-    async def _look(self, url: str, fetched: Fetched) -> Outcome:
+    async def _outcome(self, url: str, fetched: Fetched) -> Outcome:
+        """What the bytes turn out to be."""
         body = fetched.body
         if body is None:
             return Outcome(url=url, status=None, validators=fetched.validators)
@@ -167,7 +170,7 @@ class Crew:
         )
 
     async def _picture(self, sha256: str, body: bytes) -> Picture | None:
-        """Decode in a thread; None where the same bytes were decoded before, by an earlier run or a moment ago."""
+        """Decode in a thread; None if the same bytes were decoded before, by an earlier run or a moment ago."""
         if sha256 in self._recent or self._has_picture(sha256):
             return None
         if sha256 in self._decoding:
@@ -179,36 +182,25 @@ class Crew:
         try:
             picture = await future
         finally:
-            del self._decoding[sha256], future  # a failure's traceback leads here: in a ring it would keep the body
+            # A failure's traceback refers to this frame: the reference cycle would keep the body in memory.
+            del self._decoding[sha256], future
         self._recent[sha256] = None
         if len(self._recent) > RECENT:
             self._recent.popitem(last=False)
         return picture
 
-    def _asks_too_much(self, failure: PictureError) -> bool:
-        """Whether the host wants to be left alone for longer than this run waits."""
+    def _wait_is_too_long(self, failure: PictureError) -> bool:
+        """Whether the host asks for a longer wait than this run allows."""
         return (failure.retry_after or 0.0) > self._config.max_retry_after
 
-    def _speaks_against_host(self, failure: PictureError) -> bool:
-        return failure.status in UNREACHABLE or self._asks_too_much(failure)
+    def _counts_against_host(self, failure: PictureError) -> bool:
+        return failure.status in UNREACHABLE or self._wait_is_too_long(failure)
 
     def _delay(self, job: Job, failure: PictureError) -> float | None:
-        """Seconds until the next attempt; None where there is none."""
+        """Seconds until the next attempt; None if there is none."""
         config = self._config
         if not failure.transient or job.host.given_up is not None or job.attempt + 1 >= config.attempts:
             return None
         if failure.retry_after is not None:
-            return None if self._asks_too_much(failure) else failure.retry_after
+            return None if self._wait_is_too_long(failure) else failure.retry_after
         return backoff(job.attempt, base=config.backoff, longest=config.max_backoff)
-
-
-def host_name(url: URL) -> str:
-    """What limits are counted by."""
-    return f"{url.host}:{url.port}"
-
-
-def _host_of(text: str) -> str:
-    try:
-        return host_name(parse_url(text))
-    except PictureError:
-        return ""

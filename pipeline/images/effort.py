@@ -1,8 +1,9 @@
-"""Files made so that decoding them takes long, refused by their structure before anything decodes them.
+"""Refuses files that were made to be slow to decode, by their structure and before anything is decoded.
 
-Without these limits, files of up to 20 MB and 50 million pixels took a slow core: 37 ms a JPEG's scan of 97 bytes, so
-hours; 11 s a JPEG with filling for a header; 47 s a PNG of colour profiles, 6 s one of empty chunks; 29 s a TIFF of
-strips. With them the worst found is 2 s, and 3.5 s a JPEG inside a TIFF, whose scans libtiff limits to 100.
+Without these limits, files of up to 20 MB and 50 million pixels cost a slow core: hours for a JPEG of many scans (37 ms
+per scan of 97 bytes), 11 s for a JPEG whose header is filling, 47 s for a PNG of colour profiles, 6 s for a PNG of
+empty chunks, 29 s for a TIFF of strips. With them the worst measured is 2 s, and 3.5 s for a JPEG inside a TIFF, whose
+scans libtiff limits to 100.
 """
 
 import re
@@ -13,29 +14,29 @@ from pipeline.images.outcome import PictureError
 from schemas.tables import ImageStatus
 
 SCANS = 40
-"""Of a JPEG; each goes over all pixels, whatever the shrinking. libjpeg writes up to 18 of its own accord."""
+"""Per JPEG; each scan visits all pixels, even when the decoder shrinks. libjpeg writes up to 18 by default."""
 HEADER_BYTES = 50_000
-"""Of a JPEG's markers and what stands between them, which Pillow reads one at a time."""
+"""Per JPEG, in markers and between them; Pillow reads these bytes one at a time."""
 CHUNKS = 50_000
-"""Of a PNG; 20 MB in pieces of 4 KB are 5,000."""
+"""Per PNG; 20 MB in chunks of 4 KB are 5,000."""
 PROFILES = 20
-"""Of a PNG, which may have one; each unpacks to a megabyte."""
+"""Per PNG; the standard allows one, and each unpacks to a megabyte."""
 STRIPS = 200_000
-"""Of a TIFF, or tiles; 50 million pixels in tiles of 16 × 16 are 195,000."""
+"""Per TIFF, strips or tiles; 50 million pixels in tiles of 16 × 16 are 195,000."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+")
 _OFFSETS = (273, 324)
 """The TIFF tags that list strips and tiles."""
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
-"""Neither fill (ff), a stuffed zero nor a restart, none of which ends what went before."""
+"""A marker that ends the segment before it: no fill byte (ff), stuffed zero or restart marker."""
 
 
 def check(body: bytes) -> None:
-    """Pass whatever an honest encoder writes.
+    """Let everything pass that an honest encoder writes.
 
     Raises:
-        PictureError: TOO_MANY_PIXELS, to be decoded too often; the reason names what there is too much of.
+        PictureError: TOO_MANY_PIXELS, because pixels would be decoded too often; the reason names the limit.
     """
     if body.startswith(b"\xff\xd8\xff"):
         _check_jpeg(body)
@@ -46,11 +47,11 @@ def check(body: bytes) -> None:
 
 
 def _check_jpeg(body: bytes) -> None:
-    """Goes from marker to marker as libjpeg does: neither a thumbnail nor a film behind the picture counts."""
+    """Goes from marker to marker like libjpeg, so scans of a thumbnail or of a video after the picture do not count."""
     scans = header = at = 0
-    while (found := _MARKER.search(body, at)) is not None:
-        header += 2 if scans else found.end() - at
-        marker, at = found[1][0], found.end()
+    while (match := _MARKER.search(body, at)) is not None:
+        header += 2 if scans else match.end() - at
+        marker, at = match[1][0], match.end()
         if marker == 0xD9:
             break
         scans += marker == 0xDA
@@ -78,7 +79,7 @@ def _check_png(body: bytes) -> None:
 def _check_tiff(body: bytes) -> None:
     order: Literal["little", "big"] = "little" if body.startswith(b"II") else "big"
     number = partial(int.from_bytes, byteorder=order)
-    wide = body[2] == 43  # BigTIFF, as Pillow tells it
+    wide = body[2] == 43  # BigTIFF, by the byte that Pillow looks at
     at, size, width, entry = (number(body[8:16]), 8, 8, 20) if wide else (number(body[4:8]), 2, 4, 12)
     first = at + size
     end = min(len(body), first + entry * number(body[at:first]))

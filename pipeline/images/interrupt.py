@@ -1,4 +1,4 @@
-"""Ctrl-C at safe points only."""
+"""Ctrl-C is raised at safe points only."""
 
 import signal
 import threading
@@ -9,23 +9,23 @@ from types import FrameType
 
 @contextmanager
 def orderly_interrupts() -> Iterator[Callable[[], None]]:
-    """Inside the block a Ctrl-C waits for the next call of the `check()` it gives, which raises KeyboardInterrupt.
+    """Yields a function `check()`: inside the block a Ctrl-C waits for its next call, which raises KeyboardInterrupt.
 
-    Python raises it wherever the main thread happens to be. Between taking a lock and entering the block that gives it
-    back, that leaves the lock taken for ever, and the event loop's thread waits on it; in a destructor the exception
-    is dropped. So call `check()` often. A second Ctrl-C is raised on the spot. Where another handler or thread is in
-    charge (as under Prefect) nothing is changed and `check()` does nothing.
+    Python raises KeyboardInterrupt wherever the main thread happens to be. Between acquiring a lock and entering the
+    block that releases it, that leaves the lock acquired for ever, and the event loop's thread waits for it; in a
+    destructor the exception is dropped. So call `check()` often. A second Ctrl-C is raised at once. If another handler
+    or thread is in charge (as under Prefect), nothing changes and `check()` does nothing.
     """
-    came = False
+    interrupted = False
 
     def note(_: int, __: FrameType | None) -> None:
-        nonlocal came
-        if came:
+        nonlocal interrupted
+        if interrupted:
             raise KeyboardInterrupt
-        came = True
+        interrupted = True
 
     def check() -> None:
-        if came:
+        if interrupted:
             raise KeyboardInterrupt
 
     in_charge = threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""What earlier runs fetched: outcomes by URL, pictures by the digest of the original file."""
+"""What earlier runs downloaded: outcomes by URL, pictures by the digest of the original file."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -28,10 +28,10 @@ OUTCOMES = pa.schema(
         pa.field("rules", pa.string(), nullable=False),
     ]
 )
-"""What became of each URL. `rules` identifies the limits and permissions under which a failure came about."""
+"""The outcome of each URL. `rules` identifies the limits and permissions under which a failure happened."""
 
 NEVER = datetime.fromtimestamp(0, UTC)
-"""`fetched_at` of a URL that no run has asked for yet."""
+"""`fetched_at` of a URL that no run has requested yet."""
 
 PICTURES = pa.schema(
     [
@@ -45,7 +45,7 @@ PICTURES = pa.schema(
 
 
 class KeptImages:
-    """Everything fetched before, by any run on this store with the same size and quality of JPEG."""
+    """Everything downloaded before, by any run on this store with the same size and quality of JPEG."""
 
     def __init__(self, store: Store, config: ImagesConfig) -> None:
         namespace = f"images/v{CODEC_VERSION}-side{config.max_side}-quality{config.jpeg_quality}"
@@ -55,10 +55,10 @@ class KeptImages:
         self._rules = _rules(config)
 
     def due(self, batches: Iterable[list[str | None]]) -> dict[str, Validators | None]:
-        """The URLs to ask for, each once, with what makes the request conditional.
+        """The URLs to request, each once, with the validators that make the request conditional.
 
-        Those never asked for come first, in the catalogue's order, then the others, the longest ago first: a run that
-        gives up a host on its broken pictures thus begins with other pictures than the run before.
+        URLs that were never requested come first, in the catalogue's order; then the others, oldest outcome first. So
+        after a run that gave up a host because of broken pictures, the next run starts with other pictures.
         """
         due: dict[str, Validators | None] = {}
         again: list[tuple[datetime, str, Validators | None]] = []
@@ -73,7 +73,7 @@ class KeptImages:
         return due
 
     def keep(self, outcomes: list[Outcome], due: Mapping[str, Validators | None]) -> None:
-        """Append what finished: pictures first, so that an outcome never names a picture that is not there."""
+        """Append what finished: pictures first, so that an outcome never names a picture that was not kept."""
         pictures = {o.sha256: o.picture for o in outcomes if o.picture is not None and o.sha256 not in self.pictures}
         self.pictures.append(
             pa.Table.from_pylist(
@@ -88,18 +88,18 @@ class KeptImages:
         self.outcomes.append(pa.Table.from_pylist(rows, schema=OUTCOMES))
 
     def with_outcomes(self, rows: pa.Table) -> pa.Table:
-        """The rows and, by their `url`, what became of each: status, error and sha256."""
+        """The rows with the outcome of their `url`: status, error and sha256."""
         urls = rows["url"].to_pylist()
-        found = self.outcomes.lookup([url or "" for url in urls])
+        outcomes = self.outcomes.lookup([url or "" for url in urls])
         status = [
             ImageStatus.NO_URL if url is None else status
-            for url, status in zip(urls, found["status"].to_pylist(), strict=True)
+            for url, status in zip(urls, outcomes["status"].to_pylist(), strict=True)
         ]
         rows = rows.append_column("status", pa.array(status, pa.string()))
-        return rows.append_column("error", found["error"]).append_column("sha256", found["sha256"])
+        return rows.append_column("error", outcomes["error"]).append_column("sha256", outcomes["sha256"])
 
     def with_pictures(self, rows: pa.Table, schema: pa.Schema) -> pa.Table:
-        """`schema` for rows of outcomes: the JPEG and its size joined by digest, null where the status is not ok."""
+        """Rows with outcomes, completed to `schema`: JPEG and size by digest, null if the status is not ok."""
         digests = [
             sha256 if status == ImageStatus.OK else None
             for sha256, status in zip(rows["sha256"].to_pylist(), rows["status"].to_pylist(), strict=True)
@@ -118,7 +118,7 @@ class KeptImages:
             return True
         if status == ImageStatus.OK and row["sha256"] not in self.pictures:
             return True
-        if row["url"].startswith("file:"):  # looking at a file's date costs nothing
+        if row["url"].startswith("file:"):  # reading a file's date costs nothing
             return True
         oldest = datetime.now(UTC) - timedelta(seconds=self._config.max_age)
         if self._config.revalidate and row["fetched_at"] <= oldest:
@@ -130,11 +130,15 @@ class KeptImages:
             return None
         return Validators(etag=row["etag"], last_modified=row["last_modified"])
 
-    def _row(self, outcome: Outcome, asked_with: Validators | None) -> dict[str, Any] | None:
-        """The row to keep; None where the one there stands: an unchanged file, or no picture where there was one."""
+    def _row(self, outcome: Outcome, validators: Validators | None) -> dict[str, Any] | None:
+        """The row to keep; None if the stored row stays valid: an unchanged file, or a failure where a picture is kept.
+
+        Args:
+            validators: those that the URL was requested with; None if no picture is kept for it.
+        """
         if not outcome.asked and outcome.url in self.outcomes:
             return None
-        if asked_with is not None and outcome.status in NO_PICTURE.union(self._config.retry_statuses):
+        if validators is not None and outcome.status in NO_PICTURE.union(self._config.retry_statuses):
             return None
         row = {
             "url": outcome.url,
@@ -152,6 +156,6 @@ class KeptImages:
 
 
 def _rules(config: ImagesConfig) -> str:
-    """Identifies what may turn a lasting failure into another: limits and permissions."""
+    """Identifies the limits and permissions, a change of which may turn a lasting failure into another outcome."""
     fields = {"max_bytes", "max_pixels", "max_redirects", "allowed_hosts", "file_root", "ca_file", "user_agent"}
     return hashlib.sha256(canonical_json(config.model_dump(mode="json", include=fields)).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Exceptions of the network as statuses and reasons. Reasons are stable from run to run: no ports, no counters."""
+"""Exceptions of the network as statuses and reasons. A reason is the same in every run: no ports, no counters."""
 
 import socket
 import ssl
@@ -13,13 +13,21 @@ from schemas.tables import ImageStatus
 
 E = TypeVar("E", bound=BaseException)
 
-NETWORK = (TimeoutError, aiohttp.ClientError, httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError,
-           httpcore.UnsupportedProtocol, OSError, ValueError)  # fmt: skip
-"""What a fetch may raise that is the network's or the server's doing."""
+NETWORK = (
+    TimeoutError,
+    aiohttp.ClientError,
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+    OSError,
+    ValueError,
+)
+"""What a fetch may raise because of the network or the server."""
 
 
 def explain(error: BaseException, config: ImagesConfig) -> PictureError:
-    """The row for an exception that is one of `NETWORK`."""
+    """The status and the reason for an exception that is one of `NETWORK`."""
     tls = _cause(error, ssl.SSLError)
     if isinstance(tls, ssl.SSLCertVerificationError):
         return PictureError(ImageStatus.TLS_ERROR, f"certificate refused: {tls.verify_message}")
@@ -51,7 +59,7 @@ def _which_timeout(error: BaseException, config: ImagesConfig) -> str:
 
 
 def _cause(error: BaseException | None, kind: type[E]) -> E | None:
-    """The first exception of a kind among an exception and what it was raised from; aiohttp's wrappers say less."""
+    """The first exception of a kind in the chain of causes; aiohttp's wrappers are skipped, as they say less."""
     while error is not None:
         if isinstance(error, kind) and not isinstance(error, aiohttp.ClientError):
             return error

@@ -1,4 +1,4 @@
-"""The downloads of one run, shared out among the workers of a cluster, no less politely."""
+"""The downloads of one run, divided among the workers of a cluster, within the same limits for each host."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 
@@ -10,7 +10,7 @@ from schemas.images import ImagesConfig
 Urls = Mapping[str, Validators | None]
 
 
-def spread(
+def download_on_cluster(
     urls: Urls,
     *,
     config: ImagesConfig,
@@ -18,37 +18,38 @@ def spread(
     cluster: Cluster,
     idle: Callable[[], None],
 ) -> Generator[list[Outcome], None, None]:
-    """As `download`, each chunk of URLs by one worker; `file:` URLs are read here, where the files are.
+    """Like `download`, with one worker per chunk of URLs. `file:` URLs are read in this process, which has the files.
 
-    Workers do not know which pictures are kept already, so equal bytes are decoded once a chunk.
+    Workers do not know which pictures are kept already, so equal bytes are decoded once per chunk.
 
     Args:
         idle: called now and then while no chunk is finished; may raise.
     """
-    here = {url: known for url, known in urls.items() if url.startswith("file:")}
-    if here:
-        yield from download(here, config=config, has_picture=has_picture)
-    chunks = list(_chunks({url: known for url, known in urls.items() if url not in here}, config.shard_rows))
-    crews = max(1, min(cluster.slots(), config.per_host, config.concurrency, len(chunks)))
-    share = divided(config, crews)
+    files = {url: validators for url, validators in urls.items() if url.startswith("file:")}
+    if files:
+        yield from download(files, config=config, has_picture=has_picture)
+    remote = {url: validators for url, validators in urls.items() if url not in files}
+    chunks = list(_chunks(remote, config.shard_rows))
+    at_once = max(1, min(cluster.slots(), config.per_host, config.concurrency, len(chunks)))
+    share = divided(config, at_once)
     tasks = ((None, (chunk, share)) for chunk in chunks)
-    for _, outcomes in cluster.map(fetch, tasks, at_once=crews, in_order=False, idle=idle):
+    for _, outcomes in cluster.map(download_chunk, tasks, at_once=at_once, in_order=False, idle=idle):
         yield outcomes
 
 
-def divided(config: ImagesConfig, crews: int) -> ImagesConfig:
-    """Limits for each of `crews` at work at the same time, so that together they keep to those of `config`."""
+def divided(config: ImagesConfig, shares: int) -> ImagesConfig:
+    """The limits of each of `shares` concurrent downloads, so that together they stay within those of `config`."""
     rate = config.per_host_rate
     limits = {
-        "concurrency": config.concurrency // crews,
-        "per_host": config.per_host // crews,
-        "per_host_rate": None if rate is None else rate / crews,
+        "concurrency": config.concurrency // shares,
+        "per_host": config.per_host // shares,
+        "per_host_rate": None if rate is None else rate / shares,
     }
     return config.model_copy(update=limits)
 
 
-def fetch(urls: Urls, config: ImagesConfig) -> list[Outcome]:
-    """One chunk, on a worker."""
+def download_chunk(urls: Urls, config: ImagesConfig) -> list[Outcome]:
+    """Runs on a worker: every outcome of one chunk."""
     return [outcome for part in download(urls, config=config, has_picture=lambda _: False) for outcome in part]
 
 

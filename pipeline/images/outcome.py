@@ -7,18 +7,19 @@ from yarl import URL
 from schemas.tables import ImageStatus
 
 UNREACHABLE = frozenset({ImageStatus.DNS_ERROR, ImageStatus.CONNECT_ERROR, ImageStatus.TLS_ERROR, ImageStatus.TIMEOUT})
-"""Failures that say the host, rather than the picture, cannot be had."""
+"""Failures of the host, rather than of the one picture."""
 
 NO_PICTURE = frozenset({ImageStatus.EMPTY, ImageStatus.NOT_AN_IMAGE, ImageStatus.DECODE_ERROR})
-"""What a host sends in the place of a picture while it is not itself: a maintenance page, say."""
+"""What a host sends in place of a picture while it has a problem of its own, e.g. a maintenance page."""
 
 
 class PictureError(Exception):
-    """No picture: `status` says which kind, the message why. Never leaves this package; it ends as a row.
+    """There is no picture: `status` says which kind of failure, the message why. It ends as a row of the table and
+    never leaves this package.
 
     Attributes:
         transient: another attempt in the same run may succeed.
-        retry_after: seconds the server asked us to stay away, where it did.
+        retry_after: seconds that the server asked us to wait; None if it did not ask.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class PictureError(Exception):
     ) -> None:
         super().__init__(reason)
         self.status = status
-        # a server's bytes may be quoted in it, as surrogates, which no table can hold
+        # A reason may quote a server's bytes as surrogates, which no table can store.
         self.reason = reason[:300].encode("utf-8", "replace").decode()
         self.transient = transient
         self.retry_after = retry_after
@@ -34,7 +35,7 @@ class PictureError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validators:
-    """What a server said to recognise the same content again."""
+    """What a server sent so that it can recognise unchanged content later (RFC 9110 §8.8)."""
 
     etag: str | None = None
     last_modified: str | None = None
@@ -42,10 +43,10 @@ class Validators:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """Bytes as served, not yet looked at; `body` is None where the server said "not modified".
+    """A file as served, not yet decoded; `body` is None if the server said "not modified".
 
     Attributes:
-        delimited: False where a body cut off could not be told from a complete one.
+        delimited: False if a truncated body could not be told from a complete one.
     """
 
     body: bytes | None
@@ -54,22 +55,22 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
-    """A redirect: `url` is to be asked next, when the limits of its own host allow.
+class Redirect:
+    """A redirect: `url` is to be asked next, when the limits of its own host allow it.
 
     Attributes:
-        redirects: followed so far in this attempt, this one included.
-        seconds: spent on this attempt so far, waits in queues not included.
+        number: 1 for the first redirect of an attempt.
+        seconds: spent on this attempt so far, excluding the time in queues.
     """
 
     url: URL
-    redirects: int
+    number: int
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A decoded picture, oriented, resized and stored as a JPEG; `width` and `height` in pixels."""
+    """A decoded picture, oriented, resized and encoded as a JPEG; `width` and `height` in pixels."""
 
     jpeg: bytes
     width: int
@@ -78,13 +79,13 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The end of one URL.
+    """The final result for one URL.
 
     Attributes:
-        status: None means "not modified": what is known of the URL still holds.
-        sha256: hex digest of the file as served, where one arrived whole.
-        picture: None for failures, and where the same bytes were decoded before.
-        asked: False where the run left this URL to a later one, because of what became of others on its host.
+        status: None means "not modified": what was kept for the URL stays valid.
+        sha256: hex digest of the file as served; None if no whole file arrived.
+        picture: None for failures, and if the same bytes were decoded before.
+        asked: False if no request was sent because the host had been given up; a later run will ask.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""Who is asked next, and when: limits by host, waits after a refusal, and giving up on hosts that do not answer."""
+"""Which host is asked next, and when: limits per host, waits after a refusal, and giving up unresponsive hosts."""
 
 import asyncio
 import random
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from pipeline.images.outcome import Moved, PictureError, Validators
+from pipeline.images.outcome import PictureError, Redirect, Validators
 from schemas.tables import ImageStatus
 
 
@@ -17,8 +17,8 @@ class Job:
 
     Attributes:
         home: the host that the URL names.
-        host: the one to ask next: `home`, or the one that a redirect led to.
-        moved: that redirect; None at the start of an attempt.
+        host: the host to ask next: `home`, or the target of a redirect.
+        redirect: that redirect; None at the start of an attempt.
     """
 
     url: str
@@ -26,7 +26,7 @@ class Job:
     host: "Host"
     validators: Validators | None = None
     attempt: int = 0
-    moved: Moved | None = None
+    redirect: Redirect | None = None
 
 
 @dataclass(slots=True)
@@ -34,9 +34,14 @@ class Host:
     """The queue and the state of one `host:port`. Times are the event loop's, in seconds.
 
     Attributes:
-        arrivals: jobs redirected to it; they go before its own, `pending`.
+        pending: its own jobs.
+        arrivals: jobs that were redirected to it; they go first.
         active: requests in flight to it.
-        away: its own jobs that were redirected to other hosts and are not settled.
+        away: its own jobs that were redirected to other hosts and are not settled yet.
+        not_before: when it may be asked next.
+        announced: it is in the queue of hosts that may be asked, or will be once its wait is over.
+        lost_in_a_row: consecutive jobs that failed because of the host.
+        given_up: status and reason for the rest of its jobs; None while it is asked.
     """
 
     name: str
@@ -71,7 +76,7 @@ class HostQueues:
         self._announce(host)
 
     def close_if_settled(self) -> None:
-        """Tell the workers to go home once nothing is queued, in flight or waiting for another attempt."""
+        """End the workers once nothing is queued, in flight or waiting for another attempt."""
         if self._unsettled == 0:
             for _ in range(self._workers):
                 self._ready.put_nowait(None)
@@ -82,11 +87,11 @@ class HostQueues:
             host.announced = False
             if host.given_up is not None or host.not_before <= self._loop.time():
                 return self._start(host)
-            self._announce(host)  # told to rest after it was announced
+            self._announce(host)  # it asked for a rest after it was announced
         return None
 
     def settle(self, job: Job, failure: PictureError | None, *, unreachable: bool) -> None:
-        """The job has its outcome. Enough unreachable ones in a row and the host is given up for this run."""
+        """The job has its outcome. After enough unreachable ones in a row, the host is given up for this run."""
         host = job.host
         host.lost_in_a_row = host.lost_in_a_row + 1 if unreachable else 0
         if failure is not None and host.given_up is None and host.lost_in_a_row >= self._give_up_after:
@@ -95,30 +100,30 @@ class HostQueues:
         self.leave(job)
 
     def leave(self, job: Job) -> None:
-        """The job has ended; its host's count of losses is left as it is."""
+        """The job has ended, and says nothing about whether its host can be reached."""
         self._unsettled -= 1
         self._release(job)
         self.close_if_settled()
 
     def retry(self, job: Job, delay: float) -> None:
-        """Queue the job again after `delay` seconds; its place is free for others meanwhile."""
+        """Queue the job again after `delay` seconds; until then its place is free for others."""
         self._release(job)
-        job.attempt, job.host, job.moved = job.attempt + 1, job.home, None
+        job.attempt, job.host, job.redirect = job.attempt + 1, job.home, None
         self._loop.call_later(delay, self._requeue, job)
 
-    def move(self, job: Job, moved: Moved, host_name: str) -> None:
-        """The host answered with a redirect: the job goes on in the queue of the host that it leads to."""
+    def move(self, job: Job, redirect: Redirect, host_name: str) -> None:
+        """The host answered with a redirect: the job joins the queue of the host that it leads to."""
         job.host.lost_in_a_row = 0
         target = self._host(host_name)
         if target is not job.home:
             job.home.away += 1
         self._release(job)
-        job.host, job.moved = target, moved
+        job.host, job.redirect = target, redirect
         target.arrivals.append(job)
         self._announce(target)
 
     def rest(self, host: Host, seconds: float) -> None:
-        """Leave a host alone for a while: it asked for it."""
+        """The host asked not to be contacted for a while."""
         host.not_before = max(host.not_before, self._loop.time() + seconds)
 
     def _start(self, host: Host) -> Job:
@@ -143,16 +148,17 @@ class HostQueues:
         return self._hosts.setdefault(name, Host(name))
 
     def _may_start(self, host: Host) -> bool:
-        """Jobs that are away hold back those that would follow them, lest they all come to wait at a slower host.
+        """Whether the limit allows another request to the host.
 
-        They do not hold back arrivals, so two hosts that redirect to each other never wait for each other.
+        Its jobs that are away count too, or a fast host would move its whole queue to a slow one. They do not delay
+        arrivals, so two hosts that redirect to each other never wait for each other.
         """
         if host.arrivals:
             return host.active < self._per_host
         return bool(host.pending) and host.active + host.away < self._per_host
 
     def _announce(self, host: Host) -> None:
-        """Put the host in the ring once, now or when it may be asked again."""
+        """Put the host into the queue of hosts that may be asked, once, now or as soon as its wait is over."""
         if host.announced or not self._may_start(host):
             return
         host.announced = True
@@ -172,7 +178,7 @@ def backoff(attempt: int, *, base: float, longest: float) -> float:
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header: a count or an HTTP date (RFC 9110 §10.2.3); None where absent or nonsense."""
+    """Seconds from a Retry-After header: a number or an HTTP date (RFC 9110 §10.2.3); None if absent or malformed."""
     if value is None:
         return None
     value = value.strip()
@@ -180,7 +186,7 @@ def parse_retry_after(value: str | None) -> float | None:
         return float(value[:9])
     try:
         moment = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):  # the latter: a year or an offset of many digits
+    except (ValueError, OverflowError):  # OverflowError: a year or an offset of many digits
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

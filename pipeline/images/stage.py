@@ -1,8 +1,8 @@
-"""Stage `images`: one picture, or one reason for its absence, for each item; on demand its gallery likewise.
+"""Stage `images`: for each item one picture, or the reason why there is none; if asked for, its gallery likewise.
 
-Outcomes are kept by URL and pictures by the SHA-256 of the original file, in two caches. So equal URLs are fetched
-once, equal bytes decoded and stored once, a killed run loses at most the shard in flight, and a later run asks only
-for what failed for a passing reason, or what may have changed where `revalidate` says so.
+Outcomes are kept by URL and pictures by the SHA-256 of the original file, in two caches. So equal URLs are downloaded
+once, equal bytes are decoded and stored once, a killed run loses at most the shard in flight, and a later run asks only
+for what failed for a passing reason, and with `revalidate` for what may have changed.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from pipeline.images.decode import CODEC_VERSION
 from pipeline.images.downloader import download
 from pipeline.images.interrupt import orderly_interrupts
 from pipeline.images.kept import KeptImages
-from pipeline.images.on_cluster import spread
+from pipeline.images.on_cluster import download_on_cluster
 from pipeline.images.outcome import Outcome, Validators
 from pipeline.progress import track
 from pipeline.published import Published, rows_by
@@ -40,28 +40,28 @@ KEEP_EVERY = 10.0
 
 
 def run(*, store: Store, items: TableVersion, config: ImagesConfig, cluster: Cluster | None = None) -> Published:
-    """Publish `images`, one row an item, and where `config.pictures` asks for more than the main picture `gallery`, one
-    row a further one; both in the order of `items`. Failed pictures are rows with a reason.
+    """Publish `images`, one row per item, and if `config.pictures` asks for more than the main picture also `gallery`,
+    one row per further picture; both in the order of `items`. A failed picture is a row with a reason.
 
-    A run that learns nothing new returns the versions published before, marked `reused`. It counts the addresses
-    `downloaded` (the outcome of every other was known), pictures by status, and those of the gallery as `gallery: …`.
+    A run that learns nothing new returns the versions published before, marked `reused`. Counts: `downloaded`, the URLs
+    that were requested; images by status; further pictures by status, as `gallery: <status>`.
 
     Args:
-        cluster: whose workers download and decode; none of the limits is exceeded by all of them together.
+        cluster: its workers download and decode, and together stay within all limits.
 
     Raises:
-        UserError: the store cannot be written, or the cluster was lost. What was fetched by then is kept.
+        UserError: the store cannot be written, or the cluster was lost. What was downloaded until then is kept.
     """
     kept = KeptImages(store, config)
-    addresses = {"images": partial(_main, store, items)}
+    url_rows = {"images": partial(_main_urls, store, items)}
     if config.pictures != "main":
-        addresses["gallery"] = partial(_further, store, items, config.most_pictures)
-    due = kept.due(rows["url"].to_pylist() for each in addresses.values() for rows in each())
+        url_rows["gallery"] = partial(_further_urls, store, items, config.most_pictures)
+    due = kept.due(rows["url"].to_pylist() for read in url_rows.values() for rows in read())
     if due:
-        _fetch(due, kept, config, cluster)
+        _download(due, kept, config, cluster)
     tables = {
-        table: _publish(store, _lineage(table, items, config, map(kept.with_outcomes, each())), each(), kept)
-        for table, each in addresses.items()
+        table: _publish(store, _lineage(table, items, config, map(kept.with_outcomes, read())), read(), kept)
+        for table, read in url_rows.items()
     }
     by_status = rows_by(store, tables["images"], "status")
     further = rows_by(store, tables["gallery"], "status") if "gallery" in tables else {}
@@ -69,30 +69,32 @@ def run(*, store: Store, items: TableVersion, config: ImagesConfig, cluster: Clu
     return Published(tables, counts)
 
 
-def _publish(store: Store, lineage: Lineage, addresses: Iterator[pa.Table], kept: KeptImages) -> TableVersion:
-    if (published := store.find(lineage)) is not None:
-        return published
+def _publish(store: Store, lineage: Lineage, url_rows: Iterator[pa.Table], kept: KeptImages) -> TableVersion:
+    if (version := store.find(lineage)) is not None:
+        return version
     schema = SCHEMAS[lineage.table]
     with store.writer(schema, lineage) as writer:
-        for rows in addresses:
+        for rows in url_rows:
             writer.write(kept.with_pictures(kept.with_outcomes(rows), schema))
     return writer.version
 
 
-def _fetch(due: dict[str, Validators | None], kept: KeptImages, config: ImagesConfig, cluster: Cluster | None) -> None:
-    """Download what is due, keeping finished pictures shard by shard, also when the run is interrupted."""
+def _download(
+    due: dict[str, Validators | None], kept: KeptImages, config: ImagesConfig, cluster: Cluster | None
+) -> None:
+    """Download what is due. Finished pictures are kept shard by shard, and also when the run is interrupted."""
     pending: list[Outcome] = []
     counts: Counter[str] = Counter()
-    known = kept.pictures.__contains__
+    has_picture = kept.pictures.__contains__
     last = time.monotonic()
     shard = 1
     with (
         orderly_interrupts() as check_interrupts,
         track("images", total=len(due), unit="images") as advance,
         closing(
-            spread(due, config=config, has_picture=known, cluster=cluster, idle=check_interrupts)
+            download_on_cluster(due, config=config, has_picture=has_picture, cluster=cluster, idle=check_interrupts)
             if cluster
-            else download(due, config=config, has_picture=known)
+            else download(due, config=config, has_picture=has_picture)
         ) as finished,
     ):
         log_fields.change(shard=shard)
@@ -112,40 +114,39 @@ def _fetch(due: dict[str, Validators | None], kept: KeptImages, config: ImagesCo
     logger.info("images: %s", ", ".join(f"{count:,} {status}" for status, count in counts.most_common()))
 
 
-def _main(store: Store, items: TableVersion) -> Iterator[pa.Table]:
-    """item_id and url of every item, in the items' order; url is null where there is none."""
+def _main_urls(store: Store, items: TableVersion) -> Iterator[pa.Table]:
+    """item_id and url of every item, in the items' order; url is null if there is none."""
     for batch in store.batches(items, ["item_id", "image_url"], rows=BATCH_ROWS):
         urls = [(url or "").strip() or None for url in batch["image_url"].to_pylist()]
         yield pa.table({"item_id": batch["item_id"], "url": pa.array(urls, pa.string())})
 
 
-def _further(store: Store, items: TableVersion, most: int | None) -> Iterator[pa.Table]:
-    """item_id, position and url of every further picture, so that an item has `most` with its main one."""
+def _further_urls(store: Store, items: TableVersion, most: int | None) -> Iterator[pa.Table]:
+    """item_id, position and url of further pictures: at most `most` per item, its main picture included; None: all."""
+    schema = pa.schema([GALLERY.field(name) for name in ("item_id", "position", "url")])
     for batch in store.batches(items, ["item_id", "gallery_urls"], rows=BATCH_ROWS):
-        if "gallery_urls" not in batch.column_names:  # published before there were galleries, by a source without any
-            return
-        found = [
+        rows = [
             {"item_id": item_id, "position": position, "url": url}
             for item_id, urls in zip(batch["item_id"].to_pylist(), batch["gallery_urls"].to_pylist(), strict=True)
             for position, url in enumerate(urls or [], 1)
             if most is None or position < most
         ]
-        yield pa.Table.from_pylist(found, schema=pa.schema([GALLERY.field(n) for n in ("item_id", "position", "url")]))
+        yield pa.Table.from_pylist(rows, schema=schema)
 
 
 def _lineage(table: str, items: TableVersion, config: ImagesConfig, outcomes: Iterable[pa.Table]) -> Lineage:
-    """The key follows what was found, not how: another timeout or server address alone makes no new version."""
-    found = hashlib.sha256()
+    """The key depends on the outcomes, not on how they came about: another timeout alone makes no new version."""
+    digest = hashlib.sha256()
     for rows in outcomes:
         for status, sha256 in zip(rows["status"].to_pylist(), rows["sha256"].to_pylist(), strict=True):
-            found.update(f"{status} {sha256}\n".encode())
-    stored = {"max_side": config.max_side, "jpeg_quality": config.jpeg_quality, "codec": CODEC_VERSION}
+            digest.update(f"{status} {sha256}\n".encode())
+    codec = {"max_side": config.max_side, "jpeg_quality": config.jpeg_quality, "codec": CODEC_VERSION}
     policy = {} if table == "images" else {"pictures": config.pictures}
     return Lineage(
         dataset=items.dataset,
         table=table,
         stage="images",
         stage_version=STAGE_VERSION,
-        config=stored | policy | {"outcomes": found.hexdigest()},
+        config=codec | policy | {"outcomes": digest.hexdigest()},
         inputs={"items": items.version},
     )

@@ -1,9 +1,9 @@
-"""Raw items to the rows of the `items` table: clean words, the text encoders read, one usable picture address."""
+"""Raw items to the rows of the `items` table: clean text, prices as numbers, usable picture addresses."""
 
 import html
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,23 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from pipeline.ingest.sources.base import RawItem
 from pipeline.ingest.tally import Quality
+from schemas.errors import UserError
 
 _HIDDEN = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<!--.*?(?:-->|$)|</?[a-zA-Z!][^<>]*>", re.DOTALL)
 _CUT_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s+[\w-]+=[^<>]*|\s*)$")
 _NESTED = 4
-"""Tags inside broken tags are peeled off so many times; then the brackets themselves go."""
+"""Passes that remove tags inside broken tags; after them, the brackets themselves are removed."""
 _PRICE = re.compile(r"(?:[A-Z]{3}|[A-Z]{0,2}[$€£¥₹])?\s*(\d[\d.,'\u2019\u00a0\u202f ]*)")
 _CENTS = re.compile(r"[.,]\d{1,2}$")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}([.,'\u2019\u00a0\u202f ])\d{3}(?:\1\d{3})*")
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
-"""Bytes; no file system we know has longer ones."""
+"""Bytes; no common file system has longer ones."""
 
 
 def clean(text: str) -> str:
-    """Plain text: entities resolved, then tags (a cut-off one at the end too), scripts and styles removed, white space
-    and control characters made single spaces."""
+    """Plain text: entities resolved; then tags (also one cut off at the end), scripts and styles removed; white space
+    and control characters turned into single spaces."""
     if "&" in text:
         text = html.unescape(text)
     if "<" in text:
@@ -40,8 +41,8 @@ def clean(text: str) -> str:
 def _without_tags(text: str) -> str:
     text = _HIDDEN.sub(" ", text)
     for _ in range(_NESTED):
-        text, found = _TAG.subn(" ", text)
-        if not found:
+        text, tags = _TAG.subn(" ", text)
+        if not tags:
             return _CUT_TAG.sub(" ", text)
     return text.translate({ord("<"): " ", ord(">"): " "}) if _TAG.search(text) else text
 
@@ -49,9 +50,9 @@ def _without_tags(text: str) -> str:
 def price(value: Any) -> float | None:
     """A number, or text that begins with one after an optional currency ("$12.99 - $20.00": the first).
 
-    A last mark with one or two digits behind it is the decimal one ("1,299.00", "1.299,00", "7,5"). Three digits behind
-    a mark are thousands, but behind a single point ("1.299"), which is read as every computer writes it, and behind a
-    zero ("0,999"), which nobody can tell.
+    A last mark before one or two digits is the decimal mark ("1,299.00", "1.299,00", "7,5"). Marks before three digits
+    group thousands, with two exceptions: a single point ("1.299") is decimal, as computers write it, and a mark after
+    a lone zero ("0,999") is ambiguous, so that there is no price.
     """
     if isinstance(value, bool):
         return None
@@ -63,14 +64,14 @@ def price(value: Any) -> float | None:
 
 
 def _amount(text: str) -> float:
-    """The number that a text begins with; -1 where there is none."""
+    """The number that a text begins with; -1 if there is none."""
     try:
         return float(text)
     except ValueError:
-        found = _PRICE.match(text.strip())
-    if found is None:
+        match = _PRICE.match(text.strip())
+    if match is None:
         return -1.0
-    digits = found[1].strip(" .,'")
+    digits = match[1].strip(" .,'")
     if re.fullmatch(r"\d+(\.\d+)?", digits):
         return float(digits)
     cents = _CENTS.search(digits)
@@ -81,22 +82,21 @@ def _amount(text: str) -> float:
 
 
 def text_of(title: str, brand: str, categories: list[str], description: str) -> str | None:
-    """What text encoders read: title, brand, categories (joined by ", ") and description, those that are there, a line
-    each; None where all are empty. A category that repeats an earlier one is left out."""
+    """What text encoders read: title, brand, categories (joined by ", ") and description, one per line, without empty
+    ones and repeated categories; None if all are empty."""
     parts = (title, brand, ", ".join(dict.fromkeys(categories)), description)
     return "\n".join(part for part in parts if part) or None
 
 
 def is_missing(url: str | None) -> bool:
-    """Whether a picture cannot be had, as far as can be known without asking anyone: it has no address, or its file is
-    not there."""
+    """Whether an item certainly has no picture: it has no address, or the file does not exist. Nothing is requested."""
     if url is None or not url.startswith("file:"):
         return url is None
-    return not os.path.isfile(unquote(urlsplit(url).path))  # noqa: PTH113 - Path's raises where a folder is closed to us
+    return not os.path.isfile(unquote(urlsplit(url).path))  # noqa: PTH113 - Path's raises if a folder is not readable
 
 
-class _Unusable(Exception):  # noqa: N818 - carries the rule's name to where it is counted
-    """A picture's address that cannot be used; the rule is named `image_<reason>` or `gallery_<reason>`."""
+class _Unusable(Exception):  # noqa: N818 - carries the reason to where it is counted
+    """A picture's address that cannot be used; counted as rule `image_<reason>` or `gallery_<reason>`."""
 
 
 @dataclass
@@ -104,12 +104,12 @@ class Finisher:
     """Makes rows of one source's raw items, counting what it repairs.
 
     Args:
-        source: name of the items file, for the tally.
-        base: URL with a trailing slash that relative addresses belong to; None: there are none.
+        file: name of the items file, for the tally and for errors.
+        base: URL with a trailing slash that relative addresses belong to; None: they cannot be used.
         template: address that overrides the item's own; empty: none.
     """
 
-    source: str
+    file: str
     quality: Quality
     base: str | None = None
     template: str = ""
@@ -118,6 +118,36 @@ class Finisher:
     def __post_init__(self) -> None:
         if self.base and self.base.startswith("file:"):
             self._folder = Path(unquote(urlsplit(self.base).path)).resolve()
+
+    def rows(
+        self, items: Iterable[RawItem], *, chosen: Container[str], require: Collection[str]
+    ) -> Iterator[dict[str, Any]]:
+        """A row for each item that may be kept. Of two items with one id the first counts.
+
+        Args:
+            chosen: ids of the items with at least one interaction; others are left out.
+            require: "title", "image": what an item must have.
+
+        Raises:
+            UserError: there is no item.
+        """
+        seen: set[str] = set()
+        for item in items:
+            if item.item_id in seen:
+                self._count(item, "duplicate_item", "dropped")
+                continue
+            seen.add(item.item_id)
+            if item.item_id not in chosen:
+                self._count(item, "item_without_interaction", "dropped")
+                continue
+            row = self.row(item)
+            lacks = [name for name in require if _lacks(row, name)]
+            if lacks:
+                self._count(item, f"item_without_{lacks[0]}", "dropped")
+            else:
+                yield row
+        if not seen:
+            raise UserError(f"{self.file}: no record has an id. Check the file and the column of the id.")
 
     def row(self, item: RawItem) -> dict[str, Any]:
         """One row with the columns of `schemas.tables.ITEMS`."""
@@ -154,7 +184,7 @@ class Finisher:
         return plain
 
     def pictures(self, item: RawItem) -> list[str]:
-        """Usable addresses, each once, the main picture's first; the reasons against others are counted."""
+        """Usable addresses, each once, the main picture's first; unusable ones are counted by reason."""
         if self.template:
             name = item.item_id if self._folder and "://" not in self.template else quote(item.item_id, safe="")
             return list(self._usable(item, "image", [self.template.replace("{item_id}", name)]))
@@ -181,7 +211,8 @@ class Finisher:
         return self._local(self._folder, address) if self._folder else self._remote(self.base, address)
 
     def _local(self, folder: Path, address: str) -> str:
-        """Whether the file is there, and where its links lead, is for the stage `images` to find, anew in each run."""
+        """URL of a file inside `folder`. Whether it exists, and where its links lead, the images stage finds out anew
+        in each run."""
         path = Path(os.path.normpath(folder / address))
         if not path.is_relative_to(folder):
             raise _Unusable("outside_raw")
@@ -198,10 +229,14 @@ class Finisher:
             url = urljoin(base, address if self.template else quote(address, safe="/%?=&+,;@~!$'()*"))
         except ValueError as error:
             raise _Unusable("url_unusable") from error
-        # "//elsewhere/x.jpg" and "../../x.jpg" would leave the run's own place.
+        # "//other-host/x.jpg" and "../../x.jpg" would leave the source's own place.
         if not url.startswith(base):
             raise _Unusable("outside_raw")
         return url
 
     def _count(self, item: RawItem, rule: str, action: str) -> None:
-        self.quality.add(self.source, rule, action, 1, (item.item_id,))
+        self.quality.add(self.file, rule, action, 1, (item.item_id,))
+
+
+def _lacks(row: dict[str, Any], name: str) -> bool:
+    return is_missing(row["image_url"]) if name == "image" else not row[name]

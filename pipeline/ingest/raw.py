@@ -1,4 +1,4 @@
-"""A distribution's own raw files: read from a folder, or downloaded once into a cache that survives a crash."""
+"""A distribution's own files: read from a folder, or downloaded once into a cache that survives a crash."""
 
 import hashlib
 import json
@@ -25,12 +25,18 @@ BLOCK = 1 << 20
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 MAX_REDIRECTS = 5
 LISTED = 20
-"""Names shown of a folder that lacks what was asked for."""
+"""Names shown of a folder that lacks a file."""
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """One raw file on this machine. `name` is the distribution's; `source` the path or URL it came from."""
+    """One raw file on this machine.
+
+    Attributes:
+        name: the distribution's own, which may have folders.
+        sha256: of its bytes, hex.
+        source: path or URL that it came from.
+    """
 
     name: str
     path: Path
@@ -42,19 +48,27 @@ class _TryAgain(Exception):  # noqa: N818 - a signal to stamina, never seen outs
     """A failure that may pass: the next attempt resumes."""
 
 
-class Raw:
-    """Where raw files lie: a folder, a base URL, or (`location` empty) the public address of each name.
+class RawFiles:
+    """Raw files in a folder, under a base URL, or (`location` empty) at a public address each.
 
     Args:
         cache: folder of downloads; nothing is written there for a local folder.
         public: name → URL of the public distribution.
         field: parameter that a person would change, for messages.
+        attempts: requests for one file before giving up.
+        wait: seconds before the second attempt; doubled for each further one.
     """
 
     def __init__(
-        self, location: str, cache: Path, public: Mapping[str, str] | None = None, *,
-        field: str = "raw", attempts: int = 6, wait: float = 0.5,
-    ) -> None:  # fmt: skip
+        self,
+        location: str,
+        cache: Path,
+        public: Mapping[str, str] | None = None,
+        *,
+        field: str = "raw",
+        attempts: int = 6,
+        wait: float = 0.5,
+    ) -> None:
         self.location = location.removesuffix("/")
         self.cache = cache / digest(self.location or "public")
         self.public = public or {}
@@ -90,19 +104,19 @@ class Raw:
         if self.folder is not None:
             present = sorted(path.name for path in self.folder.iterdir())
             more = f" and {len(present) - LISTED} more" if len(present) > LISTED else ""
-            found = f"{self.folder} holds {', '.join(present[:LISTED]) or 'nothing'}{more}"
+            instead = f"{self.folder} holds {', '.join(present[:LISTED]) or 'nothing'}{more}"
         else:
-            found = f"not found (404): {', '.join(self._url(name) for name in names)}"
+            instead = f"not found (404): {', '.join(self._url(name) for name in names)}"
         raise UserError(
-            f"{self.field}: {what} not found. Expected {' or '.join(names)}; {found}. "
+            f"{self.field}: {what} not found. Expected {' or '.join(names)}; {instead}. "
             f"Check the name and `{self.field}`."
         )
 
     def fetch(self, name: str) -> RawFile:
-        """The file with its SHA-256, downloaded where it is not on this machine yet.
+        """The file with its SHA-256, downloaded unless it is on this machine.
 
-        A download resumes where it broke off if the server can tell that the file is the same; a cached file is used
-        again when the server says it has not changed, or cannot be reached.
+        A download resumes where it broke off if the server can tell that the file is the same. A cached file is used if
+        the server says that it has not changed, or cannot be reached.
 
         Raises:
             UserError: missing, unreachable after several attempts, or not what its name says.
@@ -118,9 +132,9 @@ class Raw:
                 with attempt, self._client(url) as client:
                     return _Download(client, url, name, target).run()
         except _TryAgain as error:
-            if (kept := _cached(target)) is not None:
+            if (cached := _cached(target)) is not None:
                 logger.warning("%s: %s; using the copy downloaded before", url, error)
-                return RawFile(name, target, kept["sha256"], url)
+                return RawFile(name, target, cached["sha256"], url)
             raise UserError(
                 f"{self.field}: could not download {url}: {error}. Run again to resume, or download it yourself and "
                 f"give its folder as `raw`."
@@ -144,7 +158,7 @@ class Raw:
             for attempt in self._retries():
                 with attempt, self._client(url) as client, _transport(url):
                     answer = client.head(url)
-                    if answer.status_code in (403, 405, 501):  # servers that know GET alone
+                    if answer.status_code in (403, 405, 501):  # servers that only know GET
                         with client.stream("GET", url) as answer:
                             pass
                     _raise_for(answer, url)
@@ -159,9 +173,9 @@ class Raw:
         return f"{self.location}/{quote(name)}" if self.location else self.public[name]
 
     def _client(self, url: str) -> httpx.Client:
-        # httpx itself authorizes a URL that names a user
+        # httpx itself logs in where the URL names a user.
         login = None if urlsplit(url).username else logins().get(urlsplit(url).hostname or "")
-        # identity: we want the file's own bytes, not the server's compression of them
+        # identity: the file's own bytes are wanted, without the server's compression.
         headers = {"User-Agent": f"cm3-features/{CODE_VERSION}", "Accept-Encoding": "identity"}
         return httpx.Client(
             timeout=TIMEOUT, follow_redirects=True, max_redirects=MAX_REDIRECTS, headers=headers, auth=login
@@ -169,9 +183,13 @@ class Raw:
 
     def _retries(self) -> Any:
         return stamina.retry_context(
-            on=_TryAgain, attempts=self._attempts, timeout=None, wait_initial=self._wait, wait_max=20 * self._wait,
+            on=_TryAgain,
+            attempts=self._attempts,
+            timeout=None,
+            wait_initial=self._wait,
+            wait_max=20 * self._wait,
             wait_jitter=self._wait,
-        )  # fmt: skip
+        )
 
 
 class _transport:  # noqa: N801 - reads as a word: `with _transport(url)`
@@ -206,7 +224,7 @@ def _unknown_host(error: BaseException) -> bool:
 
 
 def _raise_for(answer: httpx.Response, url: str) -> None:
-    """Statuses that end it here; 404 and 410 are the caller's to judge."""
+    """Raise for every error except 404, 410 and 416, which the caller handles."""
     status = answer.status_code
     if status in (408, 425, 429) or status >= 500:
         raise _TryAgain(f"HTTP {status}")
@@ -218,8 +236,8 @@ def _raise_for(answer: httpx.Response, url: str) -> None:
 
 
 class _Download:
-    """One attempt at one file. Beside `target` lie, while it runs, `<name>.part` and `<name>.part.record` (validators),
-    and afterwards `<name>.record` (validators, size, SHA-256)."""
+    """One attempt at one file. While it runs, `<name>.part` and `<name>.part.record` (validators) lie beside `target`;
+    afterwards `<name>.record` (validators, size, SHA-256) does."""
 
     def __init__(self, client: httpx.Client, url: str, name: str, target: Path) -> None:
         self.client, self.url, self.name, self.target = client, url, name, target
@@ -227,42 +245,42 @@ class _Download:
         self.part_record = target.with_name(f"{target.name}.part.record")
 
     def run(self) -> RawFile:
-        kept = _cached(self.target)
-        begun = 0 if kept else self._begun()
-        headers = _conditions(kept) if kept else self._range(begun) if begun else {}
+        cached = _cached(self.target)
+        resumable = 0 if cached else self._resumable()
+        headers = _conditions(cached) if cached else self._range(resumable) if resumable else {}
         with _transport(self.url), self.client.stream("GET", self.url, headers=headers) as answer:
             _raise_for(answer, self.url)
             if answer.status_code in (404, 410):
                 raise UserError(f"{self.url} does not exist (HTTP {answer.status_code}). Check the name and `raw`.")
-            if kept and answer.status_code == 304:
-                return RawFile(self.name, self.target, kept["sha256"], self.url)
+            if cached and answer.status_code == 304:
+                return RawFile(self.name, self.target, cached["sha256"], self.url)
             if answer.status_code == 416:
                 self.part.unlink(missing_ok=True)
                 raise _TryAgain("the server refused to resume; starting afresh")
-            self._receive(answer, begun)
+            self._receive(answer, resumable)
         return self._finish(answer)
 
-    def _begun(self) -> int:
+    def _resumable(self) -> int:
         """Bytes of an earlier attempt that can be resumed."""
         if not self.part.is_file() or not _validator(_json(self.part_record)):
             return 0
         return self.part.stat().st_size
 
-    def _range(self, begun: int) -> dict[str, str]:
-        return {"Range": f"bytes={begun}-", "If-Range": _validator(_json(self.part_record))}
+    def _range(self, start: int) -> dict[str, str]:
+        return {"Range": f"bytes={start}-", "If-Range": _validator(_json(self.part_record))}
 
-    def _receive(self, answer: httpx.Response, begun: int) -> None:
-        resumed = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {begun}-")
+    def _receive(self, answer: httpx.Response, start: int) -> None:
+        resumed = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if answer.status_code == 206 and not resumed:
             self.part.unlink(missing_ok=True)
             raise _TryAgain("the server sent another range than was asked for")
-        have = begun if resumed else 0
+        received = start if resumed else 0
         length = answer.headers.get("Content-Length", "")
-        expected = have + int(length) if length.isdigit() else None
+        total = received + int(length) if length.isdigit() else 0
         self.part_record.write_text(json.dumps(_validators(answer)))
-        with self.part.open("ab" if resumed else "wb") as file, track(self.name, total=expected or 0, unit="B") as step:
-            step(have)
-            for block in answer.iter_raw(BLOCK):  # httpx raises where the body is shorter than its Content-Length
+        with self.part.open("ab" if resumed else "wb") as file, track(self.name, total=total, unit="B") as step:
+            step(received)
+            for block in answer.iter_raw(BLOCK):  # httpx raises if the body is shorter than its Content-Length
                 file.write(block)
                 step(len(block))
 
@@ -287,11 +305,11 @@ def _validator(record: dict[str, Any]) -> str:
 
 def _conditions(record: dict[str, Any]) -> dict[str, str]:
     pairs = {"If-None-Match": record.get("etag"), "If-Modified-Since": record.get("last_modified")}
-    return {name: value for name, kept in pairs.items() if (value := usable_validator(kept))}
+    return {name: value for name, recorded in pairs.items() if (value := usable_validator(recorded))}
 
 
 def _cached(target: Path) -> dict[str, Any] | None:
-    """The record of a finished download whose bytes are still what was downloaded."""
+    """The record of a finished download; None if there is none or its bytes have changed."""
     record = _json(_record(target))
     if not target.is_file() or target.stat().st_size != record.get("size"):
         return None

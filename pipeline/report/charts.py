@@ -18,12 +18,15 @@ from matplotlib.ticker import MaxNLocator
 SERIES = 8
 _TEXT, _GRID, _GROUND = "#010203", "#010204", "#010205"
 _PLACEHOLDERS = {f"#0102{16 + i:02x}": f"var(--series-{i + 1})" for i in range(SERIES)} | {
-    _TEXT: "var(--muted)", _GRID: "var(--rule)", _GROUND: "var(--surface)",
-}  # fmt: skip
+    _TEXT: "var(--muted)",
+    _GRID: "var(--rule)",
+    _GROUND: "var(--surface)",
+}
+"""Colours in matplotlib's output → the page's own."""
 _MARKERS = "osD^vPX*"
 _STYLE = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "text.parse_math": False,  # a dollar sign in a name is not the start of a formula
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -52,10 +55,12 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]], *, best: int | Non
     with _figure("curves" + "".join(series), 2.7) as (figure, axes, svg):
         for number, (name, points) in enumerate(series.items()):
             xs, ys = zip(*points, strict=True)
-            axes.plot(
-                xs, ys, color=colour(number), label=name, marker=_MARKERS[number % 8], markersize=3.5,
-                markevery=max(1, len(xs) // 8),
-            )  # fmt: skip
+            marks: dict[str, Any] = {
+                "marker": _MARKERS[number % 8],
+                "markersize": 3.5,
+                "markevery": max(1, len(xs) // 8),
+            }
+            axes.plot(xs, ys, color=colour(number), label=name, **marks)
         if best is not None:
             axes.axvline(best, color=_TEXT, linewidth=1, linestyle=(0, (3, 3)))
         axes.set_xlabel("epoch")
@@ -69,15 +74,15 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]], *, best: int | Non
 
 
 def bars(groups: Sequence[str], series: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
-    """Bars side by side for each group. Args: series: name → (value, spread) for each group; a spread of 0 is none."""
+    """Bars side by side for each group. Args: series: name → (value, deviation) for each group; 0: no error bar."""
     with _figure("bars" + "".join(series), 2.7) as (figure, axes, svg):
         width = 0.8 / max(1, len(series))
         for number, (name, values) in enumerate(series.items()):
             at = [place - 0.4 + width * (number + 0.5) for place in range(len(groups))]
-            heights, spreads = [value for value, _ in values], [spread for _, spread in values]
+            heights, deviations = [value for value, _ in values], [deviation for _, deviation in values]
             axes.bar(at, heights, width * 0.92, color=colour(number), label=name)
-            if any(spreads):
-                axes.errorbar(at, heights, spreads, fmt="none", ecolor=_TEXT, elinewidth=1.2, capsize=2)
+            if any(deviations):
+                axes.errorbar(at, heights, deviations, fmt="none", ecolor=_TEXT, elinewidth=1.2, capsize=2)
         axes.set_xticks(range(len(groups)), groups)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", visible=False)
@@ -97,7 +102,7 @@ class _Drawing:
 
 @contextmanager
 def _figure(salt: str, height: float) -> Iterator[tuple[Figure, Axes, _Drawing]]:
-    """A small figure, the same width in print on a phone and twice that on a desk; closed into SVG at the end."""
+    """A small figure; the block draws into it, and it becomes SVG when the block ends."""
     drawing = _Drawing()
     style: Any = _STYLE | {"svg.hashsalt": salt}
     with mpl.rc_context(style):

@@ -1,4 +1,4 @@
-"""What is in a store, for `cm3 ui`: data sets, versions, aliases and reports, as values and as pages."""
+"""The content of a store for `cm3 ui`: data sets, versions, aliases and reports, as values and as pages."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote
 import pyarrow.parquet as pq
 from jinja2 import Environment
 
+from pipeline.report.rendering import environment
 from pipeline.report.sections import in_order
-from pipeline.report.stage import environment
 from pipeline.report.wording import shown
 from pipeline.store import Store
 from schemas.errors import UserError
@@ -24,40 +24,44 @@ HTML = "text/html; charset=utf-8"
 
 
 def datasets(store: Store) -> list[dict[str, Any]]:
-    """One entry a data set: its name, last tables by name, reports newest first, and when it was last published."""
+    """One entry per data set: its name, latest tables by name, reports, and when the last table was created."""
     entries = []
     for name in store.datasets():
         tables = {table: store.latest(name, table) for table in store.tables(name)}
-        entries.append({
+        entry = {
             "name": name,
             "tables": tables,
             "size": sum(version.size for version in tables.values()),
-            "published": max(version.created for version in tables.values()),
+            "created": max(version.created for version in tables.values()),
             "reports": reports(store, name),
-        })  # fmt: skip
-    return sorted(entries, key=lambda entry: str(entry["published"]), reverse=True)
+        }
+        entries.append(entry)
+    return sorted(entries, key=lambda entry: str(entry["created"]), reverse=True)
 
 
 def reports(store: Store, dataset: str) -> list[dict[str, Any]]:
     """The reports of a data set, newest first: name, address within the store, size in bytes, time of writing."""
-    found = []
+    entries = []
     for path in store.fs.glob(f"{store.root}/{dataset}/{REPORTS}/*.html"):
         info = store.fs.info(path)
         changed = info.get("mtime") or info.get("LastModified") or 0.0  # local folders and S3 name it differently
         moment = changed if isinstance(changed, datetime) else datetime.fromtimestamp(changed, UTC)
-        found.append({
-            "name": PurePosixPath(path).stem, "address": path[len(store.root) + 1 :], "size": info["size"],
+        entry = {
+            "name": PurePosixPath(path).stem,
+            "address": path[len(store.root) + 1 :],
+            "size": info["size"],
             "written": moment.isoformat(timespec="seconds"),
-        })  # fmt: skip
-    return sorted(found, key=lambda report: str(report["written"]), reverse=True)
+        }
+        entries.append(entry)
+    return sorted(entries, key=lambda report: str(report["written"]), reverse=True)
 
 
 def registered(store: Store, dataset: str, config: RegistryConfig | None = None) -> tuple[list[Registered], str]:
-    """The registered versions, newest first, and why there are none where the registry cannot be asked."""
-    named = (config and config.tracking) or os.environ.get("MLFLOW_TRACKING_URI")
-    if not named and store.is_local and not Path(store.root, "_mlflow").exists():
-        return [], ""  # asking would make an empty registry, and a page only looks
-    from pipeline.registry import versions  # MLflow takes seconds to import; the other pages do without
+    """The registered versions, newest first, and the reason why there are none if the registry cannot be asked."""
+    tracking = (config and config.tracking) or os.environ.get("MLFLOW_TRACKING_URI")
+    if not tracking and store.is_local and not Path(store.root, "_mlflow").exists():
+        return [], ""  # asking would create an empty registry, and a page only reads
+    from pipeline.registry import versions  # MLflow takes seconds to import; the other pages do not need it
 
     try:
         return list(reversed(versions.registered(store, dataset, config))), ""
@@ -94,11 +98,16 @@ def _dataset_page(store: Store, dataset: str) -> bytes:
     versions, reason = registered(store, dataset)
     tables = {table: store.versions(dataset, table) for table in in_order(set(store.tables(dataset)))}
     latest = {table: store.latest(dataset, table).version for table in tables}
-    found = reports(store, dataset)
     return _render(
-        "dataset.html.jinja", store, dataset=dataset, tables=tables, latest=latest, registered=versions, reason=reason,
-        reports=found, reported={report["name"] for report in found},
-    )  # fmt: skip
+        "dataset.html.jinja",
+        store,
+        dataset=dataset,
+        tables=tables,
+        latest=latest,
+        registered=versions,
+        reason=reason,
+        reports=reports(store, dataset),
+    )
 
 
 def _table_page(store: Store, dataset: str, table: str) -> bytes:
@@ -106,15 +115,22 @@ def _table_page(store: Store, dataset: str, table: str) -> bytes:
     versions = list(reversed(store.versions(dataset, table)))
     lineage = {key.removeprefix("cm3."): value for key, value in latest.lineage.items()}
     return _render(
-        "table.html.jinja", store, dataset=dataset, table=table, latest=latest, versions=versions,
-        columns=_columns(store, latest), lineage=lineage, config=_indented(lineage.get("config", "{}")),
+        "table.html.jinja",
+        store,
+        dataset=dataset,
+        table=table,
+        latest=latest,
+        versions=versions,
+        columns=_columns(store, latest),
+        lineage=lineage,
+        config=_indented(lineage.get("config", "{}")),
         inputs=json.loads(lineage.get("inputs", "{}")),
-    )  # fmt: skip
+    )
 
 
 def _columns(store: Store, version: TableVersion) -> list[dict[str, Any]]:
     """Name, type and whether null may occur, from the first file's footer."""
-    part = f"{store.root}/{version.dataset}/{version.table}/{version.version}.parquet/{min(version.files)}"
+    part = f"{store.inside(version.path)}/{min(version.files)}"
     with store.fs.open(part, "rb") as file:
         schema = pq.read_schema(file)
     return [{"name": field.name, "type": str(field.type), "nullable": field.nullable} for field in schema]

@@ -10,28 +10,24 @@ from markupsafe import Markup
 
 from pipeline.report import charts
 from pipeline.report.selection import Tables
-from pipeline.report.wording import figure, shown
+from pipeline.report.wording import figure, metric_order, metric_title, model_title, shown
 from pipeline.store import Store
 from schemas.lineage import TableVersion
 from schemas.report import ReportConfig
 
 _GROUP = re.compile(r"(recall|ndcg)_train_(\d+)(_\d*)?")
-_NAMES = {"ndcg": "NDCG", "recall": "Recall", "precision": "Precision", "hr": "Hit rate", "mrr": "MRR", "map": "MAP",
-          "coverage": "Coverage", "novelty": "Novelty"}  # fmt: skip
-_MODELS = {"cm3": "CM3", "lightgcn": "LightGCN", "bpr": "BPR-MF", "itemknn": "ItemKNN", "directau": "DirectAU",
-           "vbpr": "VBPR", "freedom": "FREEDOM", "mgcn": "MGCN", "bm3": "BM3", "lattice": "LATTICE"}  # fmt: skip
 MAX_CURVES = 6
-"""Training runs whose curves are drawn: each weighs about 40 kB."""
+"""Training runs whose curves are drawn: each adds about 40 kB."""
 HEADLINE = (("ndcg", 10), ("ndcg", 20), ("recall", 10), ("recall", 20), ("hr", 20), ("coverage", 20))
-"""The columns of the metrics table, with `config.cutoff` for 20."""
+"""The columns of the metrics table; 20 stands for `config.cutoff`."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One figure over seeds. `spread` is the sample standard deviation, None with one seed."""
+    """One metric over seeds. `deviation` is the sample standard deviation, None with one seed."""
 
     mean: float
-    spread: float | None
+    deviation: float | None
     seeds: int
     users: int
 
@@ -44,38 +40,38 @@ def scores(store: Store, version: TableVersion | None, split: str) -> Scores:
     """The metrics table of one split, averaged over seeds."""
     if version is None:
         return {}
-    found: dict[tuple[str, str, int | None], list[tuple[float, int]]] = defaultdict(list)
+    by_key: dict[tuple[str, str, int | None], list[tuple[float, int]]] = defaultdict(list)
     for row in store.read(version).to_pylist():
         if row["split"] == split:
-            found[row["model"], row["metric"], row["k"]].append((row["value"], row["users"]))
+            by_key[row["model"], row["metric"], row["k"]].append((row["value"], row["users"]))
     return {
         key: Score(
             mean=mean(value for value, _ in values),
-            spread=stdev(value for value, _ in values) if len(values) > 1 else None,
+            deviation=stdev(value for value, _ in values) if len(values) > 1 else None,
             seeds=len(values),
             users=max(users for _, users in values),
         )
-        for key, values in found.items()
+        for key, values in by_key.items()
     }
 
 
 def metrics(test: Scores, config: ReportConfig) -> dict[str, Any] | None:
-    """Models by columns of headline metrics, the best of each column marked, with a chart."""
+    """A table of models by headline metrics, the best value of each, and a chart."""
     plain = {key: score for key, score in test.items() if not _GROUP.fullmatch(key[1])}
     if not plain:
         return None
-    known = {(metric, k) for _, metric, k in plain}
+    available = {(metric, k) for _, metric, k in plain}
     headline = dict.fromkeys((metric, config.cutoff if k == 20 else k) for metric, k in HEADLINE)
-    columns = [column for column in headline if column in known] or sorted(known, key=str)[:6]
+    columns = [column for column in headline if column in available] or sorted(available, key=str)[:6]
     models = _ranked({model for model, *_ in plain}, plain, config)
     best = {c: max(plain[m, *c].mean for m in models if (m, *c) in plain) for c in columns}
-    every = sorted(known, key=lambda c: (list(_NAMES).index(c[0]) if c[0] in _NAMES else 99, c[0], c[1] or 0))
+    every = sorted(available, key=lambda c: (metric_order(c[0]), c[0], c[1] or 0))
     return {
-        "columns": [{"key": c, "label": label(*c)} for c in columns],
+        "columns": [{"key": c, "label": metric_title(*c)} for c in columns],
         "models": models,
         "cell": {(m, c): plain.get((m, *c)) for m in models for c in {*columns, *every}},
         "best": best,
-        "every": [{"key": c, "label": label(*c)} for c in every],
+        "every": [{"key": c, "label": metric_title(*c)} for c in every],
         "seeds": max(score.seeds for score in plain.values()),
         "users": max(score.users for score in plain.values()),
         "chart": _metric_chart(plain, models, [c for c in columns if c[0] in ("ndcg", "recall")]),
@@ -83,7 +79,7 @@ def metrics(test: Scores, config: ReportConfig) -> dict[str, Any] | None:
 
 
 def cold(test: Scores, config: ReportConfig) -> dict[str, Any] | None:
-    """Recall and NDCG by how often items were chosen in training, group 0 holding the cold ones."""
+    """Recall and NDCG by how often items were chosen in training; group 0 holds the cold ones."""
     groups: dict[tuple[int, str], str] = {}
     for _, metric, k in test:
         if (match := _GROUP.fullmatch(metric)) and k == config.cutoff:
@@ -94,13 +90,18 @@ def cold(test: Scores, config: ReportConfig) -> dict[str, Any] | None:
     models = _ranked({model for model, metric, _ in test if _GROUP.fullmatch(metric)}, test, config)
     rows: list[dict[str, Any]] = []
     for key in keys:
-        cells = {(m, kind): test.get((m, f"{kind}_train_{key[1]}", config.cutoff))
-                 for m in models for kind in ("recall", "ndcg")}  # fmt: skip
+        cells = {
+            (m, kind): test.get((m, f"{kind}_train_{key[1]}", config.cutoff))
+            for m in models
+            for kind in ("recall", "ndcg")
+        }
         users = max((score.users for score in cells.values() if score), default=0)
         rows.append({"label": groups[key], "users": users, "cells": cells})
     drawn = [row for row in rows if row["users"]]
     series = {
-        model_title(m): [(s.mean, s.spread or 0.0) if (s := row["cells"][m, "recall"]) else (0.0, 0.0) for row in drawn]
+        model_title(m): [
+            (s.mean, s.deviation or 0.0) if (s := row["cells"][m, "recall"]) else (0.0, 0.0) for row in drawn
+        ]
         for m in models[: charts.SERIES]
     }
     chart = charts.bars([row["label"] for row in drawn], series) if drawn else Markup("")
@@ -118,38 +119,37 @@ def training(store: Store, tables: Tables) -> tuple[list[dict[str, Any]], int]:
     return [_run(model, seed, series) for (model, seed), series in drawn], len(runs) - len(drawn)
 
 
-def label(metric: str, k: int | None) -> str:
-    """("ndcg", 20) → "NDCG@20"."""
-    name = _NAMES.get(metric, shown(metric, 40))
-    return name if k is None else f"{name}@{k}"
-
-
-def model_title(name: str) -> str:
-    """ "lightgcn" → "LightGCN"; a name nobody knows keeps its letters."""
-    return _MODELS.get(name.lower()) or shown(name.replace("_", " "), 40).capitalize()
+def changes(test: Scores, before: Scores, config: ReportConfig) -> list[dict[str, Any]]:
+    """The model's headline metrics now and in the previous run, those that both have."""
+    keys = [(config.model, metric, config.cutoff) for metric in ("ndcg", "recall")]
+    return [
+        {"label": metric_title(metric, k), "old": before[model, metric, k].mean, "new": test[model, metric, k].mean}
+        for model, metric, k in keys
+        if (model, metric, k) in test and (model, metric, k) in before
+    ]
 
 
 def gain(ours: Score | None, theirs: Score | None) -> float | None:
-    """How many times as large; None where there is nothing to compare with."""
+    """The ratio of the two means; None where there is nothing to compare with."""
     return ours.mean / theirs.mean if ours and theirs and theirs.mean > 0 else None
 
 
-def _ranked(models: set[str], found: Scores, config: ReportConfig) -> list[str]:
-    """Best NDCG first."""
+def _ranked(models: set[str], scores: Scores, config: ReportConfig) -> list[str]:
+    """The models, the best NDCG first."""
 
     def strength(model: str) -> tuple[float, str]:
-        score = found.get((model, "ndcg", config.cutoff))
+        score = scores.get((model, "ndcg", config.cutoff))
         return (-score.mean if score else 0.0, model)
 
     return sorted(models, key=strength)
 
 
-def _metric_chart(found: Scores, models: list[str], columns: list[tuple[str, int | None]]) -> Markup:
+def _metric_chart(scores: Scores, models: list[str], columns: list[tuple[str, int | None]]) -> Markup:
     series = {
-        model_title(m): [(s.mean, s.spread or 0.0) if (s := found.get((m, *c))) else (0.0, 0.0) for c in columns]
+        model_title(m): [(s.mean, s.deviation or 0.0) if (s := scores.get((m, *c))) else (0.0, 0.0) for c in columns]
         for m in models[: charts.SERIES]
     }
-    return charts.bars([label(*c) for c in columns], series) if columns else Markup("")
+    return charts.bars([metric_title(*c) for c in columns], series) if columns else Markup("")
 
 
 def _interval(low: int, rest: str | None) -> str:
@@ -160,32 +160,31 @@ def _interval(low: int, rest: str | None) -> str:
 
 def _run(model: str, seed: int, series: dict[str, list[tuple[int, float]]]) -> dict[str, Any]:
     curves = {name.replace("_", " "): sorted(points) for name, points in series.items()}
-    checked = {name: points for name, points in curves.items() if name.startswith("valid ")}
-    terms = {name: points for name, points in curves.items() if name not in checked}
+    validation = {_validation(name): points for name, points in curves.items() if name.startswith("valid ")}
+    terms = {name: points for name, points in curves.items() if not name.startswith("valid ")}
     best, value = None, None
-    if checked:
-        best, value = max(next(iter(checked.values())), key=lambda point: point[1])
-    named = {_validation(name): points for name, points in checked.items()}
+    if validation:
+        best, value = max(next(iter(validation.values())), key=lambda point: point[1])
     return {
         "model": shown(model, 40),
         "seed": seed,
         "epochs": max(epoch for points in curves.values() for epoch, _ in points),
         "best": best,
         "best_value": value,
-        "validation": next(iter(named), ""),
+        "validation": next(iter(validation), ""),
         "loss_chart": charts.curves(terms) if terms else None,
-        "validation_chart": charts.curves(named, best=best) if named else None,
-        "rows": _thinned(terms | named),
+        "validation_chart": charts.curves(validation, best=best) if validation else None,
+        "rows": _thinned(terms | validation),
     }
 
 
 def _validation(name: str) -> str:
     metric, _, k = name.removeprefix("valid ").partition("@")
-    return f"validation {label(metric, int(k) if k.isdigit() else None)}"
+    return f"validation {metric_title(metric, int(k) if k.isdigit() else None)}"
 
 
 def _thinned(curves: dict[str, list[tuple[int, float]]], rows: int = 12) -> dict[str, Any]:
-    """About a dozen epochs of every curve, for those who would rather read numbers."""
+    """About `rows` epochs of every curve, for readers who prefer numbers."""
     by_epoch: dict[int, dict[str, float]] = defaultdict(dict)
     for name, points in curves.items():
         for epoch, value in points:

@@ -8,35 +8,52 @@ from urllib.parse import urlsplit
 import polars
 import pyarrow.compute as pc
 
-from pipeline import similarity
 from pipeline.report.selection import Tables
 from pipeline.report.wording import shown
+from pipeline.similarity.duplicates import duplicates
+from pipeline.similarity.quality import assess
 from pipeline.store import Store
 from schemas.lineage import TableVersion
 from schemas.tables import ImageStatus
 
-TABLES = ("items", "interactions", "quality", "images", "gallery", "captions", "similarity", "embeddings/items",
-          "embeddings/users", "recommendations", "metrics", "epochs")  # fmt: skip
+TABLES = (
+    "items",
+    "interactions",
+    "quality",
+    "images",
+    "gallery",
+    "captions",
+    "similarity",
+    "embeddings/items",
+    "embeddings/users",
+    "recommendations",
+    "metrics",
+    "epochs",
+)
+"""In the order the data flows."""
 MAX_HOSTS = 12
 MAX_EXAMPLES = 3
 
 
 def overview(store: Store, tables: Tables) -> dict[str, Any]:
-    """Rows of the main tables and interactions by split; None where a table is absent."""
-    splits: Counter[str] = Counter()
+    """Numbers of items, users and interactions; None where their table is absent or empty."""
     users: set[str] = set()
+    interactions = 0
     if "interactions" in tables:
-        for batch in store.batches(tables["interactions"], ["user_id", "split"], 65536):
-            splits.update(batch["split"].to_pylist())
+        interactions = tables["interactions"].rows
+        for batch in store.batches(tables["interactions"], ["user_id"], 65536):
             users.update(batch["user_id"].to_pylist())
     items = tables["items"].rows if "items" in tables else None
-    density = sum(splits.values()) / (len(users) * items) if users and items else None
-    return {"items": items, "users": len(users) or None, "splits": dict(splits), "density": density,
-            "interactions": sum(splits.values()) or None}  # fmt: skip
+    return {
+        "items": items,
+        "users": len(users) or None,
+        "interactions": interactions or None,
+        "density": interactions / (len(users) * items) if users and items else None,
+    }
 
 
 def changes(store: Store, tables: Tables, previous: Tables | None) -> list[dict[str, Any]]:
-    """Every table beside its previous version: "new", "changed", "same" or "gone"."""
+    """Every table with its previous version and its state: "new", "changed", "same" or "gone"."""
     if not previous:
         return []
     rows = []
@@ -48,12 +65,12 @@ def changes(store: Store, tables: Tables, previous: Tables | None) -> list[dict[
             state = "same" if old.key == new.key else "changed"
         rows.append({"table": name, "state": state, "old": old, "new": new, "detail": ""})
         if old and new and state == "changed" and name == "items":
-            rows[-1]["detail"] = _arrivals(store, old, new)
+            rows[-1]["detail"] = _item_changes(store, old, new)
     return rows
 
 
 def quality(store: Store, tables: Tables) -> list[dict[str, Any]]:
-    """What ingest dropped or repaired, the largest first."""
+    """What ingest dropped or repaired, by rule, the largest counts first."""
     if "quality" not in tables:
         return []
     rows = store.read(tables["quality"]).to_pylist()
@@ -64,7 +81,7 @@ def quality(store: Store, tables: Tables) -> list[dict[str, Any]]:
 
 
 def images(store: Store, tables: Tables) -> dict[str, Any] | None:
-    """Pictures by host and status: the statuses that occur, "ok" first, and a row a host, the largest first."""
+    """Pictures by host and status: the statuses that occur, "ok" first, and one row per host, the largest first."""
     if "images" not in tables:
         return None
     by_host: dict[str, Counter[str]] = defaultdict(Counter)
@@ -82,7 +99,7 @@ def images(store: Store, tables: Tables) -> dict[str, Any] | None:
 
 
 def host(url: str | None) -> str:
-    """Whom a picture came from, without the address itself."""
+    """The host of a picture's address, without credentials."""
     if not url:
         return "no address"
     try:
@@ -95,21 +112,21 @@ def coverage(store: Store, tables: Tables) -> list[dict[str, Any]]:
     """Share of items that have each modality, in the order the data flows."""
     rows: list[dict[str, Any]] = []
     if "items" in tables:
-        known: Counter[str] = Counter()
+        filled: Counter[str] = Counter()
         for batch in store.batches(tables["items"], ["title", "description", "brand", "price", "text"], 8192):
             for name in batch.column_names:
-                known[name] += len(batch) - batch[name].null_count
-        rows += [_share(name, known[name], tables["items"].rows, "items") for name in known]
+                filled[name] += len(batch) - batch[name].null_count
+        rows += [_share(name, filled[name], tables["items"].rows) for name in filled]
     if "images" in tables:
-        count = sum(pc.sum(pc.equal(b["status"], "ok")).as_py() or 0
-                    for b in store.batches(tables["images"], ["status"], 65536))  # fmt: skip
-        rows.append(_share("picture", count, tables["images"].rows, "images"))
+        batches = store.batches(tables["images"], ["status"], 65536)
+        count = sum(pc.sum(pc.equal(batch["status"], "ok")).as_py() or 0 for batch in batches)
+        rows.append(_share("picture", count, tables["images"].rows))
     if "captions" in tables:
         rows.append(_filled(store, tables["captions"], "caption", "caption"))
     for name in in_order({t for t in tables if t.startswith("features/")}):
         rows.append(_filled(store, tables[name], "content_hash", name.removeprefix("features/") + " vectors"))
     if "embeddings/items" in tables and "items" in tables:
-        rows.append(_share("trained embedding", tables["embeddings/items"].rows, tables["items"].rows, "embeddings"))
+        rows.append(_share("trained embedding", tables["embeddings/items"].rows, tables["items"].rows))
     return rows
 
 
@@ -121,16 +138,16 @@ def graph(store: Store, tables: Tables) -> dict[str, Any] | None:
     features = {name.removeprefix("features/"): tables[name] for name in names}
     if version is None or not features:
         return None
-    found = similarity.assess(store=store, graph=version, features=features, interactions=tables.get("interactions"))
+    measures = assess(store=store, graph=version, features=features, interactions=tables.get("interactions"))
     rows: dict[str, dict[str, float]] = defaultdict(dict)
     agreement = []
-    for row in found.to_pylist():
+    for row in measures.to_pylist():
         if row["other"] is None:
             rows[row["feature"]][row["measure"]] = row["value"]
         else:
             agreement.append((row["feature"], row["other"], row["value"]))
-    twice = polars.DataFrame(similarity.duplicates(store=store, graph=version, features=features))
-    groups = twice.group_by("feature", "kind", maintain_order=True).agg(
+    pairs = polars.DataFrame(duplicates(store=store, graph=version, features=features))
+    groups = pairs.group_by("feature", "kind", maintain_order=True).agg(
         polars.len().alias("count"), polars.struct("item_id", "duplicate_id").head(MAX_EXAMPLES).alias("examples")
     )
     measured = json.loads(version.lineage.get("cm3.measured", "{}"))
@@ -138,16 +155,19 @@ def graph(store: Store, tables: Tables) -> dict[str, Any] | None:
 
 
 def lineage(tables: Tables) -> list[dict[str, Any]]:
-    """One row a table: where it came from and how to get at it."""
+    """One row per table: what it was made from, and by which model."""
     rows = []
     for name in in_order(set(tables)):
         version = tables[name]
         inputs = json.loads(version.lineage.get("cm3.inputs", "{}"))
-        rows.append({
-            "table": name, "version": version, "stage": version.lineage.get("cm3.stage", ""), "inputs": sorted(inputs),
+        row = {
+            "table": name,
+            "version": version,
+            "inputs": sorted(inputs),
             "encoder": shown(version.lineage.get("cm3.encoder", ""), 80),
             "revision": shown(version.lineage.get("cm3.revision", ""), 40),
-        })  # fmt: skip
+        }
+        rows.append(row)
     return rows
 
 
@@ -157,7 +177,7 @@ def in_order(names: set[str]) -> list[str]:
     return sorted(names, key=lambda name: (place.get(name, place["captions"]), name))
 
 
-def _arrivals(store: Store, old: TableVersion, new: TableVersion) -> str:
+def _item_changes(store: Store, old: TableVersion, new: TableVersion) -> str:
     before, after = _contents(store, old), _contents(store, new)
     altered = sum(before[item] != content for item, content in after.items() if item in before)
     parts = [(len(after.keys() - before.keys()), "added"), (len(before.keys() - after.keys()), "removed")]
@@ -165,18 +185,17 @@ def _arrivals(store: Store, old: TableVersion, new: TableVersion) -> str:
 
 
 def _contents(store: Store, version: TableVersion) -> dict[str, int]:
-    """Item id → a hash of its row that holds within this process."""
+    """Item id → a hash of its row, valid within this process."""
     rows = (row for batch in store.batches(version) for row in batch.to_pylist())
     return {row["item_id"]: hash(repr(row)) for row in rows}
 
 
 def _filled(store: Store, version: TableVersion, column: str, name: str) -> dict[str, Any]:
     nulls = sum(batch[column].null_count for batch in store.batches(version, [column], 8192))
-    row = _share(name, version.rows - nulls, version.rows, version.table)
+    row = _share(name, version.rows - nulls, version.rows)
     row["encoder"] = shown(version.lineage.get("cm3.encoder", ""), 80)
     return row
 
 
-def _share(name: str, count: int, total: int, table: str) -> dict[str, Any]:
-    return {"name": name, "count": count, "total": total, "share": count / total if total else 0.0, "table": table,
-            "encoder": ""}  # fmt: skip
+def _share(name: str, count: int, total: int) -> dict[str, Any]:
+    return {"name": name, "count": count, "total": total, "share": count / total if total else 0.0, "encoder": ""}

@@ -1,4 +1,4 @@
-"""Which items and users a report shows, and what it says of them."""
+"""Which items and users a report shows."""
 
 import hashlib
 import heapq
@@ -17,13 +17,13 @@ from schemas.report import ReportConfig
 
 Tables = Mapping[str, TableVersion]
 MAX_CATEGORIES = 8
-"""Colours of the map; further categories share the last one."""
+"""Colours of the map; if there are more categories, the small ones share the last colour."""
 OTHER, NONE = "other", "no category"
 
 
 @dataclass(frozen=True)
 class User:
-    """One user's story. All lists hold item ids; `later` is what they chose after training and is held out."""
+    """One user. All lists hold item ids; `later` is the held-out test split."""
 
     user_id: str
     history: list[str]
@@ -62,12 +62,12 @@ def select(store: Store, tables: Tables, config: ReportConfig) -> Selection:
     ids_of = (batch["item_id"].to_pylist() for batch in store.batches(tables["items"], ["item_id"], 65536))
     popular = heapq.nsmallest(config.max_items, chain.from_iterable(ids_of), key=lambda item: (-counts[item], item))
     wanted = list(dict.fromkeys((*needed, *popular)))
-    found = {
+    row_of = {
         row["item_id"]: row
         for batch in store.batches(tables["items"])
         for row in batch.filter(pc.field("item_id").isin(wanted)).to_pylist()
     }
-    rows = [found[item] for item in wanted if item in found][: config.max_items]
+    rows = [row_of[item] for item in wanted if item in row_of][: config.max_items]
     rows.sort(key=lambda row: (-counts[row["item_id"]], row["item_id"]))
     ids = [row["item_id"] for row in rows]
     categories, category = _colours([row["categories"] for row in rows])
@@ -84,7 +84,7 @@ def select(store: Store, tables: Tables, config: ReportConfig) -> Selection:
 
 
 def pick(keys: list[str], count: int, seed: int) -> list[str]:
-    """`count` keys that look random but depend on nothing but the keys and the seed."""
+    """`count` keys at random, determined by the keys and the seed alone."""
     return heapq.nsmallest(count, keys, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
 
 
@@ -98,13 +98,13 @@ def _choices(store: Store, tables: Tables) -> Counter[str]:
 
 
 def _users(store: Store, tables: Tables, config: ReportConfig) -> list[User]:
-    """Users with something held out, picked by the seed and not by how well they were served."""
+    """Users with a held-out choice, picked by the seed, whatever was recommended to them."""
     if "interactions" not in tables or "recommendations" not in tables or not config.users:
         return []
     held_out: set[str] = set()
     for batch in store.batches(tables["interactions"], ["user_id", "split"], 65536):
         held_out.update(batch.filter(pc.field("split") == "test")["user_id"].to_pylist())
-    if not held_out:  # a split of your own may hold out nothing
+    if not held_out:  # a published split may have no test part
         return []
     chosen = pick(sorted(held_out), config.users, config.seed)
     wanted = pc.field("user_id").isin(chosen)
@@ -130,7 +130,10 @@ def _user(user: str, events: list[dict[str, Any]], ranked: list[tuple[int, str]]
 
 
 def _colours(paths: list[list[str]]) -> tuple[list[str], list[int]]:
-    """The first level of the category tree that tells items apart, its largest categories, and each item's place."""
+    """The largest categories of the first level of the tree that tells items apart, and each item's place among them.
+
+    Args: paths: each item's categories, from the root.
+    """
     depth = max((len(path) for path in paths), default=0)
     level = 0
     for level in range(depth):

@@ -1,4 +1,4 @@
-"""Thumbnails that fit a budget: each picture once, as small a WebP as the report's size asks for."""
+"""Thumbnails that fit a budget: each picture once, as a WebP as small as the report's size requires."""
 
 import base64
 import io
@@ -33,10 +33,10 @@ _SAMPLE = 60
 
 
 class Thumbnails:
-    """Small pictures of items, decoded once at the largest side and encoded as the budget allows.
+    """Small pictures of items, decoded once at the largest size and encoded as the budget allows.
 
     Attributes:
-        place: item id → place in `encode`'s list; items with equal pictures share one, items without have none.
+        place: item id → place in `encode`'s list; equal pictures share one, items without a picture have none.
     """
 
     def __init__(self, side: int) -> None:
@@ -51,19 +51,18 @@ class Thumbnails:
         content_of: dict[str, str] = {}
         by_content: dict[str, int] = {}
 
-        def fresh() -> Iterator[tuple[str, bytes]]:
-            seen: set[str] = set()
+        def contents() -> Iterator[tuple[str, bytes]]:
+            earlier: set[str] = set()
             for item, content, data in _stored(store, images, wanted):
                 content_of[item] = content
-                if content not in seen:
-                    seen.add(content)
+                if content not in earlier:
+                    earlier.add(content)
                     yield content, data
 
-        def small(fresh: tuple[str, bytes]) -> tuple[str, Image.Image | None]:
-            content, data = fresh
-            return content, _small(data, side)
+        def small(content: tuple[str, bytes]) -> tuple[str, Image.Image | None]:
+            return content[0], _small(content[1], side)
 
-        for content, picture in side_by_side(small, fresh(), workers=threads()):
+        for content, picture in side_by_side(small, contents(), workers=threads()):
             if picture is not None:
                 by_content[content] = len(thumbnails._pictures)
                 thumbnails._pictures.append(picture)
@@ -71,9 +70,9 @@ class Thumbnails:
         return thumbnails
 
     def encode(self, budget: int) -> list[str]:
-        """Base64 of WebP files, at most `budget` characters in all where the ladder's last rung allows.
+        """Base64 of WebP files, at most `budget` characters in total if the ladder's last rung allows.
 
-        A rung is first tried on a sample, so most of the work is done once.
+        Each rung is tried on a sample first, so that mostly one rung is encoded in full.
         """
         step = max(1, len(self._pictures) // _SAMPLE)
         encoded: list[str] = []

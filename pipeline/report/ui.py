@@ -22,7 +22,7 @@ _POLICY = (
 
 @contextmanager
 def bound(store: Store, port: int = 0) -> Iterator[ThreadingHTTPServer]:
-    """A server on 127.0.0.1, not yet serving: call `serve_forever()`, and `shutdown()` from another thread.
+    """A server bound to 127.0.0.1: call its `serve_forever()`, and `shutdown()` from another thread.
 
     Args: port: 0 takes a free one; `server.server_address[1]` tells which.
     Raises: UserError: the port is taken.
@@ -47,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in LOCAL_NAMES:
-            # A page elsewhere whose name was pointed at this machine must not read the store.
+            # Another site whose name resolves to this machine must not read the store.
             self._send(403, "text/plain; charset=utf-8", b"This server answers to 127.0.0.1 and localhost only.\n")
             return
         path = urlsplit(self.path).path
@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Cache-Control", "no-cache")
-        if b"Content-Security-Policy" not in body[:4000]:  # a report brings its own, which lets its script run
+        if b"Content-Security-Policy" not in body[:4000]:  # a report has its own, which allows its script
             self.send_header("Content-Security-Policy", _POLICY)
         self.end_headers()
         if self.command != "HEAD":

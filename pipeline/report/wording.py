@@ -1,4 +1,4 @@
-"""Numbers and untrusted text as a person should see them."""
+"""Names, numbers and untrusted text as a person should see them."""
 
 import re
 import unicodedata
@@ -7,7 +7,31 @@ from datetime import datetime
 _INVISIBLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
-"""Controls, bidirectional marks and overrides, and lone surrogates: they reorder or hide what stands beside them."""
+"""Controls, bidirectional marks and overrides, and lone surrogates: they reorder or hide the text around them."""
+
+_METRICS = {
+    "ndcg": "NDCG",
+    "recall": "Recall",
+    "precision": "Precision",
+    "hr": "Hit rate",
+    "mrr": "MRR",
+    "map": "MAP",
+    "coverage": "Coverage",
+    "novelty": "Novelty",
+}
+_MODELS = {
+    "cm3": "CM3",
+    "content-knn": "Content kNN",
+    "graph-filter": "Graph filter",
+    "ease": "EASE",
+    "bpr": "BPR-MF",
+    "lightgcn": "LightGCN",
+    "directau": "DirectAU",
+    "vbpr": "VBPR",
+    "freedom": "FREEDOM",
+    "bm3": "BM3",
+}
+"""Recommenders whose title is not just their name with a capital letter."""
 
 
 def shown(text: object, limit: int = 200) -> str:
@@ -27,7 +51,7 @@ def count(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """0.9834 → "98.3%"; only all is "100%" and only none is "0%"."""
+    """0.9834 → "98.3%"; only 1 is "100%" and only 0 is "0%"."""
     if share is None:
         return "–"
     if share in (0, 1):
@@ -45,7 +69,7 @@ def size(bytes_: float) -> str:
 
 
 def figure(value: float | None) -> str:
-    """A metric: four decimals below ten, fewer above."""
+    """A metric: four decimals below ten, one above."""
     if value is None:
         return "–"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
@@ -68,4 +92,20 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
 
 
-FILTERS = {f.__name__: f for f in (count, percent, size, figure, change, moment, plural, shown)}
+def model_title(name: str) -> str:
+    """ "lightgcn" → "LightGCN"; an unknown name keeps its letters."""
+    return _MODELS.get(name.lower()) or shown(name.replace("_", " "), 40).capitalize()
+
+
+def metric_title(metric: str, k: int | None) -> str:
+    """("ndcg", 20) → "NDCG@20"."""
+    title = _METRICS.get(metric, shown(metric, 40))
+    return title if k is None else f"{title}@{k}"
+
+
+def metric_order(metric: str) -> int:
+    """Place of a metric among those with a title; unknown ones come last."""
+    return list(_METRICS).index(metric) if metric in _METRICS else len(_METRICS)
+
+
+FILTERS = {f.__name__: f for f in (count, percent, size, figure, change, moment, plural, shown, model_title)}

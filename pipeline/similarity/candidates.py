@@ -1,20 +1,17 @@
 """Pairs that may be among an item's k nearest, kept in bounded memory while blocks of similarities stream by."""
 
 import threading
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.similarity.layout import Floats, Ints
+from pipeline.similarity.edges import Neighbours, Score, concatenate, places, top_k
+from pipeline.similarity.vectors import Floats, Ints
 
-UNKNOWN = np.float32(-3.0)
+NO_CUT = np.float32(-3.0)
 """A cut below every cosine: the item has not met k others yet."""
 CROWDED = 32
-"""A block with this many times k candidates an item after compaction is settled by exact scores."""
-
-Score = Callable[[Ints, Ints], Floats]
-"""Exact similarity of pairs of positions (rows, columns), float32."""
+"""A block that still has this many times k candidates per item after compaction is settled by exact scores."""
 
 
 class Candidates:
@@ -22,8 +19,8 @@ class Candidates:
 
     Similarities come with an error of at most `error`. If `kth` is the k-th largest approximate value an item has met,
     its k-th largest exact one is at least `kth - error`, so an item of its exact top k shows at least `kth - 2 error`:
-    that is the item's cut, and nothing below it need be kept. The cut only rises, so threads may offer at once: what
-    one chose by a cut that another has raised since is dropped later.
+    that is the item's cut, and nothing below it need be kept. The cut only rises, so threads may offer at the same
+    time: a pair that passed a cut which another thread has raised since is dropped later.
 
     Args:
         bounds: first position of each block, and the number of items at the end.
@@ -33,21 +30,21 @@ class Candidates:
 
     def __init__(self, k: int, error: float, bounds: Ints, order: Ints, score: Score) -> None:
         self.k, self.error, self.bounds, self.order, self.score = k, error, bounds, order, score
-        self.cut: Floats = np.full(int(bounds[-1]), UNKNOWN, np.float32)
+        self.cut: Floats = np.full(int(bounds[-1]), NO_CUT, np.float32)
         self._lock = threading.Lock()
         blocks = len(bounds) - 1
-        self._pending: list[list[tuple[NDArray[np.int32], NDArray[np.int32], Floats]]] = [[] for _ in range(blocks)]
+        self._pending: list[list[Neighbours]] = [[] for _ in range(blocks)]
         self._size = [0] * blocks
         self._limit = [4 * k * int(bounds[b + 1] - bounds[b]) for b in range(blocks)]
 
-    def offer(self, block: int, rows: Ints, columns: Ints, values: Floats) -> None:
-        """Keep pairs whose rows lie in `block`: positions and approximate similarities."""
-        if not len(rows):
+    def offer(self, block: int, pairs: Neighbours) -> None:
+        """Keep pairs whose rows lie in `block`, with approximate similarities."""
+        if not len(pairs.rows):
             return
-        pairs = rows.astype(np.int32), columns.astype(np.int32), values
+        packed = pairs.packed()
         with self._lock:
-            self._pending[block].append(pairs)
-            self._size[block] += len(rows)
+            self._pending[block].append(packed)
+            self._size[block] += len(packed.rows)
             if self._size[block] > self._limit[block]:
                 self._compact(block)
 
@@ -56,58 +53,35 @@ class Candidates:
         with self._lock:
             self.cut[items] = np.maximum(self.cut[items], kth - np.float32(2 * self.error))
 
-    def finish(self, block: int) -> tuple[Ints, Ints, Floats]:
-        """The block's exact top k, by row, then similarity (descending), then order; the block's memory is freed."""
-        rows, columns, values = self._join(block)
-        rows, columns, values = self._above_cut(rows, columns, values)
+    def finish(self, block: int) -> Neighbours:
+        """The block's exact top k; its candidates are freed."""
+        pairs = self._above_cut(concatenate(self._pending[block]))
         self._pending[block] = []
-        return self._settle(rows, columns)
+        return self._settle(pairs)
 
-    def _join(self, block: int) -> tuple[Ints, Ints, Floats]:
-        parts = self._pending[block]
-        if not parts:
-            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-        rows, columns, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return rows.astype(np.int64), columns.astype(np.int64), values
-
-    def _above_cut(self, rows: Ints, columns: Ints, values: Floats) -> tuple[Ints, Ints, Floats]:
-        """Raise the cuts by what has gathered, and drop what is below."""
-        best = descending(rows, values)
-        kth = best[places(rows[best]) == self.k - 1]
-        self.cut[rows[kth]] = np.maximum(self.cut[rows[kth]], values[kth] - np.float32(2 * self.error))
-        keep = values >= self.cut[rows]
-        return rows[keep], columns[keep], values[keep]
+    def _above_cut(self, pairs: Neighbours) -> Neighbours:
+        """Raise the cuts by the pairs gathered so far, and drop those below."""
+        best = descending(pairs.rows, pairs.values)
+        kth = best[places(pairs.rows[best]) == self.k - 1]
+        items = pairs.rows[kth]
+        self.cut[items] = np.maximum(self.cut[items], pairs.values[kth] - np.float32(2 * self.error))
+        return pairs.select(pairs.values >= self.cut[pairs.rows])
 
     def _compact(self, block: int) -> None:
-        rows, columns, values = self._above_cut(*self._join(block))
+        pairs = self._above_cut(concatenate(self._pending[block]))
         width = int(self.bounds[block + 1] - self.bounds[block])
-        if len(rows) > CROWDED * self.k * width:
-            rows, columns, values = self._settle(rows, columns)
-            full = places(rows) == self.k - 1
-            self.cut[rows[full]] = np.maximum(self.cut[rows[full]], values[full] - np.float32(self.error))
-        self._pending[block] = [(rows.astype(np.int32), columns.astype(np.int32), values)]
-        self._size[block] = len(rows)
-        self._limit[block] = max(4 * self.k * width, 2 * len(rows))
+        if len(pairs.rows) > CROWDED * self.k * width:
+            pairs = self._settle(pairs)
+            kth = places(pairs.rows) == self.k - 1
+            items = pairs.rows[kth]
+            self.cut[items] = np.maximum(self.cut[items], pairs.values[kth] - np.float32(self.error))
+        self._pending[block] = [pairs.packed()]
+        self._size[block] = len(pairs.rows)
+        self._limit[block] = max(4 * self.k * width, 2 * len(pairs.rows))
 
-    def _settle(self, rows: Ints, columns: Ints) -> tuple[Ints, Ints, Floats]:
+    def _settle(self, pairs: Neighbours) -> Neighbours:
         """The exact top k among candidates."""
-        return top_k(rows, columns, self.score(rows, columns), self.order, self.k)
-
-
-def top_k(rows: Ints, columns: Ints, values: Floats, order: Ints, k: int) -> tuple[Ints, Ints, Floats]:
-    """Each row's k largest values; equal values go to the column that comes first in `order`."""
-    best = np.lexsort((order[columns], -values, rows))
-    best = best[places(rows[best]) < k]
-    return rows[best], columns[best], values[best]
-
-
-def places(rows: Ints) -> Ints:
-    """Place (from 0) of each entry within its run of equal, adjacent `rows`."""
-    if not len(rows):
-        return np.empty(0, np.int64)
-    opens = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
-    lengths = np.diff(np.r_[opens, len(rows)])
-    return np.arange(len(rows)) - np.repeat(opens, lengths)
+        return top_k(Neighbours(pairs.rows, pairs.columns, self.score(pairs.rows, pairs.columns)), self.order, self.k)
 
 
 def descending(rows: Ints, values: NDArray[np.float32]) -> Ints:

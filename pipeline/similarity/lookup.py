@@ -1,4 +1,4 @@
-"""The neighbours of one item, for a person."""
+"""The look-up of one item's neighbours."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,32 +17,28 @@ def similar(store: Store, dataset: str, item_id: str, k: int = 10) -> pa.Table:
         UserError: the data set has no similarity table, or no such item.
     """
     version = store.latest(dataset, "similarity")
+    folder = store.inside(version.path)
     parts = [
-        pq.read_table(
-            f"{version.path}/{name}".removeprefix("s3://"), filters=[("item_id", "=", item_id)], filesystem=store.fs
-        )
+        pq.read_table(f"{folder}/{name}", filters=[("item_id", "=", item_id)], filesystem=store.fs)
         for name in sorted(version.files)
     ]
-    found = pa.concat_tables(parts).replace_schema_metadata(None)
-    if not len(found):
-        _explain(store, dataset, item_id)
-    return found.filter(pc.field("rank") <= k).sort_by("rank")
+    neighbors = pa.concat_tables(parts).replace_schema_metadata(None)
+    if not len(neighbors):
+        raise _unknown(store, dataset, item_id)
+    return neighbors.filter(pc.field("rank") <= k).sort_by("rank")
 
 
-def _explain(store: Store, dataset: str, item_id: str) -> None:
-    """Say whether the item is unknown or merely without neighbours."""
+def _unknown(store: Store, dataset: str, item_id: str) -> UserError:
+    """Tells whether the item is unknown or merely without neighbours."""
     items = store.latest(dataset, "items") if "items" in store.tables(dataset) else None
     ids = store.read(items, ["item_id"])["item_id"] if items else pa.chunked_array([], pa.string())
     if pc.is_in(pa.scalar(item_id), value_set=ids.combine_chunks()).as_py():
-        raise UserError(
-            f"Item {item_id!r} of {dataset} has no neighbours: it has no feature, or is alone in having one. "
+        return UserError(
+            f"Item {item_id!r} of {dataset} has no neighbours: it has no feature, or is the only item that has one. "
             f"Look at its rows in the features tables."
         )
-    close = pc.match_substring(ids, item_id, ignore_case=True) if len(ids) else None
-    hints = ids.filter(close).slice(0, 5).to_pylist() if close is not None else []
-    tail = (
-        f" Did you mean {', '.join(hints)}?"
-        if hints
-        else " `cm3 show` lists the tables; item_id is the source's own id."
+    hints = ids.filter(pc.match_substring(ids, item_id, ignore_case=True)).slice(0, 5).to_pylist()
+    hint = (
+        f"Did you mean {', '.join(hints)}?" if hints else "`cm3 show` lists the tables; item_id is the source's own id."
     )
-    raise UserError(f"{dataset} has no item {item_id!r} in its similarity table.{tail}")
+    return UserError(f"{dataset} has no item {item_id!r} in its similarity table. {hint}")

@@ -1,159 +1,132 @@
 """From vectors to the edges of every item, and from edges to published rows."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline.similarity import approximate, incremental
-from pipeline.similarity.candidates import places, top_k
-from pipeline.similarity.layout import Catalogue, Floats, Ints, Raw, assemble, item_ids
-from pipeline.similarity.on_cluster import Elsewhere
-from pipeline.similarity.search import Neighbours, Search, exact_schedule
+from pipeline.similarity.edges import Neighbours, mutual, places, share_with_twins
+from pipeline.similarity.layout import Layout, assemble
+from pipeline.similarity.on_cluster import ClusterSearch
+from pipeline.similarity.schedule import exact_schedule
+from pipeline.similarity.search import Search
+from pipeline.similarity.vectors import FeatureTable, Floats, Ints, item_ids
 from schemas.similarity import Edges, SimilarityConfig
 
 WRITE_ITEMS = 4096
 
-Found = tuple[Catalogue, list[Neighbours], dict[str, Any]]
-"""The items, the edges of each to its k nearest others by channel, and what was measured on the way."""
+
+class Graph(NamedTuple):
+    """A similarity graph in memory.
+
+    Attributes:
+        edges: of each item to its k nearest others, by channel.
+        measured: how the graph was computed, for the table's metadata.
+    """
+
+    layout: Layout
+    edges: list[Neighbours]
+    measured: dict[str, Any]
 
 
 def nearest(
-    raw: Mapping[str, Raw],
+    vectors: Mapping[str, FeatureTable],
     weights: Mapping[str, float],
     config: SimilarityConfig,
     base: incremental.Base | None,
-    elsewhere: Elsewhere | None = None,
-) -> Found:
+    cluster: ClusterSearch | None = None,
+) -> Graph:
     """The k nearest of every item by each channel: updated from a base, exact, or approximate where items are many.
 
     Args:
-        elsewhere: who compares; this process where None, and where little is to be compared because there is a base.
+        cluster: whose workers compare the items; not used with a base, which leaves little to compare.
     """
-    ids = item_ids(raw)
+    ids = item_ids(vectors)
     if base is None and len(ids) > config.approximate_above:
-        found = _approximate(raw, weights, config, elsewhere)
+        graph = _approximate(vectors, weights, config, cluster)
     else:
-        found = _exact(assemble(raw, weights, base.groups(ids) if base else None), config, base, elsewhere)
+        graph = _exact(assemble(vectors, weights, base.groups(ids) if base else None), config, base, cluster)
     if config.edges is Edges.MUTUAL:
-        return found[0], [mutual(edges) for edges in found[1]], found[2]
-    return found
+        return graph._replace(edges=[mutual(edges) for edges in graph.edges])
+    return graph
 
 
 def _exact(
-    catalogue: Catalogue, config: SimilarityConfig, base: incremental.Base | None, elsewhere: Elsewhere | None
-) -> Found:
-    search = Search(catalogue, config.k - config.include_self)
+    layout: Layout, config: SimilarityConfig, base: incremental.Base | None, cluster: ClusterSearch | None
+) -> Graph:
+    search = Search(layout, config.k - config.include_self)
     if base is not None:
         incremental.seed(search, base)
-        elsewhere = None
-    schedule = exact_schedule(search)
-    found = elsewhere.run(search, schedule) if elsewhere else search.run(schedule)
-    edges = [share_with_twins(search, channel, part) for channel, part in enumerate(found)]
+        cluster = None
+    schedule = exact_schedule(search.bounds, layout.front)
+    leaders = cluster.run(search, schedule) if cluster else search.run(schedule)
     updated = base.version.version if base else None
-    return catalogue, edges, {"exact": True, "searched": catalogue.front, "updated": updated}
+    return Graph(layout, _all_twins(search, leaders), {"exact": True, "searched": layout.front, "updated": updated})
 
 
 def _approximate(
-    raw: Mapping[str, Raw], weights: Mapping[str, float], config: SimilarityConfig, elsewhere: Elsewhere | None
-) -> Found:
-    plain = assemble(raw, weights)
+    vectors: Mapping[str, FeatureTable],
+    weights: Mapping[str, float],
+    config: SimilarityConfig,
+    cluster: ClusterSearch | None,
+) -> Graph:
+    plain = assemble(vectors, weights)
     centres = approximate.centroids(plain)
-    cluster = approximate.nearest_clusters(plain, centres, plain.position, 1)[:, 0].astype(np.int64)
+    group = approximate.nearest_clusters(plain, centres, plain.position, 1)[:, 0].astype(np.int64)
     del plain
-    catalogue = assemble(raw, weights, cluster)
+    layout = assemble(vectors, weights, group)
     k = config.k - config.include_self
-    reach = approximate.Reach(catalogue, centres, config, k)
-    search = Search(catalogue, k)
-    schedule = reach.schedule(search)
-    found = elsewhere.run(search, schedule, cluster) if elsewhere else search.run(schedule)
-    edges = [share_with_twins(search, channel, part) for channel, part in enumerate(found)]
-    return catalogue, edges, reach.report(edges)
+    reach = approximate.Reach(layout, centres, config, k)
+    search = Search(layout, k)
+    schedule = reach.schedule(search.bounds)
+    leaders = cluster.run(search, schedule, group) if cluster else search.run(schedule)
+    edges = _all_twins(search, leaders)
+    return Graph(layout, edges, reach.report(edges))
 
 
-def share_with_twins(search: Search, channel: int, edges: Neighbours) -> Neighbours:
-    """Neighbours of every item from those of the first of its twins: its other twins, and the neighbours' twins."""
-    twin, score = search.twins[channel], search.channels[channel].score
-    if not (twin != np.arange(len(twin))).any():
-        return edges
-    order, k = search.catalogue.order, search.k
-    member = np.lexsort((order, twin))
-    leaders, starts, counts = np.unique(twin[member], return_index=True, return_counts=True)
-    start, count = (np.zeros(len(twin), np.int64) for _ in range(2))
-    start[leaders], count[leaders] = starts, np.minimum(counts, k + 1)
-
-    def members(of: Ints) -> tuple[Ints, Ints]:
-        """The first k + 1 twins of each leader, and which entry of `of` each belongs to."""
-        owner = np.repeat(np.arange(len(of)), count[of])
-        place = np.arange(len(owner)) - np.repeat(np.cumsum(count[of]) - count[of], count[of])
-        return member[start[of][owner] + place], owner
-
-    crowded = leaders[counts > 1]
-    twins, owner = members(crowded)
-    others, at = members(edges.columns)
-    own = score(crowded, crowded)
-    row = np.r_[crowded[owner], edges.rows[at]]
-    column, value = np.r_[twins, others], np.r_[own[owner], edges.values[at]]
-    rows, columns, values = top_k(row, column, value, order, k + 1)
-    return _for_each_twin(twin, order, k, Neighbours(rows, columns, values))
+def _all_twins(search: Search, leaders: list[Neighbours]) -> list[Neighbours]:
+    """By channel, the edges of every item from those of the first of its twins."""
+    order, k = search.layout.order, search.k
+    return [
+        share_with_twins(edges, twin, order, k, channel.score)
+        for edges, twin, channel in zip(leaders, search.twins, search.channels, strict=True)
+    ]
 
 
-def _for_each_twin(twin: Ints, order: Ints, k: int, edges: Neighbours) -> Neighbours:
-    """Copy each leader's edges to its twins, drop self-loops, keep k."""
-    first = np.searchsorted(edges.rows, np.arange(len(twin) + 1))
-    lengths = (first[1:] - first[:-1])[twin]
-    rows = np.repeat(np.arange(len(twin)), lengths)
-    source = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[twin][rows]
-    columns, values = edges.columns[source], edges.values[source]
-    keep = rows != columns
-    return Neighbours(*top_k(rows[keep], columns[keep], values[keep], order, k))
-
-
-def mutual(edges: Neighbours) -> Neighbours:
-    """The edges whose reverse is an edge too."""
-    size = int(max(edges.rows.max(initial=0), edges.columns.max(initial=0))) + 1
-    keep = np.isin(edges.rows * size + edges.columns, edges.columns * size + edges.rows)
-    return Neighbours(edges.rows[keep], edges.columns[keep], edges.values[keep])
-
-
-def rows(catalogue: Catalogue, channels: list[Neighbours], config: SimilarityConfig) -> Iterator[pa.Table]:
+def rows(graph: Graph, config: SimilarityConfig) -> Iterator[pa.Table]:
     """The published rows, by item_id and rank, a few thousand items at a time."""
-    n = len(catalogue)
-    # One integer an edge: the row's order above the column's. Sorted, it is the published order of items.
-    keys = [catalogue.order[edges.rows] * n + catalogue.order[edges.columns] for edges in channels]
+    layout, n = graph.layout, len(graph.layout)
+    # One integer per edge: the row's order above the column's. Sorted, it is the published order of items.
+    keys = [layout.order[edges.rows] * n + layout.order[edges.columns] for edges in graph.edges]
     if config.edges is Edges.SYMMETRIC:
-        keys += [catalogue.order[edges.columns] * n + catalogue.order[edges.rows] for edges in channels]
+        keys += [layout.order[edges.columns] * n + layout.order[edges.rows] for edges in graph.edges]
     if config.include_self:
-        known = catalogue.order[catalogue.pattern > 0]
-        keys.append(known * n + known)
+        items = layout.order[layout.pattern > 0]
+        keys.append(items * n + items)
     edges_sorted = np.sort(np.concatenate([np.empty(0, np.int64), *keys]))
     del keys
     edges_sorted = edges_sorted[np.r_[True, edges_sorted[1:] != edges_sorted[:-1]][: len(edges_sorted)]]
     for start in range(0, n, WRITE_ITEMS):
         first, last = np.searchsorted(edges_sorted, (start * n, min(start + WRITE_ITEMS, n) * n))
         part = edges_sorted[first:last]
-        yield _ranked(catalogue, catalogue.position[part // n], catalogue.position[part % n])
+        yield _ranked(layout, layout.position[part // n], layout.position[part % n])
 
 
-def _ranked(catalogue: Catalogue, items: Ints, neighbors: Ints) -> pa.Table:
+def _ranked(layout: Layout, items: Ints, neighbors: Ints) -> pa.Table:
     """Score edges by every feature and rank each item's by fused similarity, ties by the neighbour's item_id."""
-    cosines = [feature.cosine(items, neighbors) for feature in catalogue.features]
-    fused = catalogue.fused(cosines).astype(np.float32)
-    ranked = np.lexsort((catalogue.order[neighbors], -fused, catalogue.order[items]))
-    items, neighbors = items[ranked], neighbors[ranked]
+    cosines = [feature.cosine(items, neighbors) for feature in layout.features]
+    fused = layout.fused(cosines).astype(np.float32)
+    by_rank = np.lexsort((layout.order[neighbors], -fused, layout.order[items]))
+    items, neighbors = items[by_rank], neighbors[by_rank]
     columns = {
-        "item_id": catalogue.ids.take(pa.array(items)),
-        "neighbor_id": catalogue.ids.take(pa.array(neighbors)),
-        "rank": pa.array(_rank(items)),
-        "similarity": pa.array(fused[ranked]),
+        "item_id": layout.ids.take(pa.array(items)),
+        "neighbor_id": layout.ids.take(pa.array(neighbors)),
+        "rank": pa.array((places(items) + 1).astype(np.int32)),
+        "similarity": pa.array(fused[by_rank]),
     }
-    for feature, cosine in zip(catalogue.features, cosines, strict=True):
-        column: Floats = cosine[ranked].astype(np.float32)
+    for feature, cosine in zip(layout.features, cosines, strict=True):
+        column: Floats = cosine[by_rank].astype(np.float32)
         columns[f"similarity_{feature.name}"] = pa.array(column, mask=np.isnan(column))
     return pa.table(columns)
-
-
-def _rank(items: Ints) -> NDArray[np.int32]:
-    return (places(items) + 1).astype(np.int32)

@@ -1,8 +1,8 @@
-"""The comparisons of one search, shared out among the workers of a cluster.
+"""The comparisons of one search, shared among the workers of a cluster.
 
 Each worker lays the items out as this process did, from the same published features, and compares some blocks; its
-exact top k are merged with the others'. The k nearest of all are among the k nearest of each part, and scores are the
-same bits everywhere, so the graph is the same whoever computes it.
+exact top k are merged with those of the others. The k nearest of all are among the k nearest of each part, and scores
+have the same bits everywhere, so the graph does not depend on who computes it.
 """
 
 import hashlib
@@ -11,31 +11,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.cluster import Cluster
 from pipeline.machine import use_threads
 from pipeline.progress import track
-from pipeline.similarity.candidates import top_k
-from pipeline.similarity.layout import Ints, assemble, read
-from pipeline.similarity.search import Neighbours, Schedule, Search, work
+from pipeline.similarity.edges import Neighbours, concatenate, top_k
+from pipeline.similarity.layout import assemble
+from pipeline.similarity.schedule import Schedule, work
+from pipeline.similarity.search import Search
+from pipeline.similarity.vectors import Ints, read
 from pipeline.store import Store
 from schemas.errors import UserError
 from schemas.lineage import TableVersion, canonical_json
 
 PARTS = 4
-"""Parts for each worker: what one that dies has to be computed again is a quarter of its share."""
-
-Edges = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
+"""Parts per thread of a worker: if one dies, about a quarter of its share is computed again."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What decides where an item stands, and what is searched.
+class SearchSpec:
+    """What a worker needs to make the same search as this process.
 
     Attributes:
         group: of each item, as `assemble` takes it.
-        block: items in a block; the schedule counts in them, and a worker's own device may prefer another size.
+        block: items per block, in which the schedule counts; a worker's own device may prefer another size.
     """
 
     store: str
@@ -46,7 +45,7 @@ class Layout:
     block: int
 
     def key(self) -> str:
-        """Equal for equal layouts."""
+        """Equal for equal searches."""
         versions = {name: version.key for name, version in self.features.items()}
         described = canonical_json([self.store, versions, dict(self.weights), self.k, self.block])
         group = b"" if self.group is None else self.group.tobytes()
@@ -54,8 +53,8 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """A cluster, and the published features its workers can read."""
+class ClusterSearch:
+    """A cluster that makes comparisons, and the published features that its workers read."""
 
     cluster: Cluster
     store: Store
@@ -66,43 +65,43 @@ class Elsewhere:
         """As `search.run(schedule)`, computed by the workers.
 
         Args:
-            group: with which `search`'s catalogue was assembled.
+            group: with which the search's layout was assembled.
 
         Raises:
             UserError: a worker cannot read the store, or the cluster was lost.
         """
-        layout = Layout(self.store.uri, self.features, self.weights, group, search.k, search.block)
+        spec = SearchSpec(self.store.uri, self.features, self.weights, group, search.k, search.block)
         parts = split(schedule, PARTS * self.cluster.slots())
-        found = [Neighbours(*_empty()) for _ in search.channels]
-        order, k = search.catalogue.order, search.k
+        edges = [concatenate([]) for _ in search.channels]
+        order, k = search.layout.order, search.k
         with track("similarity", total=len(parts), unit="shards", part="shard") as advance:
-            for _, part in self.cluster.map(search_part, ((None, (layout, part)) for part in parts)):
-                found = [_merged(known, edges, order, k) for known, edges in zip(found, part, strict=True)]
+            for _, part in self.cluster.map(search_part, ((None, (spec, part)) for part in parts)):
+                edges = [top_k(concatenate(both), order, k) for both in zip(edges, part, strict=True)]
                 advance(1)
-        return found
+        return edges
 
 
 def split(schedule: Schedule, parts: int) -> list[Schedule]:
-    """Runs of the schedule, about equal in comparisons, at most so many."""
+    """The schedule in at most `parts` runs of steps, with about equal work."""
     ends = np.cumsum([work(step) for step in schedule])
     places = (ends - 1) * parts // max(int(ends[-1]) if len(ends) else 1, 1)
-    return [[entry for entry, at in zip(schedule, places, strict=True) if at == place] for place in np.unique(places)]
+    return [[step for step, at in zip(schedule, places, strict=True) if at == place] for place in np.unique(places)]
 
 
-def search_part(layout: Layout, part: Schedule) -> list[Edges]:
-    """The k nearest by each channel among the pairs of one part, on a worker."""
-    with _Kept.lock:
-        search = _Kept.take(layout)
-        found = search.run(part)
-        _Kept.put(layout, search)
-    return [(e.rows.astype(np.int32), e.columns.astype(np.int32), e.values) for e in found]
+def search_part(spec: SearchSpec, part: Schedule) -> list[Neighbours]:
+    """The k nearest by each channel among the pairs of one part, on a worker; packed."""
+    with _LastSearch.lock:
+        search = _LastSearch.take(spec)
+        edges = search.run(part)
+        _LastSearch.put(spec, search)
+    return [channel.packed() for channel in edges]
 
 
-class _Kept:
-    """A worker's search, kept from part to part while all goes well.
+class _LastSearch:
+    """A worker's search, kept from part to part; taken out while it runs, so that a failed one is not used again.
 
-    What an item's k-th nearest was in one part prunes the next: dropped is only what k others surpass, and whoever
-    compares those finds them.
+    An item's k-th nearest in one part prunes the next. A part drops a pair only if k better ones beat it; those are
+    found by the part that compares them.
     """
 
     lock = threading.Lock()
@@ -110,21 +109,21 @@ class _Kept:
     _search: Search | None = None
 
     @classmethod
-    def take(cls, layout: Layout) -> Search:
-        """The search of this layout; the last one's memory is freed before another is made."""
+    def take(cls, spec: SearchSpec) -> Search:
+        """The search that `spec` describes; the memory of another one is freed before it is made."""
         search, cls._search = cls._search, None
-        if search is not None and cls._key == layout.key():
+        if search is not None and cls._key == spec.key():
             return search
         del search
         use_threads()
-        store = Store(layout.store)
-        raw = {name: read(store, _visible(store, layout.features[name])) for name in sorted(layout.features)}
-        return Search(assemble(raw, layout.weights, layout.group), layout.k, layout.block)
+        store = Store(spec.store)
+        vectors = {name: read(store, _visible(store, spec.features[name])) for name in sorted(spec.features)}
+        return Search(assemble(vectors, spec.weights, spec.group), spec.k, spec.block)
 
     @classmethod
-    def put(cls, layout: Layout, search: Search) -> None:
+    def put(cls, spec: SearchSpec, search: Search) -> None:
         """Keep it for the next part."""
-        cls._key, cls._search = layout.key(), search
+        cls._key, cls._search = spec.key(), search
 
 
 def _visible(store: Store, version: TableVersion) -> TableVersion:
@@ -134,14 +133,3 @@ def _visible(store: Store, version: TableVersion) -> TableVersion:
             "features: use a store that all machines reach, such as s3://, or compute without the cluster."
         )
     return version
-
-
-def _merged(known: Neighbours, part: Edges, order: Ints, k: int) -> Neighbours:
-    rows, columns = (
-        np.concatenate([a, b.astype(np.int64)]) for a, b in zip((known.rows, known.columns), part[:2], strict=True)
-    )
-    return Neighbours(*top_k(rows, columns, np.concatenate([known.values, part[2]]), order, k))
-
-
-def _empty() -> tuple[Ints, Ints, NDArray[np.float32]]:
-    return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)

@@ -1,4 +1,4 @@
-"""What the graph is worth, feature by feature: the numbers a reader needs to decide which encoder earns its cost."""
+"""How good the graph is, feature by feature: the figures that tell which encoder is worth its cost."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from pipeline.similarity.layout import presence
+from pipeline.similarity.vectors import presence
 from pipeline.store import Store
 from schemas.lineage import TableVersion
 from schemas.similarity import FUSED, GRAPH_QUALITY, SimilarityConfig
@@ -37,43 +37,42 @@ def assess(
     Returns: `GRAPH_QUALITY` rows; `schemas.similarity` explains each measure.
     """
     config = SimilarityConfig.model_validate_json(graph.lineage["cm3.config"])
-    known = presence(store, features)
-    edges = own_edges(store, graph, sorted(features), config.k, known["item_id"])
-    rows = _coverage(known)
+    items = presence(store, features)
+    edges = own_edges(store, graph, sorted(features), config.k, items["item_id"])
+    rows = _coverage(items)
     for name, pairs in edges.items():
-        has = known[name].to_numpy() if name != FUSED else known.select(polars.any_horizontal(*features)).to_series()
+        has = items[name].to_numpy() if name != FUSED else items.select(polars.any_horizontal(*features)).to_series()
         rows += _shape(name, pairs, np.asarray(has))
-    rows += _agreement(edges, known)
+    rows += _agreement(edges, items)
     if interactions is not None:
-        rows += _co_consumption(edges, known["item_id"], store.read(interactions, ["user_id", "item_id", "split"]))
+        rows += _co_consumption(edges, items["item_id"], store.read(interactions, ["user_id", "item_id", "split"]))
     names, subjects, others, values = zip(*rows, strict=True)
     return pa.table([list(names), list(subjects), pa.array(others, pa.string()), list(values)], schema=GRAPH_QUALITY)
 
 
 def own_edges(
-    store: Store, graph: TableVersion, names: list[str], k: int, items: polars.Series
+    store: Store, graph: TableVersion, names: list[str], k: int, ids: polars.Series
 ) -> dict[str, NDArray[np.int64]]:
-    """Each feature's own k nearest, and the fused ones, from the published union: (edges, 2) indices into `items`."""
+    """Each feature's own k nearest, and the fused ones, from the published union: (edges, 2) indices into `ids`."""
     table = polars.DataFrame(store.read(graph))
-    place = polars.DataFrame({"item_id": items, "place": np.arange(len(items))})
+    place = polars.DataFrame({"item_id": ids, "place": np.arange(len(ids))})
     table = table.join(place.rename({"place": "row"}), on="item_id")
     table = table.join(place.rename({"item_id": "neighbor_id", "place": "column"}), on="neighbor_id")
     columns = {name: f"similarity_{name}" for name in names} | ({FUSED: "similarity"} if len(names) > 1 else {})
-    found = {}
+    edges = {}
     for name, column in columns.items():
         own = table.filter(polars.col(column).is_not_null() & (polars.col("row") != polars.col("column")))
         own = own.sort(["row", column, "neighbor_id"], descending=[False, True, False])
-        found[name] = (
-            own.group_by("row", maintain_order=True).head(k).select("row", "column").to_numpy().astype(np.int64)
-        )
-    return found
+        nearest = own.group_by("row", maintain_order=True).head(k)
+        edges[name] = nearest.select("row", "column").to_numpy().astype(np.int64)
+    return edges
 
 
-def _coverage(known: polars.DataFrame) -> Rows:
+def _coverage(items: polars.DataFrame) -> Rows:
     rows: Rows = []
-    for name in known.columns[1:]:
-        count = float(known[name].sum())
-        rows += [("items", name, None, count), ("coverage", name, None, count / max(len(known), 1))]
+    for name in items.columns[1:]:
+        count = float(items[name].sum())
+        rows += [("items", name, None, count), ("coverage", name, None, count / max(len(items), 1))]
     return rows
 
 
@@ -99,24 +98,24 @@ def _shape(name: str, pairs: NDArray[np.int64], has: NDArray[np.bool_]) -> Rows:
     ]
 
 
-def _agreement(edges: Mapping[str, NDArray[np.int64]], known: polars.DataFrame) -> Rows:
-    """Of the neighbours by one feature, the share that are neighbours by the other, over items that have both."""
+def _agreement(edges: Mapping[str, NDArray[np.int64]], items: polars.DataFrame) -> Rows:
+    """The share of the neighbours by one feature that are neighbours by the other too, over items that have both."""
     rows: Rows = []
-    n = len(known)
+    n = len(items)
     keys = {name: pairs[:, 0] * n + pairs[:, 1] for name, pairs in edges.items()}
     for a, b in combinations(edges, 2):
         both = np.ones(n, bool)
         for name in {a, b} - {FUSED}:
-            both &= known[name].to_numpy()
+            both &= items[name].to_numpy()
         mine = keys[a][both[edges[a][:, 0]]]
         shared = np.isin(mine, keys[b])
         rows.append(("agreement", a, b, float(shared.mean()) if len(mine) else 0.0))
     return rows
 
 
-def _co_consumption(edges: Mapping[str, NDArray[np.int64]], items: polars.Series, table: pa.Table) -> Rows:
-    """Share of neighbours that some user chose both of, beside the same lists with their neighbours shuffled."""
-    chosen = choices(items, table, "train")
+def _co_consumption(edges: Mapping[str, NDArray[np.int64]], ids: polars.Series, table: pa.Table) -> Rows:
+    """Share of pairs of neighbours that some user chose both of, and the same with the neighbours shuffled."""
+    chosen = choices(ids, table, "train")
     popular = np.diff(chosen.indptr) > 0
     rows: Rows = []
     for name, pairs in edges.items():
@@ -128,14 +127,14 @@ def _co_consumption(edges: Mapping[str, NDArray[np.int64]], items: polars.Series
     return rows
 
 
-def choices(items: polars.Series, table: pa.Table, split: str) -> sparse.csr_array:
+def choices(ids: polars.Series, table: pa.Table, split: str) -> sparse.csr_array:
     """(items, users) 0/1 matrix of one split's interactions."""
     frame = polars.DataFrame(table).filter(polars.col("split") == split)
-    frame = frame.join(polars.DataFrame({"item_id": items, "row": np.arange(len(items))}), on="item_id")
+    frame = frame.join(polars.DataFrame({"item_id": ids, "row": np.arange(len(ids))}), on="item_id")
     users = frame["user_id"].cast(polars.Categorical).to_physical().to_numpy().astype(np.int64)
     width = int(users.max(initial=-1)) + 1
     ones = np.ones(len(frame), np.float32)
-    return sparse.csr_array((ones, (frame["row"].to_numpy(), users)), shape=(len(items), max(width, 1)))
+    return sparse.csr_array((ones, (frame["row"].to_numpy(), users)), shape=(len(ids), max(width, 1)))
 
 
 def share_a_user(chosen: sparse.csr_array, pairs: NDArray[np.int64]) -> float:

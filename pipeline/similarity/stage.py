@@ -5,10 +5,9 @@ from typing import Any
 
 from pipeline.cluster import Cluster
 from pipeline.published import Published
-from pipeline.similarity import feature_weights, incremental
-from pipeline.similarity.layout import assemble, read
-from pipeline.similarity.neighbours import nearest, rows
-from pipeline.similarity.on_cluster import Elsewhere
+from pipeline.similarity import feature_weights, incremental, neighbours, on_cluster
+from pipeline.similarity.layout import assemble
+from pipeline.similarity.vectors import read
 from pipeline.store import Store
 from schemas import tables
 from schemas.errors import UserError
@@ -31,33 +30,34 @@ def run(
     Args:
         features: name → version of `features/<name>`, all of one data set.
         interactions: needed where the weights are learned; not read otherwise.
-        cluster: whose workers compare the items; they read the features from the store. The graph is the same.
+        cluster: its workers compare the items; they read the features from the store. The graph stays the same.
 
     Raises:
-        UserError: there is no feature, the weights name others than the features, or nothing to learn them from; the
-            cluster was lost, or does not reach the store.
+        UserError: there is no feature, the weights do not name the features, or there are no interactions to learn them
+            from; the cluster was lost, or does not reach the store.
     """
     lineage = describe(features, config, interactions)
-    given = feature_weights.fixed(config, features)
-    if (published := store.find(lineage)) is not None:
-        return Published({"similarity": published})
-    raw = {name: read(store, features[name]) for name in sorted(features)}
+    weights = feature_weights.fixed(config, features)
+    if (version := store.find(lineage)) is not None:
+        return Published({"similarity": version})
+    vectors = {name: read(store, features[name]) for name in sorted(features)}
     if config.weighting is Weighting.LEARNED:
         assert interactions is not None
-        given = feature_weights.learned(assemble(raw, given), store.read(interactions, ["user_id", "item_id", "split"]))
-    base = incremental.find_base(store, lineage, raw, given, config)
-    elsewhere = Elsewhere(cluster, store, features, given) if cluster else None
-    catalogue, edges, measured = nearest(raw, given, config, base, elsewhere)
-    described = MeasuredLineage(**lineage.model_dump(), measured=measured | {"weights": given})
-    with store.writer(tables.similarity(tuple(raw)), described) as writer:
-        del raw
-        for part in rows(catalogue, edges, config):
+        choices = store.read(interactions, ["user_id", "item_id", "split"])
+        weights = feature_weights.learned(assemble(vectors, weights), choices)
+    base = incremental.find_base(store, lineage, vectors, weights, config)
+    workers = on_cluster.ClusterSearch(cluster, store, features, weights) if cluster else None
+    graph = neighbours.nearest(vectors, weights, config, base, workers)
+    measured = MeasuredLineage(**lineage.model_dump(), measured=graph.measured | {"weights": weights})
+    with store.writer(tables.similarity(tuple(vectors)), measured) as writer:
+        del vectors
+        for part in neighbours.rows(graph, config):
             writer.write(part)
     return Published({"similarity": writer.version})
 
 
 class MeasuredLineage(Lineage):
-    """A lineage with what the run found out (weights, recall): `cm3.measured` of the file, no part of the key."""
+    """A lineage with what the run measured (weights, recall): `cm3.measured` in the file, not part of the key."""
 
     measured: dict[str, Any]
 
@@ -71,7 +71,7 @@ class MeasuredLineage(Lineage):
 def describe(
     features: Mapping[str, TableVersion], config: SimilarityConfig, interactions: TableVersion | None = None
 ) -> Lineage:
-    """What determines the table: the features' content, the configuration and, where they teach, the interactions.
+    """What determines the table: the features' content, the configuration and, if they teach weights, the interactions.
 
     Raises:
         UserError: there is no feature, or weights are to be learned without interactions.

@@ -10,9 +10,8 @@ from pipeline.store import Store
 from schemas.errors import ClusterError, UserError
 from schemas.images import ImagesConfig
 from schemas.run import RunSummary
-from tests.flows.conftest import small_demo
-from tests.pipeline.test_cluster import Killer
-from tests.support.dask_cluster import DaskCluster, running
+from tests.support.dask_cluster import DaskCluster, Killer, running
+from tests.support.small_demo import small_demo
 
 COLUMNS = {
     "images": ["item_id", "status", "sha256", "image"],
@@ -49,7 +48,7 @@ def test_the_demo_on_two_workers_one_killed_makes_the_tables_of_one_machine(
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "scheduler"])
 def test_a_run_without_its_cluster_says_what_to_start(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(clusters, "CONNECT_SECONDS", 1)
-    with pytest.raises(UserError, match=f"no Dask scheduler answers at '{address}'"), clusters.opened(address):
+    with pytest.raises(UserError, match=f"no Dask scheduler answers at '{address}'"), clusters.connection(address):
         pass
 
 
@@ -65,5 +64,5 @@ def test_a_lost_scheduler_is_what_the_run_says_even_where_its_client_cannot_be_c
         monkeypatch.setattr(Client, "close", close)
         raise ClusterError("The scheduler was lost")
 
-    with pytest.raises(ClusterError, match="was lost"), clusters.opened(dask.address):
+    with pytest.raises(ClusterError, match="was lost"), clusters.connection(dask.address):
         lose()

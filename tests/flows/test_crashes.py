@@ -201,7 +201,7 @@ class Alerts:
 
 @pytest.fixture
 def alerts(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alerts]:
-    """The alert automation, set up as docs/operations.md says."""
+    """The alert automation, set up as docs/how-to/operations.md says."""
     far_end = Alerts()
     save = f"Webhook(url={far_end.url!r}).save({set_up.ALERTS!r}, overwrite=True)"
     stack.python("-c", f"from prefect.blocks.webhook import Webhook; {save}")

@@ -12,12 +12,15 @@ import duckdb
 import httpx
 import psutil
 import pytest
+from prefect.flows import load_flow_from_entrypoint
 
-from flows import local
+from flows import deployments, local
 from pipeline.demo.server import serve
 from pipeline.registry import versions
 from pipeline.store import Store
-from tests.flows.conftest import QUICK, SMALL
+from schemas.sources import SOURCES
+from tests.conftest import ROOT
+from tests.support.small_demo import QUICK, SMALL
 
 SECONDS = 580
 PROGRESS = {"any_": ["progress"]}
@@ -28,8 +31,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     """The environment in which Prefect's commands find a server that serves our deployments."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CM3_HOME", str(tmp_path_factory.mktemp("home")))
-        with local.house(local.free_port()) as found:
-            yield found
+        with local.house(local.free_port()) as variables:
+            yield variables
 
 
 def run(environment: dict[str, str], deployment: str, **parameters: object) -> "subprocess.CompletedProcess[str]":
@@ -40,14 +43,18 @@ def run(environment: dict[str, str], deployment: str, **parameters: object) -> "
 
 
 def test_the_demo_deployment_completes_and_registers(environment: dict[str, str], tmp_path: Path) -> None:
-    done = run(
-        environment, "demo", store=str(tmp_path), demo=SMALL.model_dump(), trainer=QUICK.model_dump(mode="json"),
+    process = run(
+        environment,
+        "demo",
+        store=str(tmp_path),
+        demo=SMALL.model_dump(),
+        trainer=QUICK.model_dump(mode="json"),
         features=["sentence", "clip"],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Completed" in done.stdout
-    shown = httpx.post(f"{environment['PREFECT_API_URL']}/artifacts/filter", json={"artifacts": {"type": PROGRESS}})
-    progress = {artifact["description"].split(":")[0]: artifact for artifact in shown.json()}
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "Completed" in process.stdout
+    answer = httpx.post(f"{environment['PREFECT_API_URL']}/artifacts/filter", json={"artifacts": {"type": PROGRESS}})
+    progress = {artifact["description"].split(":")[0]: artifact for artifact in answer.json()}
     assert set(progress) >= {"features/sentence", "features/clip", "images", "training, at most"}
     assert all(artifact["data"] == 100.0 and artifact["task_run_id"] for artifact in progress.values())
     path = versions.resolve(Store(tmp_path), "demo/embeddings/items@champion").path
@@ -58,22 +65,30 @@ def test_gift_cards_from_their_own_files_over_http(
     environment: dict[str, str], tmp_path: Path, shared_data: Path
 ) -> None:
     with serve(shared_data / "amazon-2018") as base:
-        done = run(
-            environment, "amazon", category="Gift_Cards", release=2018, raw=base, models="offline",
-            image_url=base + "/images/{item_id}.jpg", store=str(tmp_path), trainer=QUICK.model_dump(mode="json"),
-            ingest={"require": ["title", "image"]}, features=["sentence", "clip"],
-        )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+        process = run(
+            environment,
+            "amazon",
+            category="Gift_Cards",
+            release=2018,
+            raw=base,
+            models="offline",
+            image_url=base + "/images/{item_id}.jpg",
+            store=str(tmp_path),
+            trainer=QUICK.model_dump(mode="json"),
+            ingest={"require": ["title", "image"]},
+            features=["sentence", "clip"],
+        )
+    assert process.returncode == 0, process.stdout + process.stderr
     store = Store(tmp_path)
     dataset = "amazon-gift-cards"
     assert set(store.tables(dataset)) >= {"items", "interactions", "images", "similarity", "embeddings/users"}
-    found = versions.resolve(store, f"{dataset}/images@champion").path
-    ((downloaded,),) = duckdb.sql(f"select count(*) from '{found}' where status = 'ok'").fetchall()
+    pictures = versions.resolve(store, f"{dataset}/images@champion").path
+    ((downloaded,),) = duckdb.sql(f"select count(*) from '{pictures}' where status = 'ok'").fetchall()
     assert downloaded > 50
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "message"),
     [
         ({"category": "Gift_Cards", "models": "best"}, "'best' is not one of ['default', 'offline']"),
         ({"category": "Gift_Cards", "colour": 1}, "colour"),
@@ -81,11 +96,11 @@ def test_gift_cards_from_their_own_files_over_http(
     ],
 )
 def test_wrong_parameters_are_refused_before_a_run_starts(
-    environment: dict[str, str], parameters: dict[str, object], said: str
+    environment: dict[str, str], parameters: dict[str, object], message: str
 ) -> None:
-    done = run(environment, "amazon", **parameters)
-    assert done.returncode != 0
-    assert said in " ".join((done.stdout + done.stderr).split())
+    process = run(environment, "amazon", **parameters)
+    assert process.returncode != 0
+    assert message in " ".join((process.stdout + process.stderr).split())
 
 
 def test_a_missing_file_fails_the_run_with_its_message_and_no_trace(
@@ -124,9 +139,33 @@ def test_make_up_ends_at_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
 def test_a_taken_port_is_named_with_a_way_out(environment: dict[str, str]) -> None:
     port = environment["PREFECT_API_URL"].split(":")[2].split("/")[0]
     command = [sys.executable, "-m", "flows.local", "up"]
-    done = subprocess.run(
+    process = subprocess.run(
         command, env=os.environ | {"PORT": port}, capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.returncode == 1
-    assert f"Port {port} is in use" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert process.returncode == 1
+    assert f"Port {port} is in use" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("deployment", deployments.listed(), ids=lambda each: each.full_name)
+def test_every_deployment_is_a_flow_with_the_documented_parameters_of_its_source(
+    deployment: deployments.Deployment,
+) -> None:
+    flow = deployment.flow()
+    assert f"{flow.name}/{deployment.name}" == deployment.full_name
+    fields = flow.parameters.properties
+    assert all(field["description"] for field in fields.values())
+    source = SOURCES[deployment.name]
+    assert set(fields) > set(source.model_fields) - {"kind"}
+    assert "kind" not in fields
+    required = {name for name, field in source.model_fields.items() if field.is_required()}
+    assert set(flow.parameters.required) == required
+    assert ("retrain" in fields) == (flow.name == "re-extract")
+
+
+@pytest.mark.parametrize("entrypoint", ["flows/ingest_and_train.py:amazon", "flows/re_extract.py:mmrec"])
+def test_prefect_loads_an_entrypoint_from_its_file(entrypoint: str) -> None:
+    (deployment,) = (each for each in deployments.listed() if each.entrypoint == entrypoint)
+    flow = load_flow_from_entrypoint(str(ROOT / entrypoint), use_placeholder_flow=False)
+    assert flow.parameters == deployment.flow().parameters
+    assert flow.fn.__name__ == deployment.name

@@ -19,15 +19,16 @@ import pytest
 import typer
 import yaml
 
-from flows import catalogues, cli, job, local, re_extract
+from flows import cli, job, local, re_extract
+from pipeline.ingest.sources import demo
 from pipeline.registry import versions
 from pipeline.store import Store
 from schemas.run import CatalogueParameters, RunSummary
 from tests.conftest import ROOT
-from tests.flows.conftest import SMALL, small_demo
-from tests.pipeline.captions.test_endpoint import Moody
-from tests.support import stand_in
+from tests.support import stand_in, warm
 from tests.support.compose import Stack
+from tests.support.moody_server import Moody
+from tests.support.small_demo import SMALL, small_demo
 
 Finished = tuple[Store, RunSummary]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -80,6 +81,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def warm_commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The socket at which `cm3` is answered by processes that have imported everything."""
+    with warm.serving(tmp_path_factory.mktemp("warm")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the pages take it: a checkout's files, catalogues to read, and the programs in .venv/bin."""
     folder = tmp_path_factory.mktemp("desk")
@@ -96,14 +104,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def draw_shop(desk: Path) -> None:
-    """The shop of the pages, under README's names, under our own, and under those of docs/catalogue.example.yaml."""
-    drawn, shop = catalogues.draw(SMALL, Store(desk / "drawn")), desk / "shop"
+    """The shop of the pages, under README's names, under our own, and under those of catalogue.example.yaml."""
+    drawn, shop = demo.drawn(SMALL, Store(desk / "drawn")), desk / "shop"
     (shop / "images").mkdir(parents=True)
     for picture in drawn.glob("images/*"):
         (shop / "images" / picture.name).write_bytes(picture.read_bytes())
     items = [json.loads(line) for line in (drawn / "items.jsonl").open()]
     rows = [r | {"item_id": r["id"], "image_url": r["image"], "price": 4.5, "categories": "mugs; new"} for r in items]
-    example = (ROOT / "docs" / "catalogue.example.yaml").read_text()
+    example = (ROOT / "docs" / "how-to" / "catalogue.example.yaml").read_text()
     columns = {"item_id": "sku", "title": "name", "description": "description", "image_url": "photo"}
     for file, names in (("items.csv", columns), ("products.csv", yaml.safe_load(example)["item_columns"])):
         with (shop / file).open("w", newline="") as out:
@@ -139,40 +147,51 @@ def answers(request: pytest.FixtureRequest, desk: Path) -> dict[str, str]:
     text = request.node.callspec.params["text"]
     if "amazon" in text or "movielens" in text:
         bring_shared(desk, request.getfixturevalue("shared_data"))
-    found = {}
+    addresses = {}
     if "docker compose up" in text or "make up" in text:
         stack: Stack = request.getfixturevalue("stack")
-        found["127.0.0.1:4200"] = f"127.0.0.1:{stack.ports['4200']}"
+        addresses["127.0.0.1:4200"] = f"127.0.0.1:{stack.ports['4200']}"
     elif "prefect" in text:
-        found["127.0.0.1:4200"] = request.getfixturevalue("server")
+        addresses["127.0.0.1:4200"] = request.getfixturevalue("server")
     if "127.0.0.1:8000" in text:
-        found["127.0.0.1:8000"] = f"127.0.0.1:{Moody().server_port}"
-    return found
+        addresses["127.0.0.1:8000"] = f"127.0.0.1:{Moody().server_port}"
+    return addresses
 
 
 @pytest.mark.parametrize(("page", "text"), blocks(*SHELL), ids=[page for page, _ in blocks(*SHELL)])
 def test_every_command_block_runs_as_shown(
-    page: str, text: str, desk: Path, registered: Store, answers: dict[str, str]
+    page: str, text: str, desk: Path, registered: Store, answers: dict[str, str], warm_commands: str
 ) -> None:
     for shown, here in answers.items():
         text = text.replace(shown, here)
     environment = os.environ | {
-        "PATH": f"{desk / '.venv' / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "NO_COLOR": "1",
-        "CM3_STORE": registered.uri, "PREFECT_HOME": str(desk / ".prefect"), "DO_NOT_TRACK": "1",
+        "PATH": f"{desk / '.venv' / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "NO_COLOR": "1",
+        "CM3_STORE": registered.uri,
+        "PREFECT_HOME": str(desk / ".prefect"),
+        "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": f"http://{answers.get('127.0.0.1:4200', '127.0.0.1:9')}/api",
-    }  # fmt: skip
+        warm.SOCKET: warm_commands,
+    }
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script(text)], cwd=desk, env=environment, capture_output=True, text=True,
-        input="http://127.0.0.1:9/alerts\n", timeout=580, check=False,
-    )  # fmt: skip
+        ["bash", "-euo", "pipefail", "-c", script(text)],
+        cwd=desk,
+        env=environment,
+        capture_output=True,
+        text=True,
+        input="http://127.0.0.1:9/alerts\n",
+        timeout=580,
+        check=False,
+    )
     assert done.returncode == 0, f"{page}:\n{text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
 def test_every_fenced_block_is_of_a_kind_that_is_run() -> None:
     for page in PAGES:
-        found = list(fenced(page))
-        assert len(re.findall(r"^ *```", page.read_text(), re.M)) == 2 * len(found), f"{page}: a fence is left open"
-        assert {language for language, _ in found} <= set(KINDS), f"{page.relative_to(ROOT)}"
+        fences = list(fenced(page))
+        assert len(re.findall(r"^ *```", page.read_text(), re.M)) == 2 * len(fences), f"{page}: a fence is left open"
+        assert {language for language, _ in fences} <= set(KINDS), f"{page.relative_to(ROOT)}"
 
 
 def test_what_is_not_run_here_is_listed_with_a_reason_and_shown_somewhere() -> None:
@@ -209,10 +228,10 @@ def test_python_in_the_docs_runs_on_the_demos_tables(finished: Finished, page: s
 
 
 def test_commands_within_sentences_exist_with_their_options() -> None:
-    known = typer.main.get_command(cli.app)
+    application = typer.main.get_command(cli.app)
     for page in PAGES:
         for words in re.findall(r"`cm3 ([^`<…]+)`", page.read_text(encoding="utf-8")):
-            command = known
+            command = application
             for word in words.split():
                 if isinstance(command, typer.core.TyperGroup):
                     assert word in command.commands, f"{page.relative_to(ROOT)}: cm3 {words}"
@@ -230,7 +249,8 @@ def test_the_figures_are_drawn_by_their_script(tmp_path: Path) -> None:
         assert form(here) == form(committed), f"{drawn.name}: python docs/figures.py docs/images"
         assert "prefers-color-scheme:dark" in committed
         assert len(committed) < 70_000
-        assert re.search(rf"!\[[^\]]{{80,}}\]\(images/{drawn.name}\)", (ROOT / "docs" / "cm3.md").read_text())
+        page = (ROOT / "docs" / "explanation" / "cm3.md").read_text()
+        assert re.search(rf"!\[[^\]]{{80,}}\]\(\.\./images/{drawn.name}\)", page)
 
 
 def form(svg: str) -> tuple[list[str], int]:

@@ -7,7 +7,8 @@ import pytest
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.parameters import flat, validated
+from flows import ingest_and_train
+from flows.parameters import documented, flat, validated
 from schemas.errors import UserError
 from schemas.run import AmazonParameters, CatalogueParameters, DemoParameters
 
@@ -17,23 +18,36 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    category: str = Field(description="Which category.")
     models: Literal["default", "offline"] = Field("default", description="Which models.")
+    category: str = Field(description="Which category.")
 
 
-@flat(Parameters)
-def flow_body(parameters: Parameters) -> Parameters:
-    """Return what it was given."""
-    return parameters
+def given(parameters: Parameters, **others: object) -> tuple[Parameters, dict[str, object]]:
+    return parameters, others
 
 
-def test_fields_become_keyword_arguments_with_defaults() -> None:
-    assert str(inspect.signature(flow_body)).startswith("(*, category:")
-    assert flow_body(category="Baby") == Parameters(category="Baby", models="default")
+example = flat(Parameters, given, name="example", doc=documented("An example.", Parameters))
+
+
+def test_fields_become_keyword_arguments_with_defaults_required_ones_first() -> None:
+    assert list(inspect.signature(example).parameters) == ["category", "models"]
+    assert example(category="Baby") == (Parameters(category="Baby", models="default"), {})
+    assert example.__name__ == "example"
+
+
+def test_further_parameters_go_beside_the_model() -> None:
+    as_json = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=bool)
+    command = flat(Parameters, given, name="command", doc="", annotation=lambda name, _: name, more=[as_json])
+    assert (
+        str(inspect.signature(command))
+        == "(*, category: 'category', models: 'models' = 'default', as_json: bool = False)"
+    )
+    assert command(category="Baby") == (Parameters(category="Baby"), {"as_json": False})
+    assert command(category="Baby", as_json=True) == (Parameters(category="Baby"), {"as_json": True})
 
 
 def test_prefect_sees_allowed_values_and_descriptions() -> None:
-    schema = parameter_schema(flow_body).model_dump()
+    schema = parameter_schema(example).model_dump()
     assert schema["required"] == ["category"]
     assert schema["properties"]["models"]["enum"] == ["default", "offline"]
     assert schema["properties"]["category"]["description"] == "Which category."
@@ -49,12 +63,12 @@ def test_prefect_sees_allowed_values_and_descriptions() -> None:
 )
 def test_wrong_unknown_and_missing_fields_are_named(fields: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        flow_body(**fields)
+        example(**fields)
 
 
 def test_every_wrong_field_is_reported_at_once() -> None:
     with pytest.raises(UserError) as refused:
-        flow_body(models="best", colour=1)
+        example(models="best", colour=1)
     assert str(refused.value).count("\n") == 3
 
 
@@ -72,5 +86,5 @@ def test_parameters_that_do_not_fit_each_other_are_named_without_all_the_others(
 
 def test_the_release_is_a_number_on_the_command_line() -> None:
     assert AmazonParameters(category="Gift_Cards", release=2018).dataset == "amazon-gift-cards"
-    properties = parameter_schema(flat(AmazonParameters)(lambda parameters: None)).model_dump()["properties"]
+    properties = ingest_and_train.amazon.parameters.properties
     assert properties["release"]["enum"] == [2014, 2018, 2023]

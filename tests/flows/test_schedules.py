@@ -14,11 +14,12 @@ from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.server.utilities.user_templates import render_user_template_sync
 
 from flows import set_up
+from schemas.sources import SOURCES
 from tests.support.compose import ROOT, STACK_DEMO, Stack, as_options
 
 FILE = yaml.safe_load((ROOT / "prefect.yaml").read_text())
 DEPLOYMENTS = FILE["deployments"]
-CATALOGUES = {"amazon", "microlens", "movielens", "catalogue", "mmrec", "demo"}
+CATALOGUES = set(SOURCES)
 
 
 def function(deployment: dict[str, Any]) -> Any:
@@ -37,7 +38,7 @@ def test_every_deployment_is_scheduled_in_a_named_time_zone_and_alone_on_its_dat
     deployment: dict[str, Any],
 ) -> None:
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
-    assert deployment["work_pool"]["work_queue_name"] == deployment["name"] in set_up.QUEUES
+    assert deployment["work_pool"]["work_queue_name"] == deployment["name"] in set_up.queues()["cm3"]
     assert deployment["name"] in deployment["tags"]
     needed = {name for name, field in function(deployment).parameters.properties.items() if "default" not in field}
     for schedule in deployment["schedules"]:

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows import job
+from pipeline.filesystem import file_sha256
 from pipeline.images.stage import STAGE_VERSION
-from pipeline.store import Store, file_sha256
+from pipeline.store import Store
 from schemas.demo import DemoConfig
 from schemas.errors import UserError
 from schemas.images import ImagesConfig

@@ -1,37 +1,35 @@
-"""Shards on two worker processes, one killed in mid-run: the published bytes are those of one machine."""
+"""Shards on two worker processes, one of them killed meanwhile: the published bytes are those of one machine."""
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline import cluster as clusters
-from pipeline import similarity
+from pipeline import features, images, similarity
 from pipeline.cluster import Cluster
 from pipeline.encoders import load
+from pipeline.encoders.on_cluster import map_shards
 from pipeline.features import shards
-from pipeline.features import stage as features
-from pipeline.images import on_cluster as downloads
-from pipeline.images import stage as images
+from pipeline.published import Published
 from pipeline.similarity import on_cluster
-from pipeline.similarity.search import Pairs, Probe, work
+from pipeline.similarity.schedule import Pairs, Probe, work
 from pipeline.store import Store
 from schemas.encoders import PRESETS, EncoderSpec
 from schemas.errors import ClusterError, UserError
-from schemas.images import ImagesConfig
 from schemas.lineage import TableVersion
 from schemas.similarity import SimilarityConfig
-from tests.pipeline.images.test_stage import config as images_config
-from tests.pipeline.images.test_stage import publish_items as publish_addresses
-from tests.pipeline.similarity.conftest import publish_feature, random_vectors
 from tests.support.chaos_server import ChaosServer
-from tests.support.dask_cluster import DaskCluster, running
+from tests.support.dask_cluster import DaskCluster, Killer, running
+from tests.support.images_stage import publish_urls, quick_config
 from tests.support.published import jpeg, publish_images, publish_items
+from tests.support.similarity_graphs import publish_feature, random_vectors
 
-Published = Callable[..., TableVersion]
+Stage = Callable[..., Published]
+"""A stage with everything given except `cluster`."""
 
 
 @pytest.fixture(scope="module")
@@ -42,52 +40,18 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
 
 @pytest.fixture
 def two(dask: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> DaskCluster:
-    """Two workers, whatever the test before did to them; and files that say nothing of the time."""
+    """Two workers, whatever an earlier test did to them; and files that do not tell the time."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     dask.fill()
     return dask
 
 
-class Killer:
-    """Kills one worker in the middle of the first shards given out: it has some, and others have finished theirs.
-
-    All are frozen before anything is given out, so that this depends on no one's speed. When the run waits for them,
-    one that has shards stays frozen and the others go on; when the run waits for that one alone, it is killed.
-
-    Attributes:
-        dead: the killed worker's address, or None.
-    """
-
-    def __init__(self, dask: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.dead: str | None = None
-        self._dask = dask
-        self._victim: str | None = None
-        self._map = Cluster.map
-        monkeypatch.setattr(Cluster, "map", lambda *arguments, **how: self._watched(*arguments, **how))
-
-    def _watched(self, cluster: Cluster, *arguments: Any, **how: Any) -> Iterator[Any]:
-        if self.dead:
-            return self._map(cluster, *arguments, **how)
-        self._dask.freeze(self._dask.workers())
-        idle = how.pop("idle", lambda: None)
-
-        def waiting() -> None:
-            idle()
-            busy = self._dask.busy()
-            if self._victim is None and busy:
-                self._victim = busy[0]
-                self._dask.thaw(worker for worker in self._dask.workers() if worker != self._victim)
-            elif self.dead is None and busy == [self._victim]:
-                self._dask.kill(busy)
-                self.dead = self._victim
-
-        return self._map(cluster, *arguments, idle=waiting, **how)
-
-
-def both_ways(tmp_path: Path, publish: Callable[[Store], Published], two: DaskCluster) -> tuple[TableVersion, ...]:
-    """What a stage publishes here, then on the cluster, each into a store of its own."""
-    stage = [publish(Store(tmp_path / name)) for name in ("here", "there")]
-    return stage[0](cluster=None), stage[1](cluster=Cluster(two.client))
+def both_ways(
+    tmp_path: Path, table: str, stage: Callable[[Store], Stage], two: DaskCluster
+) -> tuple[TableVersion, TableVersion]:
+    """The table that a stage publishes on this machine, and on the cluster, each into a store of its own."""
+    on_machine, on_workers = stage(Store(tmp_path / "machine")), stage(Store(tmp_path / "cluster"))
+    return on_machine(cluster=None).tables[table], on_workers(cluster=Cluster(two.client)).tables[table]
 
 
 TEXTS = [(f"i{n}", f"red shoe number {n % 90} " * (1 + n % 7) if n % 11 else None) for n in range(72)]
@@ -101,20 +65,18 @@ PICTURES = [
 def test_features_are_the_bytes_of_one_machine_though_a_worker_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two: DaskCluster, feature: str
 ) -> None:
-    monkeypatch.setattr(features, "TEXT_SHARD", 8)
-    monkeypatch.setattr(features, "IMAGE_SHARD", 5)
+    monkeypatch.setattr("pipeline.features.stage.TEXT_SHARD", 8)
+    monkeypatch.setattr("pipeline.features.stage.IMAGE_SHARD", 5)
     spec = PRESETS["offline"].encoders[feature]
 
-    def publish(store: Store) -> Published:
+    def stage(store: Store) -> Stage:
         source = publish_items(store, TEXTS) if spec.modality == "text" else publish_images(store, PICTURES)
-        return lambda **cluster: (
-            features.extract(store=store, source=source, name=feature, spec=spec, **cluster).version
-        )
+        return partial(features.run, store=store, source=source, name=feature, spec=spec)
 
     killer = Killer(two, monkeypatch)
-    here, there = both_ways(tmp_path, publish, two)
+    expected, version = both_ways(tmp_path, f"features/{feature}", stage, two)
     assert killer.dead, "a worker was killed at work"
-    assert there.files == here.files, "SHA-256 of every file, by name"
+    assert version.files == expected.files, "SHA-256 of every file, by name"
 
 
 def test_pictures_are_the_bytes_of_one_machine_though_a_worker_is_killed(
@@ -122,16 +84,15 @@ def test_pictures_are_the_bytes_of_one_machine_though_a_worker_is_killed(
 ) -> None:
     with ChaosServer() as server:
         urls = [server.url("/404" if n % 10 == 3 else f"/good/{n % 50}") for n in range(60)]
-        config = images_config(shard_rows=5, per_host=4)
+        config = quick_config(shard_rows=5, per_host=4)
 
-        def publish(store: Store) -> Published:
-            items = publish_addresses(store, [*urls, None])
-            return lambda **cluster: images.run(store=store, items=items, config=config, **cluster)
+        def stage(store: Store) -> Stage:
+            return partial(images.run, store=store, items=publish_urls(store, [*urls, None]), config=config)
 
         killer = Killer(two, monkeypatch)
-        here, there = both_ways(tmp_path, publish, two)
+        expected, version = both_ways(tmp_path, "images", stage, two)
         assert killer.dead
-        assert there.files == here.files
+        assert version.files == expected.files
 
 
 @pytest.mark.parametrize("approximate_above", [10**6, 1000], ids=["every pair", "near clusters"])
@@ -142,15 +103,15 @@ def test_the_graph_is_the_bytes_of_one_machine_though_a_worker_is_killed(
     monkeypatch.setattr("pipeline.similarity.search.BLOCK", 512)  # not what the workers would choose, as beside a GPU
     given = [random_vectors(seed, 4000, dim=24, absent=0.1, repeated=0.05) for seed in (1, 2)]
 
-    def publish(store: Store) -> Published:
+    def stage(store: Store) -> Stage:
         tables = {name: publish_feature(store, name, vectors, 24) for name, vectors in zip("ab", given, strict=True)}
-        return lambda **cluster: similarity.run(store=store, features=tables, config=config, **cluster)
+        return partial(similarity.run, store=store, features=tables, config=config)
 
     killer = Killer(two, monkeypatch)
-    here, there = both_ways(tmp_path, publish, two)
+    expected, version = both_ways(tmp_path, "similarity", stage, two)
     assert killer.dead
-    assert there.files == here.files
-    assert there.rows > 4000
+    assert version.files == expected.files
+    assert version.rows > 4000
 
 
 def test_results_come_in_order_and_tasks_are_taken_as_they_are_needed(two: DaskCluster) -> None:
@@ -170,16 +131,16 @@ def test_results_come_in_order_and_tasks_are_taken_as_they_are_needed(two: DaskC
 def test_a_worker_with_another_model_is_refused(two: DaskCluster) -> None:
     spec = EncoderSpec(kind="sentence", model="offline:minilm")
     other = load.fingerprint(spec).model_copy(update={"weights": "0" * 64})
-    fresh = iter([shards._Fresh({"hash": "text"})])
-    work = shards.elsewhere(Cluster(two.client), shards.encode, spec, other, fresh, shards.Encoded)
+    fresh = iter([shards.FreshContents({"hash": "text"})])
+    results = map_shards(Cluster(two.client), shards.encode, spec, other, fresh, shards.ShardVectors)
     with pytest.raises(UserError, match="has another 'offline:minilm' than the process that publishes"):
-        list(work)
+        list(results)
 
 
 def test_a_worker_that_does_not_reach_the_store_says_what_it_misses(tmp_path: Path, two: DaskCluster) -> None:
     version = publish_feature(Store(tmp_path), "a", random_vectors(1, 20))
     away = version.model_copy(update={"path": "/nowhere/a.parquet"})
-    layout = on_cluster.Layout(str(tmp_path), {"a": away}, {"a": 1.0}, None, 3, 1024)
+    layout = on_cluster.SearchSpec(str(tmp_path), {"a": away}, {"a": 1.0}, None, 3, 1024)
     with pytest.raises(UserError, match=r"finds no /nowhere/a.parquet.*use a store that all machines reach"):
         list(Cluster(two.client).map(on_cluster.search_part, [(None, (layout, []))]))
 
@@ -203,32 +164,6 @@ def test_a_run_that_lost_the_scheduler_ends_and_says_so(tmp_path: Path) -> None:
         own.kill_scheduler()
         with pytest.raises(ClusterError, match=r"The scheduler at .* was lost"):
             list(results)
-
-
-class Recorder:
-    """Takes a cluster's place and does nothing: what would be at work at the same time?"""
-
-    def __init__(self, slots: int) -> None:
-        self.slots = lambda: slots
-        self.shares: list[ImagesConfig] = []
-
-    def map(self, _: object, tasks: Iterable[tuple[None, tuple[Any, ...]]], **how: Any) -> Iterator[Any]:
-        self.at_once = how["at_once"]
-        self.shares = [arguments[1] for _, arguments in tasks]
-        return iter(())
-
-
-@pytest.mark.parametrize("slots", [1, 3, 50])
-def test_workers_together_are_no_less_polite_than_one_machine(slots: int) -> None:
-    config = ImagesConfig(concurrency=64, per_host=10, per_host_rate=30.0, shard_rows=4)
-    recorder = Recorder(slots)
-    urls = dict.fromkeys(f"http://host/{n}" for n in range(100))
-    list(downloads.spread(urls, config=config, has_picture=bool, cluster=recorder, idle=bool))  # type: ignore[arg-type]
-    assert len(recorder.shares) == 25
-    for share in recorder.shares:
-        assert 0 < recorder.at_once * share.per_host <= 10
-        assert 0 < recorder.at_once * share.concurrency <= 64
-        assert recorder.at_once * share.per_host_rate == pytest.approx(30.0)
 
 
 def test_parts_of_a_schedule_are_all_of_it_once_and_about_equal() -> None:

@@ -1,4 +1,4 @@
-"""Progress: how fast in words, and what a loop says where there is no terminal; tests/flows/test_cli.py has one."""
+"""Progress: rates in words, and what a loop logs without a terminal; tests/flows/test_cli.py has a terminal."""
 
 import logging
 
@@ -9,7 +9,7 @@ from pipeline.progress import amount, rate, track, watched
 
 
 @pytest.mark.parametrize(
-    ("done", "seconds", "unit", "said"),
+    ("count", "seconds", "unit", "text"),
     [
         (5000, 2.0, "items", "2,500 items/s"),
         (3, 2.0, "epochs", "1.5 epochs/s"),
@@ -18,8 +18,8 @@ from pipeline.progress import amount, rate, track, watched
         (0, 1.0, "items", "0.0 items/s"),
     ],
 )
-def test_a_rate_is_told_in_the_larger_of_its_two_forms(done: int, seconds: float, unit: str, said: str) -> None:
-    assert rate(done, seconds, unit) == said
+def test_a_rate_is_told_in_the_larger_of_its_two_forms(count: int, seconds: float, unit: str, text: str) -> None:
+    assert rate(count, seconds, unit) == text
 
 
 def test_counts_have_separators_and_bytes_have_units() -> None:
@@ -41,35 +41,35 @@ def test_without_a_terminal_a_loop_logs_its_end(
 
 def test_a_watcher_hears_of_the_start_of_what_is_due_and_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.progress.LOG_EVERY", 0.0)
-    heard: list[tuple[int, bool]] = []
-    with watched(lambda steps: heard.append((steps.done, steps.ended))):
+    calls: list[tuple[int, bool]] = []
+    with watched(lambda steps: calls.append((steps.count, steps.ended))):
         with track("training, at most", total=100, unit="epochs") as advance:
             advance(30)
         with track("of unknown length", total=0) as advance:
             advance(1)
-    assert heard == [(0, False), (30, False), (30, True)]
+    assert calls == [(0, False), (30, False), (30, True)]
 
 
 def test_a_watcher_is_not_told_the_end_of_what_failed() -> None:
-    heard: list[bool] = []
+    calls: list[bool] = []
     with (
-        watched(lambda steps: heard.append(steps.ended)),
+        watched(lambda steps: calls.append(steps.ended)),
         pytest.raises(ValueError, match="bad"),
         track("reading", total=2),
     ):
         raise ValueError("bad")
-    assert heard == [False]
+    assert calls == [False]
 
 
 def test_lines_say_which_part_they_are_about_until_the_loop_ends() -> None:
-    seen = []
+    fields = []
     with log_fields.about(stage="captions"):
         with track("captions", total=3, part="shard") as advance:
-            seen.append(dict(log_fields.current()))
+            fields.append(dict(log_fields.current()))
             advance(1)
-            seen.append(dict(log_fields.current()))
-        seen.append(dict(log_fields.current()))
-    assert seen == [{"stage": "captions", "shard": 1}, {"stage": "captions", "shard": 2}, {"stage": "captions"}]
+            fields.append(dict(log_fields.current()))
+        fields.append(dict(log_fields.current()))
+    assert fields == [{"stage": "captions", "shard": 1}, {"stage": "captions", "shard": 2}, {"stage": "captions"}]
     assert log_fields.current() == {}
 
 

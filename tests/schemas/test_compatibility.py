@@ -22,7 +22,7 @@ RELEASES = sorted(path.name for path in GOLDEN.iterdir() if (path / "demo").is_d
 FIXED: Mapping[str, pa.Schema] = {
     name.lower(): schema for name, schema in vars(tables).items() if isinstance(schema, pa.Schema)
 }
-"""Table → its schema of today, where that depends on nothing."""
+"""Table → today's schema, for tables whose schema has no parameters."""
 
 
 def kept() -> list[tuple[str, str]]:
@@ -30,13 +30,13 @@ def kept() -> list[tuple[str, str]]:
     return [(release, table) for release in RELEASES for table in Store(GOLDEN / release).tables("demo")]
 
 
-def opened(release: str, table: str) -> tuple[Store, TableVersion]:
+def latest(release: str, table: str) -> tuple[Store, TableVersion]:
     store = Store(GOLDEN / release)
     return store, store.latest("demo", table)
 
 
 def schema_now(table: str, before: pa.Schema) -> pa.Schema:
-    """Today's schema of a table that was written with `before`: same width of vectors, same features."""
+    """Today's schema of a table that was written with `before`, for the same width of vectors and features."""
     if table == "similarity":
         names = (name.removeprefix("similarity_") for name in before.names if name.startswith("similarity_"))
         return tables.similarity(tuple(names))
@@ -50,35 +50,37 @@ def schema_now(table: str, before: pa.Schema) -> pa.Schema:
 
 
 def breaks(before: pa.Schema, now: pa.Schema) -> list[str]:
-    """What a reader of `before` would stumble over in `now`, a sentence each."""
-    found = []
+    """One sentence for each change that would break a reader of `before`."""
+    problems = []
     for field in before:
         if field.name not in now.names:
-            found.append(f"column {field.name!r} is gone")
+            problems.append(f"column {field.name!r} is gone")
         elif not field.equals(now.field(field.name)):
-            found.append(f"column {field.name!r} was {described(field)}, now {described(now.field(field.name))}")
+            problems.append(
+                f"column {field.name!r} was {describe_field(field)}, now {describe_field(now.field(field.name))}"
+            )
     added = [field for field in now if field.name not in before.names]
-    return found + [f"new column {field.name!r} is not nullable" for field in added if not field.nullable]
+    return problems + [f"new column {field.name!r} is not nullable" for field in added if not field.nullable]
 
 
-def described(field: pa.Field) -> str:
+def describe_field(field: pa.Field) -> str:
     return f"{field.type}{'' if field.nullable else ' not null'}"
 
 
 @pytest.mark.parametrize(("release", "table"), kept())
 def test_a_table_is_as_a_release_promised_it_or_the_schema_version_is_higher(release: str, table: str) -> None:
-    version = opened(release, table)[1]
+    version = latest(release, table)[1]
     before = pq.read_schema(Path(version.path) / "part-00000.parquet")
     if int(before.metadata[b"cm3.schema_version"]) == tables.SCHEMA_VERSION:
         assert not breaks(before, schema_now(table, before)), "raise SCHEMA_VERSION in schemas/tables.py"
     else:
-        told = re.search(rf"schema.* version {tables.SCHEMA_VERSION}\b", (ROOT / "CHANGELOG.md").read_text("utf-8"))
-        assert told, "CHANGELOG.md says what a higher schema version means to readers"
+        entry = re.search(rf"schema.* version {tables.SCHEMA_VERSION}\b", (ROOT / "CHANGELOG.md").read_text("utf-8"))
+        assert entry, "CHANGELOG.md says what a higher schema version means to readers"
 
 
 @pytest.mark.parametrize(("release", "table"), kept())
 def test_every_reader_reads_what_a_release_wrote(release: str, table: str) -> None:
-    path = Path(opened(release, table)[1].path)
+    path = Path(latest(release, table)[1].path)
     expected = pl.read_parquet(path).to_dicts()
     assert expected
     assert duckdb.sql(f"from '{path}/*.parquet'").pl().to_dicts() == expected
@@ -88,7 +90,7 @@ def test_every_reader_reads_what_a_release_wrote(release: str, table: str) -> No
 
 @pytest.mark.parametrize(("release", "table"), kept())
 def test_todays_store_finds_verifies_and_reads_what_a_release_published(release: str, table: str) -> None:
-    store, version = opened(release, table)
+    store, version = latest(release, table)
     store.verify(version)
     assert version.lineage["cm3.schema"] == table
     assert version.lineage["cm3.code_version"] == release
@@ -113,8 +115,8 @@ def test_the_last_release_kept_every_table_of_a_run() -> None:
 )
 def test_a_change_that_would_break_readers_is_seen(now: list[tuple[str, pa.DataType, bool]], sentence: str) -> None:
     before = pa.schema([pa.field("id", pa.string(), nullable=False), pa.field("price", pa.float64())])
-    found = breaks(before, pa.schema([pa.field(name, kind, nullable=nullable) for name, kind, nullable in now]))
-    assert any(sentence in said for said in found), found
+    problems = breaks(before, pa.schema([pa.field(name, kind, nullable=nullable) for name, kind, nullable in now]))
+    assert any(sentence in problem for problem in problems), problems
 
 
 def test_a_new_nullable_column_breaks_nobody() -> None:

@@ -1,7 +1,7 @@
 """An HTTP server on loopback that misbehaves on request, path by path, and remembers what it was asked.
 
-It runs on an event loop of its own thread. Nothing in it waits for wall-clock time but `/slow-loris`, which is the
-point of it; every test bounds its client instead.
+It runs on an event loop in a thread of its own. Only `/slow-loris` waits for wall-clock time, which is its point; every
+test sets limits to its client instead.
 """
 
 import asyncio
@@ -49,8 +49,8 @@ class Request:
     path: str
     headers: dict[str, str]
     writer: asyncio.StreamWriter
-    seen: int
-    """How often this path was asked for, this time included."""
+    nth: int
+    """1 for the first request of this path."""
 
 
 Behaviour = Callable[["ChaosServer", Request], Awaitable[None]]
@@ -58,7 +58,7 @@ Behaviour = Callable[["ChaosServer", Request], Awaitable[None]]
 
 @dataclass
 class ChaosServer:
-    """A context manager. `tls` makes it an https server; `pictures` overrides the body of `/good/<n>` by path."""
+    """A context manager. With `tls` it is an https server; `pictures` overrides the body of `/good/<n>` by path."""
 
     tls: ssl.SSLContext | None = None
     pictures: dict[str, bytes] = field(default_factory=dict)
@@ -68,9 +68,9 @@ class ChaosServer:
     requests: list[Request] = field(default_factory=list)
     most_at_once: int = 0
     hold: threading.Event = field(default_factory=threading.Event)
-    """`/held` answers once this is set."""
+    """`/held` answers as soon as this is set."""
     meet: asyncio.Barrier = field(default_factory=lambda: asyncio.Barrier(3))
-    """`/rendezvous` answers once three are asked for at the same moment."""
+    """`/rendezvous` answers as soon as three requests are waiting."""
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -121,7 +121,7 @@ class ChaosServer:
 async def answer(
     request: Request, status: str = "200 OK", body: bytes = b"", length: int | None = None, **headers: str
 ) -> None:
-    """Write one whole answer; `length` overrides the announced Content-Length. `Retry_After="1"` names a header."""
+    """Write one whole response; `length` overrides the announced Content-Length. `Retry_After="1"` adds a header."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     request.writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
@@ -132,8 +132,8 @@ async def good(server: ChaosServer, request: Request) -> None:
     body = server.pictures.get(request.path)
     if body is None:
         body = jpeg(int(request.path.rsplit("/", 1)[1]))
-    known = {request.headers.get("if-none-match"), request.headers.get("if-modified-since")} - {None}
-    if known and known <= set(server.validators.values()):
+    conditions = {request.headers.get("if-none-match"), request.headers.get("if-modified-since")} - {None}
+    if conditions and conditions <= set(server.validators.values()):
         await answer(request, "304 Not Modified", **server.validators)
     else:
         await answer(request, body=body, Content_Type="image/jpeg", **server.validators)
@@ -164,7 +164,7 @@ def at_first(times: int, line: str, **headers: str) -> Behaviour:
     """Refuse the first `times` requests for a path, then be good."""
 
     async def behave(server: ChaosServer, request: Request) -> None:
-        if request.seen <= times:
+        if request.nth <= times:
             await answer(request, line, **headers)
         else:
             await answer(request, body=jpeg(1))
@@ -173,7 +173,7 @@ def at_first(times: int, line: str, **headers: str) -> Behaviour:
 
 
 async def slow_loris(_: ChaosServer, request: Request) -> None:
-    """A byte at a time, often enough that no read times out."""
+    """One byte at a time, often enough that no read times out."""
     request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
     while True:
         request.writer.write(b"\xff")
@@ -221,6 +221,7 @@ async def not_http(_: ChaosServer, request: Request) -> None:
 
 BEHAVIOURS: dict[str, Behaviour] = {
     "/good": good,
+    "/picture": body(jpeg(1)),
     "/404": status("404 Not Found"),
     "/410": status("410 Gone"),
     "/403": status("403 Forbidden"),

@@ -1,4 +1,4 @@
-"""A Dask scheduler and workers as processes of their own, as on several machines; one of them can be killed."""
+"""A Dask scheduler and workers as separate processes, as on several machines, and what kills one of the workers."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.cluster import Cluster
 from pipeline.machine import threads
 from tests.conftest import ROOT
 
@@ -38,24 +39,38 @@ class DaskCluster:
 
         file = str(self._folder / "scheduler.json")
         self._spawn(
-            "scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0",
-            "--scheduler-file", file,
-        )  # fmt: skip
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--dashboard-address",
+            "127.0.0.1:0",
+            "--scheduler-file",
+            file,
+        )
         self.client = Client(scheduler_file=file, set_as_default=False, timeout=20)
         self.address = self.client.scheduler.address
 
     def fill(self) -> None:
-        """Start workers until there are `WORKERS`."""
+        """Start workers until there are `WORKERS` of them."""
         for _ in range(WORKERS - len(self.client.nthreads())):
             self._spawn(
-                "worker", self.address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny",
-                "--dashboard-address", "127.0.0.1:0",
-            )  # fmt: skip
+                "worker",
+                self.address,
+                "--host",
+                "127.0.0.1",
+                "--nthreads",
+                "1",
+                "--no-nanny",
+                "--dashboard-address",
+                "127.0.0.1:0",
+            )
         self.client.wait_for_workers(WORKERS, timeout=120)
         self._pids = self.client.run(os.getpid)
 
     def busy(self) -> list[str]:
-        """Addresses of the workers that have work."""
+        """Addresses of the workers that have tasks."""
         return [worker for worker, keys in self.client.processing().items() if keys]
 
     def workers(self) -> list[str]:
@@ -63,26 +78,26 @@ class DaskCluster:
         return list(self.client.nthreads())
 
     def freeze(self, workers: Iterable[str]) -> None:
-        """Stop them where they are, until `thaw`; the scheduler does not know."""
+        """Suspend workers until `thaw`, without the scheduler's knowledge."""
         self._signal(workers, signal.SIGSTOP)
 
     def thaw(self, workers: Iterable[str]) -> None:
-        """Let them go on."""
+        """Let frozen workers go on."""
         self._signal(workers, signal.SIGCONT)
 
     def kill(self, workers: Iterable[str]) -> None:
-        """End workers without a word."""
+        """End workers without notice."""
         self._signal(workers, signal.SIGKILL)
 
     def kill_scheduler(self) -> None:
-        """End the scheduler without a word."""
+        """End the scheduler without notice."""
         self._processes[0].kill()
         self._processes[0].wait()
 
     def stop(self) -> None:
         """End every process."""
         if self.client is not None:
-            with suppress(RuntimeError):  # distributed's own, where the scheduler is gone and it tries to reconnect
+            with suppress(RuntimeError):  # raised by distributed if the scheduler is gone and it tries to reconnect
                 self.client.close()
         for process in self._processes:
             process.kill()
@@ -103,9 +118,45 @@ class DaskCluster:
             )
 
 
+class Killer:
+    """Kills one worker in the middle of the first tasks: it has some, and the others have finished theirs.
+
+    All workers are frozen before tasks are submitted, so that no speed matters. When the run waits for them, one that
+    has tasks stays frozen and the others go on; when the run waits for that one alone, it is killed.
+
+    Attributes:
+        dead: the killed worker's address, or None.
+    """
+
+    def __init__(self, dask: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.dead: str | None = None
+        self._dask = dask
+        self._victim: str | None = None
+        self._map = Cluster.map
+        monkeypatch.setattr(Cluster, "map", lambda *arguments, **how: self._watched(*arguments, **how))
+
+    def _watched(self, cluster: Cluster, *arguments: Any, **how: Any) -> Iterator[Any]:
+        if self.dead:
+            return self._map(cluster, *arguments, **how)
+        self._dask.freeze(self._dask.workers())
+        idle = how.pop("idle", lambda: None)
+
+        def waiting() -> None:
+            idle()
+            busy = self._dask.busy()
+            if self._victim is None and busy:
+                self._victim = busy[0]
+                self._dask.thaw(worker for worker in self._dask.workers() if worker != self._victim)
+            elif self.dead is None and busy == [self._victim]:
+                self._dask.kill(busy)
+                self.dead = self._victim
+
+        return self._map(cluster, *arguments, idle=waiting, **how)
+
+
 @contextmanager
 def running(folder: Path) -> Iterator[DaskCluster]:
-    """A scheduler without workers; the test skips, or fails under CM3_REQUIRE_SYSTEM=1, where Dask is absent."""
+    """A scheduler without workers. Without Dask the test skips, or fails under CM3_REQUIRE_SYSTEM=1."""
     try:
         import distributed  # noqa: F401
     except ImportError:

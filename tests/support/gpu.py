@@ -1,4 +1,4 @@
-"""Tests that need a GPU; they skip where there is none. Without `CM3_DEVICE=cpu` the whole suite computes on it."""
+"""A mark for tests that need a GPU; they skip where there is none. Unless `CM3_DEVICE=cpu`, the whole suite uses it."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A small HTTP/2 server over TLS for the tests: it counts connections and answers every GET with the same picture."""
+"""An HTTP/2 server over TLS that counts its connections and answers every GET with the same body."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Small tables published as the stages before would, and encoders that count what they are given."""
+"""Small tables published as earlier stages would, and encoders that count what they are given."""
 
 import hashlib
 import io
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import torch
 from PIL import Image
@@ -33,8 +34,8 @@ def publish_images(store: Store, pictures: Sequence[tuple[str, bytes | None]], d
         {"item_id": i, "status": ImageStatus.NOT_FOUND if picture is None else ImageStatus.OK, "image": picture}
         for i, picture in pictures
     ]
-    named = [[i, None if picture is None else hashlib.sha256(picture).hexdigest()] for i, picture in pictures]
-    return publish(store, "images", pa.Table.from_pylist(rows, schema=IMAGES), dataset=dataset, config=named)
+    hashes = [[i, None if picture is None else hashlib.sha256(picture).hexdigest()] for i, picture in pictures]
+    return publish(store, "images", pa.Table.from_pylist(rows, schema=IMAGES), dataset=dataset, config=hashes)
 
 
 def publish_gallery(
@@ -51,9 +52,9 @@ def publish_gallery(
         for i, pictures in galleries
         for position, picture in enumerate(pictures, 1)
     ]
-    named = [[r["item_id"], None if r["image"] is None else hashlib.sha256(r["image"]).hexdigest()] for r in rows]
+    hashes = [[r["item_id"], None if r["image"] is None else hashlib.sha256(r["image"]).hexdigest()] for r in rows]
     table = pa.Table.from_pylist(rows, schema=GALLERY)
-    return publish(store, "gallery", table, dataset=dataset, config={"rows": named, "pictures": policy})
+    return publish(store, "gallery", table, dataset=dataset, config={"rows": hashes, "pictures": policy})
 
 
 def publish(
@@ -63,14 +64,14 @@ def publish(
 
     Args:
         name: the table's, e.g. "items" or "features/clip".
-        config: what determines the content beside the rest of the lineage; by default a digest of the rows.
+        config: what determines the content, besides the rest of the lineage; by default a hash of the rows.
         lineage: further fields of `Lineage`, such as `inputs` or `encoder`.
     """
     if config is None:
         config = hashlib.sha256(repr(table.to_pydict()).encode()).hexdigest()
     settings = config if isinstance(config, dict) else {"rows": config}
-    described = Lineage(**{"stage": "test", "stage_version": 1} | lineage, dataset=dataset, table=name, config=settings)
-    with store.writer(table.schema.remove_metadata(), described) as writer:
+    record = Lineage(**{"stage": "test", "stage_version": 1} | lineage, dataset=dataset, table=name, config=settings)
+    with store.writer(table.schema.remove_metadata(), record) as writer:
         writer.write(table.replace_schema_metadata(None))
     return writer.version
 
@@ -83,7 +84,7 @@ def jpeg(colour: tuple[int, int, int], side: int = 24) -> bytes:
 
 
 def vector_of(content: str | bytes) -> np.ndarray:
-    """The vector that the counting encoders give for a content: unit length, decided by its bytes."""
+    """The vector that the counting encoders give for a content: of length 1, decided by its bytes."""
     data = content.encode() if isinstance(content, str) else content
     seed = int.from_bytes(hashlib.sha256(data).digest()[:8])
     row = np.random.default_rng(seed).normal(size=DIM).astype(np.float32)
@@ -91,7 +92,7 @@ def vector_of(content: str | bytes) -> np.ndarray:
 
 
 def identity(name: str) -> Fingerprint:
-    """The fingerprint of an encoder that exists in the tests alone."""
+    """The fingerprint of an encoder that exists only in tests."""
     return Fingerprint(kind="fake", model=name, revision="1", weights=name, options={}, dtype="float32", code=1)
 
 
@@ -130,9 +131,7 @@ class CountingImageEncoder:
 
 def vectors(version: TableVersion) -> Mapping[str, list[list[float] | None]]:
     """item_id → its vectors, read as a consumer would: by the version's path, with polars."""
-    import polars as pl
-
-    found: dict[str, list[list[float] | None]] = {}
+    rows: dict[str, list[list[float] | None]] = {}
     for item_id, row in pl.read_parquet(version.path).select("item_id", "embedding").iter_rows():
-        found.setdefault(item_id, []).append(None if row is None else list(row))
-    return found
+        rows.setdefault(item_id, []).append(None if row is None else list(row))
+    return rows

@@ -71,7 +71,7 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_numbers_of_an_unbroken_one(worl
         ).read_bytes(), name
 
 
-def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(
+def test_a_checkpoint_that_cannot_be_written_is_reported_and_the_last_one_stays(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset, checkpoint = load(world.tables), tmp_path / "state.pt"

@@ -19,7 +19,7 @@ BLOCK = 256
 class ContentSimilarity:
     """s_ab = clamp(f_a · f_b, min_sim, max_sim); 1, i.e. no calibration, for pairs with an item without content.
 
-    Indexed like the (n, n) tensor it represents, which is never held as a whole: computing the blocks that are asked
+    Indexed like the (n, n) tensor it represents, which need not be held as a whole: computing the blocks that are asked
     for takes half the products, and none of the memory traffic.
 
     Args:

@@ -153,7 +153,7 @@ class CM3(EmbeddingModel):
     def _similarity(
         self, content: Float[Tensor, "items block"], rows: Int[Tensor, " n"]
     ) -> Float[Tensor, "n n"] | ContentSimilarity | None:
-        """s of the sampled negatives, without gradient: otherwise training raises s instead of obeying it."""
+        """s of the sampled negatives; its gradient, kept with `published` only, makes training raise s, not obey it."""
         config = self.config
         if config.calibration == "none":
             return None

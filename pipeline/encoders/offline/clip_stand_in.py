@@ -1,7 +1,7 @@
-"""A stand-in for CLIP where no hub is reachable: an open_clip model assembled from two trained towers, untrained.
+"""A stand-in for CLIP where no hub is reachable: an open_clip model assembled, without training, from two towers.
 
-Vision: EfficientNet-Lite0. Its ImageNet classifier W, b is carried into MiniLM's space by the embeddings C of the class
-names ("a photo of a tench"), centred on their mean: head = Cᵀ W, Cᵀ b, so a picture lands near the names of what it
+Vision: EfficientNet-Lite0. Its ImageNet classifier W, b is mapped into MiniLM's space by the embeddings C of the class
+names ("a photo of a tench"), centred on their mean: head = Cᵀ W, Cᵀ b, so a picture lies near the names of what it
 shows. Text: MiniLM with mean pooling. It knows 1,000 classes and no more; real CLIP is the default.
 """
 
@@ -29,8 +29,8 @@ def build(vision: Path, text: Path, folder: Path) -> None:
     config = _config()
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
     model_config: dict[str, Any] = config["model_cfg"]
-    here = {**model_config["text_cfg"], "hf_model_name": str(folder), "hf_model_pretrained": False}
-    model = open_clip.model.CustomTextCLIP(**{**model_config, "text_cfg": here})
+    text_config = {**model_config["text_cfg"], "hf_model_name": str(folder), "hf_model_pretrained": False}
+    model = open_clip.model.CustomTextCLIP(**{**model_config, "text_cfg": text_config})
 
     trunk = load_file(vision / "model.safetensors")
     names = class_name_embeddings(text).T
@@ -50,12 +50,12 @@ def class_name_embeddings(text: Path) -> Tensor:
     names = [info.index_to_description(index).split(",")[0] for index in range(1000)]
     model = SentenceTransformer(str(text), device="cpu", local_files_only=True)
     prompts = [f"a photo of a {name}" for name in names]
-    found = model.encode(prompts, convert_to_tensor=True, show_progress_bar=False).double()
-    return torch.nn.functional.normalize(found - found.mean(0), dim=-1)
+    embeddings = model.encode(prompts, convert_to_tensor=True, show_progress_bar=False).double()
+    return torch.nn.functional.normalize(embeddings - embeddings.mean(0), dim=-1)
 
 
 def _rounded(weights: Tensor) -> Tensor:
-    """To float16's grid, so that sums taken in another order rarely give other weights, hence another fingerprint."""
+    """Rounded to float16, so that another order of summation rarely gives other weights, hence another fingerprint."""
     return weights.half().float()
 
 

@@ -15,17 +15,17 @@ ARCHITECTURE = "tf_efficientnet_lite0"
 def build(checkpoint: Path, folder: Path) -> None:
     """Write `config.json` and `model.safetensors`.
 
-    The checkpoint names its tensors otherwise but holds them in timm's order; every shape must agree.
+    The checkpoint has other names for its tensors, but holds them in timm's order; every shape must agree.
 
     Raises:
-        ValueError: the checkpoint is not this architecture.
+        ValueError: the checkpoint is of another architecture.
     """
     ours = timm.create_model(ARCHITECTURE, pretrained=False).state_dict()
     theirs = torch.load(checkpoint, map_location="cpu", weights_only=True)
     pairs = list(zip(ours.items(), theirs.values(), strict=True))
-    if wrong := [name for (name, tensor), found in pairs if tensor.shape != found.shape]:
+    if wrong := [name for (name, tensor), weight in pairs if tensor.shape != weight.shape]:
         raise ValueError(f"{checkpoint} does not fit {ARCHITECTURE}: shapes differ at {wrong[:3]}")
-    save_file({name: found.contiguous() for (name, _), found in pairs}, folder / "model.safetensors")
+    save_file({name: weight.contiguous() for (name, _), weight in pairs}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(_config(), indent=2, sort_keys=True))
 
 

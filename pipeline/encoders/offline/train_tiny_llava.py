@@ -1,7 +1,7 @@
 """Train the tiny LLaVA that captions the demo's drawings: `python -m pipeline.encoders.offline.train_tiny_llava`.
 
-A toy with a real shape: `LlavaForConditionalGeneration`, a processor and a chat template, about half a million weights,
-so that everything around a vision-language model runs where no hub is reachable. Seeded; pictures are drawn from seeds
+A toy, but a real `LlavaForConditionalGeneration` with processor and chat template, of about half a million weights, so
+that everything around a vision-language model runs where no hub is reachable. Seeded; pictures are drawn from seeds
 that the demo's catalogue does not use.
 """
 
@@ -62,7 +62,12 @@ def main() -> None:
     """Train, measure on held-out drawings, write the model's folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--pictures", type=int, default=6_000, help="training drawings")
-    parser.add_argument("--steps", type=int, default=1_500, help="steps of learning to see; a third as many to speak")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=1_500,
+        help="training steps of the vision tower; the language model takes a third as many",
+    )
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -124,19 +129,35 @@ def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
     """Half a million weights: a four-layer ViT and a two-layer Llama."""
     tokenizer = processor.tokenizer
     vision = CLIPVisionConfig(
-        hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
-        image_size=SIDE, patch_size=PATCH, projection_dim=WIDTH,
-    )  # fmt: skip
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=SIDE,
+        patch_size=PATCH,
+        projection_dim=WIDTH,
+    )
     text = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=512, tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-1, vision_feature_select_strategy="default",
-        image_seq_length=(SIDE // PATCH) ** 2, tie_word_embeddings=True,
-    )  # fmt: skip
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        image_seq_length=(SIDE // PATCH) ** 2,
+        tie_word_embeddings=True,
+    )
     model = LlavaForConditionalGeneration(config)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
@@ -144,7 +165,11 @@ def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
 
 
 def drawings(seeds: range, processor: Any, side: int = 192) -> tuple[list[Attributes], Tensor]:
-    """Products and their preprocessed pictures, (n, 3, side, side), by way of JPEG, as the demo serves them."""
+    """Products and their preprocessed pictures, (n, 3, SIDE, SIDE), float16, by way of JPEG, as the demo serves them.
+
+    Args:
+        side: of the drawing before preprocessing, in pixels.
+    """
     products = [catalogue.attributes(random.Random(f"tiny llava {seed}")) for seed in seeds]  # noqa: S311 - reproducible
     pixels = []
     for start in range(0, len(seeds), 256):
@@ -158,30 +183,30 @@ def drawings(seeds: range, processor: Any, side: int = 192) -> tuple[list[Attrib
 
 
 def learn_to_see(tower: Any, products: list[Attributes], pixels: Tensor, steps: int) -> None:
-    """Train the vision tower alone: the mean of its patches must tell kind, colour and pattern to three linear heads.
+    """Train the vision tower alone: three linear heads read kind, colour and pattern from the mean of its patches.
 
-    Far cheaper than to let the language model ask for it one token at a time.
+    Far cheaper than training it through the language model, one token at a time.
     """
-    sizes = [list(drawing.KINDS), list(drawing.COLOURS), list(drawing.PATTERNS)]
-    looks = [(p.kind, p.colour, p.pattern) for p in products]
-    labels = torch.tensor([[size.index(v) for size, v in zip(sizes, look, strict=True)] for look in looks])
-    heads = nn.ModuleList(nn.Linear(WIDTH, len(size)) for size in sizes)
+    classes = [list(drawing.KINDS), list(drawing.COLOURS), list(drawing.PATTERNS)]
+    traits = [(p.kind, p.colour, p.pattern) for p in products]
+    labels = torch.tensor([[names.index(v) for names, v in zip(classes, values, strict=True)] for values in traits])
+    heads = nn.ModuleList(nn.Linear(WIDTH, len(names)) for names in classes)
 
-    def loss(chosen: Tensor, picture: Tensor, _: np.random.Generator) -> Tensor:
-        seen = tower(pixel_values=picture).last_hidden_state[:, 1:].mean(1)
-        terms = [nn.functional.cross_entropy(head(seen), labels[chosen, i]) for i, head in enumerate(heads)]
+    def loss(batch: Tensor, picture: Tensor, _: np.random.Generator) -> Tensor:
+        patches = tower(pixel_values=picture).last_hidden_state[:, 1:].mean(1)
+        terms = [nn.functional.cross_entropy(head(patches), labels[batch, i]) for i, head in enumerate(heads)]
         return torch.stack(terms).sum()
 
     optimize("seeing", [*tower.parameters(), *heads.parameters()], loss, pixels, steps, peak=1.5e-3)
 
 
 def learn_to_speak(model: Any, processor: Any, products: list[Attributes], pixels: Tensor, steps: int) -> None:
-    """Train projector and language model on the caption's next tokens, the vision tower held fixed."""
+    """Train projector and language model on the caption's next tokens, with the vision tower fixed."""
     texts = TrainingTexts(processor, products)
     model.model.vision_tower.requires_grad_(False)
 
-    def loss(chosen: Tensor, picture: Tensor, generator: np.random.Generator) -> Any:
-        ids, mask, targets = texts.batch(chosen.tolist(), generator)
+    def loss(batch: Tensor, picture: Tensor, generator: np.random.Generator) -> Any:
+        ids, mask, targets = texts.batch(batch.tolist(), generator)
         return model(input_ids=ids, attention_mask=mask, pixel_values=picture, labels=targets).loss
 
     optimize("speaking", [p for p in model.parameters() if p.requires_grad], loss, pixels, steps, peak=2e-3)
@@ -203,8 +228,8 @@ def optimize(
     )
     started = time.monotonic()
     for step in range(steps):
-        chosen = torch.from_numpy(generator.choice(len(pixels), BATCH, replace=False))
-        loss = loss_of(chosen, augmented(pixels[chosen].float(), generator), generator)
+        batch = torch.from_numpy(generator.choice(len(pixels), BATCH, replace=False))
+        loss = loss_of(batch, augmented(pixels[batch].float(), generator), generator)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -228,9 +253,9 @@ class TrainingTexts:
         ]
         self.pad = tokenizer.pad_token_id
 
-    def batch(self, chosen: list[int], generator: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids, attention mask and targets, each (batch, length), padded on the left."""
-        rows = [(self.prompts[generator.integers(len(self.prompts))], self.answers[i]) for i in chosen]
+    def batch(self, indices: list[int], generator: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids, attention mask and targets of these products, each (batch, length), padded on the left."""
+        rows = [(self.prompts[generator.integers(len(self.prompts))], self.answers[i]) for i in indices]
         length = max(len(prompt) + len(answer) for prompt, answer in rows)
         ids = torch.full((len(rows), length), self.pad)
         targets = torch.full((len(rows), length), -100)

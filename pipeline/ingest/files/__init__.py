@@ -1,1 +1,1 @@
-"""File formats: lines, JSON Lines, CSV, and the columns of interactions in any of them."""
+"""File formats: lines, JSON Lines, CSV, Parquet, and the columns of interactions in any of them."""

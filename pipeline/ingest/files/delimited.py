@@ -1,4 +1,4 @@
-"""Comma- or tab-separated files as text columns, a block at a time."""
+"""Comma- or tab-separated files as columns of text, a block at a time."""
 
 import contextlib
 import csv
@@ -16,16 +16,17 @@ from schemas.errors import UserError
 def tables(
     file: RawFile, quality: Quality, max_bad: float, *, header: Sequence[str] | None = None, separator: str = ","
 ) -> Iterator[pl.DataFrame]:
-    """Blocks of rows, every column text, null where empty; RFC 4180 quotes.
+    """Blocks of rows. Every column is text, null if empty; quotes are those of RFC 4180.
+
+    Polars reads a block at once. If it refuses the block, or the numbers of rows and fields do not agree with those of
+    line ends and separators, Python's reader reads the block. If quotes do not pair, each line is read by itself. A row
+    with more or fewer fields than columns is bad, and each of its lines is counted.
+
+    Two stray quotes may pair and hide the rows between them, which cannot be told from a text of several lines. So a
+    line within quotes that has as many separators as a row is counted as `quoted_line_like_a_row`, and stays text.
 
     Args:
         header: column names of a file that has no header line; None: the first line is the header.
-
-    Polars reads a block at once. Where it refuses one, or finds other numbers of rows and fields than there are line
-    ends and separators, Python's reader takes that block; where a quote in it is not closed as it should be, each line
-    stands for itself. A row with more or fewer fields than columns is counted as bad, every line of it. Two stray
-    quotes may pair and hide the rows between them, which nothing tells from a text of several lines for certain: lines
-    within quotes that have as many separators as a row are counted as `quoted_line_like_a_row` and stay text.
 
     Raises:
         UserError: see `blocks` and `LineGuard`; or the header names a column twice.
@@ -39,7 +40,7 @@ def tables(
                 yield pl.DataFrame(schema=dict.fromkeys(names, pl.String))
                 continue
         frame = _rows(block, names, separator, guard)
-        guard.seen(0)
+        guard.check()
         yield frame
     if names is None or header:
         guard.finish()
@@ -66,28 +67,28 @@ def _header(block: Block, file: RawFile, separator: str) -> tuple[list[str], Blo
         raise UserError(f"{file.name}: the first line is blank; expected column names. Check {file.source}.")
     if len(set(names)) != len(names):
         raise UserError(f"{file.name}: the header names a column twice: {', '.join(names)}. Rename one.")
-    taken = 0
+    end = 0
     for _ in range(reader.line_num):
-        taken = block.data.find(b"\n", taken) + 1 or len(block.data)
-    return names, Block(block.data[taken:], block.first_line + reader.line_num)
+        end = block.data.find(b"\n", end) + 1 or len(block.data)
+    return names, Block(block.data[end:], block.first_line + reader.line_num)
 
 
 def _rows(block: Block, names: list[str], separator: str, guard: LineGuard) -> pl.DataFrame:
     schema = dict.fromkeys(names, pl.String)
     frame: pl.DataFrame | None = None
-    with contextlib.suppress(pl.exceptions.PolarsError):  # row by row, each bad one gets its reason
+    with contextlib.suppress(pl.exceptions.PolarsError):  # then it is read row by row, which finds each bad row
         frame = pl.read_csv(
             io.BytesIO(block.data), has_header=False, schema=schema, separator=separator, raise_if_empty=False
         )
-    if frame is None or not _whole(block, frame, separator):
+    if frame is None or not _is_complete(block, frame, separator):
         return _row_by_row(block, names, separator, guard)
     guard.lines += len(frame)
     return frame
 
 
-def _whole(block: Block, frame: pl.DataFrame, separator: str) -> bool:
-    """Whether every line became a row and every separator is between two fields or in one: polars reads from a stray
-    quote on to the next one, and short rows as if they ended in empty fields."""
+def _is_complete(block: Block, frame: pl.DataFrame, separator: str) -> bool:
+    """Whether every line became a row, and every separator lies between two fields or within one. Else polars has read
+    on from a stray quote to the next, or has padded a short row with empty fields."""
     if len(frame) != block.lines:
         return False
     within = 0
@@ -118,20 +119,20 @@ def _row_by_row(block: Block, names: list[str], separator: str, guard: LineGuard
 
 
 def _numbered(lines: list[str], first: int, separator: str, guard: LineGuard) -> Iterator[tuple[int, int, list[str]]]:
-    """Rows with the numbers of their first line and of the one after their last; lines of their own, bad ones counted,
-    where quotes do not pair."""
+    """Rows, each with the number of its first line and of the line after its last. If quotes do not pair, each line is
+    a row, and bad ones are counted."""
     reader = csv.reader(lines, delimiter=separator, strict=True)
-    found, start = [], first
+    rows, start = [], first
     try:
         for row in reader:
-            found.append((start, first + reader.line_num, row))
+            rows.append((start, first + reader.line_num, row))
             start = first + reader.line_num
     except csv.Error:
-        found = []
+        rows = []
         for number, line in enumerate(lines, first):
             try:
-                found += [(number, number + 1, row) for row in csv.reader([line], delimiter=separator, strict=True)]
+                rows += [(number, number + 1, row) for row in csv.reader([line], delimiter=separator, strict=True)]
             except csv.Error as error:
                 guard.lines += 1
                 guard.bad(number, str(error))
-    yield from found
+    yield from rows

@@ -1,4 +1,4 @@
-"""One record a line: JSON, or the Python literals of the Amazon 2014 release, never evaluated."""
+"""One record per line: JSON, or the Python literals of Amazon's release of 2014, which are never evaluated."""
 
 import ast
 import io
@@ -13,7 +13,8 @@ from pipeline.ingest.raw import RawFile
 from pipeline.ingest.tally import Quality
 
 MAX_LITERAL = 1 << 20
-"""Bytes of a line that is parsed as a Python literal."""
+"""Bytes; a longer line is not parsed as a Python literal."""
+EXPECTED = "one JSON object per line"
 
 Record = dict[str, Any]
 
@@ -36,8 +37,8 @@ def parse_json(line: bytes) -> Record:
 def parse_literal(line: bytes) -> Record:
     """One Python dict literal, or one JSON object.
 
-    A line without double quotes and backslashes has single quotes around its strings only, so turning them into
-    double ones gives equal JSON, which is read thirty times as fast as a literal.
+    In a line without double quotes and backslashes, single quotes only enclose strings. With double quotes in their
+    place the line is equal JSON, which is parsed thirty times as fast as a literal.
 
     Raises:
         ValueError: it is anything else, longer than `MAX_LITERAL`, or nested too deeply.
@@ -46,7 +47,7 @@ def parse_literal(line: bytes) -> Record:
         try:
             return parse_json(line.replace(b"'", b'"'))
         except ValueError:
-            pass  # None, True, a tuple: rare enough to take the slow way
+            pass  # None, True or a tuple: rare, so they may be slow
     elif line.lstrip().startswith(b'{"'):
         try:
             return parse_json(line)
@@ -64,13 +65,13 @@ def parse_literal(line: bytes) -> Record:
 
 
 def records(file: RawFile, quality: Quality, max_bad: float, *, literal: bool = False) -> Iterator[Record]:
-    """Every record of the file in order; lines that are none are counted, blank ones passed over.
+    """Every record of the file in order. Lines that are no record are counted, blank ones skipped.
 
     Raises:
         UserError: the file ends within a record; else see `blocks` and `LineGuard`.
     """
     parse = parse_literal if literal else parse_json
-    guard = LineGuard(file, quality, max_bad, "one JSON object a line")
+    guard = LineGuard(file, quality, max_bad, EXPECTED)
     for block in blocks(file):
         lines = block.data.split(b"\n")
         for number, line in enumerate(lines, block.first_line):
@@ -83,16 +84,19 @@ def records(file: RawFile, quality: Quality, max_bad: float, *, literal: bool = 
                 guard.bad(number, str(error), cut_off=block.ends_within(line))
                 continue
             yield record
-        guard.seen(0)
+        guard.check()
     guard.finish()
 
 
 def columns(file: RawFile, names: Iterable[str], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
-    """Some fields of every record as text, a block at a time, null where absent; numbers as JSON writes them.
+    """Some fields of every record as text, a block at a time; null if absent, numbers as JSON writes them.
 
-    Polars reads a block at once. Where it refuses one, each line of that block is parsed by itself.
+    Polars reads a block at once. If it refuses one, each line of that block is parsed by itself.
+
+    Raises:
+        UserError: see `records`.
     """
-    guard = LineGuard(file, quality, max_bad, "one JSON object a line")
+    guard = LineGuard(file, quality, max_bad, EXPECTED)
     schema = dict.fromkeys(names, pl.String)
     for block in blocks(file):
         try:
@@ -100,7 +104,7 @@ def columns(file: RawFile, names: Iterable[str], quality: Quality, max_bad: floa
             guard.lines += len(frame)
         except pl.exceptions.PolarsError:
             frame = _line_by_line(block, schema, guard)
-        guard.seen(0)
+        guard.check()
         yield frame
     guard.finish()
 
@@ -121,7 +125,7 @@ def _line_by_line(block: Block, schema: Mapping[str, Any], guard: LineGuard) -> 
 
 
 def as_text(value: Any) -> str | None:
-    """A scalar as text, whole floats without their point; None for what is empty or no scalar."""
+    """A scalar as text, whole floats without their point; None for an empty text and for anything else."""
     if isinstance(value, str):
         if value.isascii():
             return value or None
@@ -131,12 +135,12 @@ def as_text(value: Any) -> str | None:
         return None
     try:
         return str(int(value)) if value == int(value) else str(value)
-    except (ValueError, OverflowError):  # NaN, infinity, or more digits than Python writes
+    except (ValueError, OverflowError):  # NaN, infinity, or more digits than Python converts
         return None
 
 
 def nested(value: Any, depth: int) -> bool:
-    """Whether an object, or a list in more than `depth` lists, stands where texts are expected: it is not read."""
+    """Whether a value holds an object, or lists nested deeper than `depth`, instead of texts."""
     if isinstance(value, list | tuple):
         return depth == 0 or any(nested(each, depth - 1) for each in value)
     return isinstance(value, dict)

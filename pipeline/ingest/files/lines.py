@@ -1,10 +1,10 @@
-"""Raw bytes to blocks of whole lines, gzip or not, with errors that name the file; and a guard against bad lines."""
+"""A file's bytes as blocks of whole lines, gzip or not; and a guard against bad lines."""
 
 import codecs
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -14,40 +14,41 @@ from pipeline.progress import track
 from schemas.errors import UserError
 
 BLOCK = 8 << 20
-"""Bytes read at a time; with the rows made of them, what a reader holds in memory."""
+"""Bytes read at a time. A reader holds one block and the rows made of it in memory."""
 LARGE = 32 << 20
-"""Bytes from which on progress is shown."""
+"""Bytes of a file from which on progress is shown."""
 MAX_LINE = 16 << 20
-"""Bytes; a longer line means that the file is not made of lines."""
+"""Bytes; a longer line means that the file does not consist of lines."""
 _UTF16 = "is UTF-16 (a byte order mark), expected UTF-8: convert it with `iconv -f UTF-16 -t UTF-8`"
 FOREIGN = {
     codecs.BOM_UTF16_LE: _UTF16,
     codecs.BOM_UTF16_BE: _UTF16,
     b"PK\x03\x04": "is a zip archive: unpack it; where it is a workbook (.xlsx), save it as CSV in UTF-8",
 }
-"""First bytes of files that are no lines of text in UTF-8 → what to do."""
+"""First bytes of files that are not lines of UTF-8 text → what to do."""
 BAD_GRACE = 10
-"""So many bad lines are forgiven in a file however short."""
+"""Bad lines that are allowed in any file, however short."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Whole lines; `first_line` is the number of the first, from 1."""
+    """Whole lines; `first_line` is the number of the first one in the file, from 1."""
 
     data: bytes
     first_line: int
 
     @property
     def lines(self) -> int:
+        """Number of lines."""
         return self.data.count(b"\n") + (not self.data.endswith(b"\n"))
 
     def ends_within(self, line: bytes) -> bool:
-        """Whether this line, which is no record, is the file's last and the beginning of one."""
+        """Whether this line, which is no JSON record, is the file's last and the beginning of a record."""
         return line.lstrip().startswith(b"{") and self.data.endswith(line)
 
 
 def blocks(file: RawFile, *, quoted: bool = False, size: int = BLOCK) -> Iterator[Block]:
-    """The file's lines in blocks of about `size` bytes; compression is told by content, not by name.
+    """The file's lines in blocks of about `size` bytes; gzip is recognised by content, not by name.
 
     Args:
         quoted: a line break between double quotes does not end a line (CSV).
@@ -56,7 +57,7 @@ def blocks(file: RawFile, *, quoted: bool = False, size: int = BLOCK) -> Iterato
         UserError: damaged or truncated gzip, UTF-16, a zip archive, or a line longer than `MAX_LINE`.
     """
     first_line = 1
-    with file.path.open("rb") as raw, _progress(file) as advance:
+    with file.path.open("rb") as raw, _progress(file) as show:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
@@ -65,18 +66,18 @@ def blocks(file: RawFile, *, quoted: bool = False, size: int = BLOCK) -> Iterato
             if rest.startswith(beginning):
                 raise UserError(f"{file.name} {advice} ({file.source}).")
         rest = rest.removeprefix(codecs.BOM_UTF8)
-        done = 0
         while data := _read(stream, size, file):
-            done += advance(raw.tell() - done)
+            show(raw.tell())
             data = rest + data
             end = _last_line_end(data, quoted)
-            if len(data) - end > MAX_LINE:  # a stray quote can hide every line end; then quotes are not heeded
+            if len(data) - end > MAX_LINE:  # a stray quote can hide every line end: then quotes are ignored
                 end = _last_line_end(data, quoted=False)
             whole, rest = data[:end], data[end:]
             if len(rest) > MAX_LINE:
+                number = first_line + whole.count(b"\n")
                 raise UserError(
-                    f"{file.name}: line {first_line + _lines(whole)} is longer than {MAX_LINE >> 20} MiB; "
-                    f"expected one record a line. Check {file.source}."
+                    f"{file.name}: line {number} is longer than {MAX_LINE >> 20} MiB; expected one record per line. "
+                    f"Check {file.source}."
                 )
             if whole:
                 block = Block(whole, first_line)
@@ -87,17 +88,21 @@ def blocks(file: RawFile, *, quoted: bool = False, size: int = BLOCK) -> Iterato
 
 
 @contextmanager
-def _progress(file: RawFile) -> Iterator[Callable[[int], int]]:
-    """Show how far a large file is read, in bytes on disk; the block gets `advance(n)`, which returns n."""
+def _progress(file: RawFile) -> Iterator[Callable[[int], None]]:
+    """Show how far a large file is read: yields a function that takes the position, in bytes on disk."""
     size = file.path.stat().st_size
-    with track(f"reading {file.name}", total=size, unit="B") if size >= LARGE else nullcontext(None) as step:
+    if size < LARGE:
+        yield lambda _: None
+        return
+    with track(f"reading {file.name}", total=size, unit="B") as step:
+        shown = 0
 
-        def advance(n: int) -> int:
-            if step is not None:
-                step(n)
-            return n
+        def show(position: int) -> None:
+            nonlocal shown
+            step(position - shown)
+            shown = position
 
-        yield advance
+        yield show
 
 
 def _read(stream: BinaryIO, size: int, file: RawFile) -> bytes:
@@ -113,7 +118,7 @@ def _read(stream: BinaryIO, size: int, file: RawFile) -> bytes:
 
 
 def _last_line_end(data: bytes, quoted: bool) -> int:
-    """Just after the last line break; with `quoted`, after the last one outside quotes; 0 where there is none."""
+    """Position after the last line break; with `quoted`, after the last one outside quotes; 0 if there is none."""
     end = data.rfind(b"\n") + 1
     quotes = data.count(b'"', 0, end) if quoted else 0
     while end and quotes % 2:
@@ -123,16 +128,19 @@ def _last_line_end(data: bytes, quoted: bool) -> int:
     return end
 
 
-def _lines(data: bytes) -> int:
-    return data.count(b"\n")
-
-
 class LineGuard:
-    """Counts the lines of one file that are not records and stops when there are too many.
+    """Counts the lines of one file that are not records, and refuses the file if there are too many.
 
-    Raises (from `bad`, `seen` and `finish`):
-        UserError: more than `BAD_GRACE` and more than the share `max_bad` are bad, or there is no good line at all; or
-            the file is cut off: nobody knows how many records it lacks.
+    Args:
+        max_bad: share of all lines that may be bad.
+        expected: what the file should consist of, for errors.
+
+    Attributes:
+        lines: lines so far, good and bad, which the reader counts.
+
+    Raises (from `bad`, `check` and `finish`):
+        UserError: more than `BAD_GRACE` lines and more than the share `max_bad` are bad, or there is no good line at
+            all; or the file is cut off, so that nobody knows how many records are missing.
     """
 
     def __init__(self, file: RawFile, quality: Quality, max_bad: float, expected: str) -> None:
@@ -141,7 +149,7 @@ class LineGuard:
         self.first_bad = ""
 
     def bad(self, line: int, reason: str, *, cut_off: bool = False) -> None:
-        """Note one line, by its number from 1; `cut_off`: the file ends within its record."""
+        """Count one line, by its number from 1; `cut_off`: the file ends within its record."""
         if cut_off:
             raise UserError(
                 f"{self.file.name} ends in the middle of a record, in line {line}: it was cut off, or is still being "
@@ -152,9 +160,8 @@ class LineGuard:
         self.first_bad = self.first_bad or f"line {line} ({reason})"
         self.quality.add(self.file.name, "not_a_record", "dropped", 1, (f"line {line}",))
 
-    def seen(self, lines: int) -> None:
-        """So many more lines were read, good or bad."""
-        self.lines += lines
+    def check(self) -> None:
+        """Refuse the file if too many of the lines so far are bad."""
         if self.bad_lines > max(BAD_GRACE, self.max_bad * self.lines):
             self._refuse()
 

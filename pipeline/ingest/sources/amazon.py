@@ -1,7 +1,7 @@
 """Amazon Reviews 2014, 2018 and 2023, from the distributions' own files.
 
-Sources: the data sets' pages (McAuley lab, UC San Diego) and the files themselves. What drifts between files of one
-release is taken as found: gzip or not, full reviews, 5-core or ratings only, `image` or `imageURL`.
+Sources: the data sets' pages (McAuley lab, UC San Diego) and the files themselves. Files of one release differ, and
+every variant is read: gzip or not; full reviews, 5-core or ratings only; `image` or `imageURL`.
 """
 
 import re
@@ -15,7 +15,7 @@ from pipeline.ingest.files import json_lines
 from pipeline.ingest.files.delimited import tables
 from pipeline.ingest.files.interaction_columns import Columns, raw_interactions
 from pipeline.ingest.files.json_lines import Record, as_text, nested
-from pipeline.ingest.raw import Raw, RawFile
+from pipeline.ingest.raw import RawFile, RawFiles
 from pipeline.ingest.sources.base import RawItem
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
@@ -29,11 +29,11 @@ REVIEWS: Final = {
     2018: ("{0}_5.json.gz", "{0}.json.gz", "{0}.csv"),
     2023: ("{0}.csv.gz", "{0}.jsonl.gz"),  # ratings alone are a tenth of the bytes
 }
-"""Release → names of the interactions' file, the preferred one first; each also with or without .gz."""
+"""Release → names of the file of interactions, the preferred one first; each with and without .gz."""
 METADATA: Final = {2014: "meta_{0}.json.gz", 2018: "meta_{0}.json.gz", 2023: "meta_{0}.jsonl.gz"}
 
 PUBLIC: Final = {
-    2014: ({"": _SNAP}),
+    2014: {"": _SNAP},
     2018: {
         "meta_": f"{_LAB}/amazon_v2/metaFiles2",
         "_5.json.gz": f"{_LAB}/amazon_v2/categoryFilesSmall",
@@ -46,7 +46,7 @@ PUBLIC: Final = {
         "": f"{_LAB}/amazon_2023/raw/review_categories",
     },
 }
-"""Release → beginning or end of a file's name → its folder."""
+"""Release → beginning or end of a file's name → the folder of that file; the first match counts."""
 
 _FIELDS: Final = {
     2014: Columns("reviewerID", "asin", "overall", "unixReviewTime"),
@@ -60,19 +60,30 @@ _CSV_HEADERS: Final = {
 }
 _TEXTS: Final = {
     2014: {
-        "title": "title", "description": "description", "brand": "brand", "categories": "categories",
+        "title": "title",
+        "description": "description",
+        "brand": "brand",
+        "categories": "categories",
         "imUrl": "image_url",
     },
     2018: {
-        "title": "title", "description": "description", "brand": "brand", "category": "categories",
-        "imageURLHighRes": "image_url", "imageURL": "image_url", "image": "image_url",
+        "title": "title",
+        "description": "description",
+        "brand": "brand",
+        "category": "categories",
+        "imageURLHighRes": "image_url",
+        "imageURL": "image_url",
+        "image": "image_url",
     },
     2023: {
-        "title": "title", "description": "description", "store": "brand", "categories": "categories",
+        "title": "title",
+        "description": "description",
+        "store": "brand",
+        "categories": "categories",
         "main_category": "categories",
     },
-}  # fmt: skip
-"""Release → its fields of texts → ours."""
+}
+"""Release → its text fields → ours."""
 
 _MODIFIER = re.compile(r"\._[^/]*_(?=\.[A-Za-z]{3,4}$)")
 
@@ -80,15 +91,13 @@ _MODIFIER = re.compile(r"\._[^/]*_(?=\.[A-Za-z]{3,4}$)")
 class Amazon:
     """One category of one release."""
 
-    has_split = False
-
     def __init__(self, config: AmazonSource, cache: Path) -> None:
         self.config = config
         category, release = config.category, config.release
         self._reviews = [name for each in REVIEWS[release] for name in _either(each.format(category))]
         self._metadata = _either(METADATA[release].format(category))
         public = {name: f"{_folder(name, release)}/{name}" for name in (*self._reviews, *self._metadata)}
-        self.raw = Raw(config.raw, cache, public, field="raw" if config.raw else "category")
+        self.raw = RawFiles(config.raw, cache, public, field="raw" if config.raw else "category")
         self.relative_images = bool(config.image_url) and "://" not in config.image_url
 
     @property
@@ -97,7 +106,7 @@ class Amazon:
         return self.raw.base
 
     def check(self) -> None:
-        """Both files exist, and a relative picture template has a place to be relative to."""
+        """Both files exist, and `raw` is given if the picture template is relative."""
         if self.relative_images and self.image_base is None:
             raise UserError("image_url: a relative template needs `raw`. Give a full http(s) URL, or `raw`.")
         self._names()
@@ -106,7 +115,18 @@ class Amazon:
         """The roles `items` and `interactions`."""
         return {role: self.raw.fetch(name) for role, name in self._names().items()}
 
-    def interactions(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
+    def has_split(self, files: dict[str, RawFile]) -> bool:  # noqa: ARG002
+        """Never."""
+        return False
+
+    def interactions(
+        self,
+        files: dict[str, RawFile],
+        quality: Quality,
+        max_bad: float,
+        *,
+        published_split: bool,  # noqa: ARG002 - there is none
+    ) -> Iterator[pl.DataFrame]:
         """Reviews or ratings as raw interactions."""
         file, fields = files["interactions"], _FIELDS[self.config.release]
         if file.name.removesuffix(".gz").endswith(".csv"):
@@ -136,20 +156,20 @@ class Amazon:
 
 
 def _unreadable(record: Record, release: int) -> Iterable[str]:
-    """Our names of the fields in which something is neither a text nor a list of them (2014: a list of paths)."""
-    found = {
+    """Our names of the fields that hold neither a text nor a list of texts (categories of 2014: a list of paths)."""
+    names = {
         ours: None  # a dictionary keeps their order
         for theirs, ours in _TEXTS[release].items()
         if nested(record.get(theirs), 2 if release == 2014 and ours == "categories" else 1)
     }
     pictures = record.get("images") if release == 2023 else None
     if pictures and not (isinstance(pictures, list) and all(isinstance(picture, dict) for picture in pictures)):
-        found["image_url"] = None
-    return found
+        names["image_url"] = None
+    return names
 
 
 def item_2014(item_id: str, record: Record) -> RawItem:
-    """`categories` is a list of paths, of which the first is taken; `imUrl` one picture of about 300 pixels."""
+    """`categories` is a list of paths, of which the first is used; `imUrl` is one picture of about 300 pixels."""
     paths = _list(record.get("categories"))
     return RawItem(
         item_id,
@@ -178,7 +198,8 @@ def item_2018(item_id: str, record: Record) -> RawItem:
 
 
 def item_2023(item_id: str, record: Record) -> RawItem:
-    """The picture is the MAIN variant's, else the first; its `hi_res`, which may be null, else `large`, `thumb`."""
+    """The main picture is the MAIN variant, else the first; of each its `hi_res`, which may be null, else `large`, else
+    `thumb`."""
     pictures = [picture for picture in _list(record.get("images")) if isinstance(picture, dict)]
     pictures.sort(key=lambda picture: picture.get("variant") != "MAIN")
     urls = [url for picture in pictures if (url := _largest(picture))]
@@ -194,11 +215,7 @@ def item_2023(item_id: str, record: Record) -> RawItem:
     )
 
 
-_ITEMS: Final[dict[int, Callable[[str, Record], RawItem]]] = {
-    2014: item_2014,
-    2018: item_2018,
-    2023: item_2023,
-}
+_ITEMS: Final[dict[int, Callable[[str, Record], RawItem]]] = {2014: item_2014, 2018: item_2018, 2023: item_2023}
 
 
 def full_size(url: str) -> str:
@@ -207,7 +224,7 @@ def full_size(url: str) -> str:
 
 
 def _largest(picture: dict[str, Any]) -> str:
-    """Address of one picture of the 2023 release; empty where it has none."""
+    """Address of one picture of the 2023 release; empty if it has none."""
     sizes = (picture.get(size) for size in ("hi_res", "large", "thumb"))
     url = next((size for size in sizes if isinstance(size, str) and size), "")
     return full_size(url) if url.endswith(".jpg") and "_SX38_SY50" in url else url

@@ -1,4 +1,4 @@
-"""What every source gives: its files, raw items and raw interactions, and a tally of what could not be used."""
+"""What every source provides: its files, raw items and raw interactions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,15 +10,17 @@ from pipeline.ingest.raw import RawFile
 from pipeline.ingest.tally import Quality
 
 MILLISECONDS_FROM = 10**11
-"""A time of at least this is not in seconds (that would be the year 5138) but in milliseconds (1973)."""
+"""A time from here on is not in seconds (it would be the year 5138) but in milliseconds (1973)."""
 MICROSECONDS_FROM = 10**14
-"""A time of at least this is in microseconds (1973; as milliseconds, the year 5138)."""
+"""A time from here on is in microseconds (1973; as milliseconds it would be the year 5138)."""
 
 RAW_INTERACTIONS = {"user_id": pl.String, "item_id": pl.String, "rating": pl.Float32, "timestamp": pl.Int64}
-"""Columns of a batch of raw interactions; `timestamp` in the source's own unit. A published `split` and, where texts as
-01/02/2024 were read, `date_order` may follow."""
+"""Columns of a batch of raw interactions; `timestamp` in the source's own unit. A published `split` may follow, and
+`date_order` if times are texts like 01/02/2024."""
+SPLIT = pl.Enum(["train", "valid", "test"])
+"""Type of the column `split`."""
 DATE_ORDER = pl.Enum(["day first", "month first", "either"])
-"""What such a text alone says of the order; `timestamp` is read day first where it may be either."""
+"""Type of `date_order`: the order of day and month that a text by itself can have; "either" is read day first."""
 
 
 @dataclass(slots=True)
@@ -39,30 +41,46 @@ class RawItem:
 
 
 class Source(Protocol):
-    """One kind of catalogue. `check` is quick; `fetch` brings the files to this machine; both readers stream."""
+    """One kind of catalogue. `items` and `interactions` read what `fetch` returned, in little memory.
+
+    Both count in `quality` what they could not use.
+
+    Raises (from `has_split`, `items` and `interactions`):
+        UserError: a file is damaged, of another format, or has too large a share of bad lines (`max_bad`).
+    """
 
     relative_images: bool
     """Whether picture addresses may be relative to where the files lie."""
 
-    has_split: bool
-    """Whether interactions come with a published split, known once they are fetched; False leaves it unread."""
-
     def check(self) -> None:
-        """Make sure that every file exists, before any work.
+        """Make sure that every file exists, before any work. Quick.
 
         Raises:
             UserError: names the field, what was expected and what was found.
         """
 
     def fetch(self) -> dict[str, RawFile]:
-        """Role ("items", "interactions", …) → file on this machine."""
+        """Role ("items", "interactions", …) → file on this machine, downloaded if necessary.
+
+        Raises:
+            UserError: a file is missing or cannot be downloaded.
+        """
 
     @property
     def image_base(self) -> str | None:
         """URL with a trailing slash that relative picture addresses belong to."""
 
-    def interactions(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
-        """Batches with the columns of `RAW_INTERACTIONS` in file order; ids are null where missing."""
+    def has_split(self, files: dict[str, RawFile]) -> bool:
+        """Whether the interactions come with a published split."""
+
+    def interactions(
+        self, files: dict[str, RawFile], quality: Quality, max_bad: float, *, published_split: bool
+    ) -> Iterator[pl.DataFrame]:
+        """Batches with the columns of `RAW_INTERACTIONS`, in file order; every row has both ids.
+
+        Args:
+            published_split: read the published split as a further column, `split`; only if `has_split`.
+        """
 
     def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:
         """Every record that has an id, in file order, duplicates included."""

@@ -5,29 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import polars.selectors as cs
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pyarrow import ArrowException
 
-from pipeline.ingest.files import json_lines
-from pipeline.ingest.files.delimited import header_of, tables
+from pipeline.ingest.files import formats
 from pipeline.ingest.files.interaction_columns import Columns, raw_interactions
 from pipeline.ingest.files.json_lines import as_text, nested
-from pipeline.ingest.raw import Raw, RawFile
+from pipeline.ingest.raw import RawFile, RawFiles
 from pipeline.ingest.sources.base import RawItem
 from pipeline.ingest.tally import Quality
-from pipeline.store import READ_BYTES
 from schemas.errors import UserError
-from schemas.sources import CatalogueSource, ItemColumns
+from schemas.sources import CatalogueSource
 
-ITEM_FIELDS = tuple(ItemColumns.model_fields)
-TEXTS = {"title": 0, "description": 0, "brand": 0, "image_url": 0, "categories": 1, "gallery_urls": 1}
-"""Field → 0: one text, 1: a list of them; a deeper list or an object in their place is counted and taken for none."""
-BATCH_BYTES, BATCH_ROWS = 64 << 20, (256, 65_536)
-"""Of a Parquet file read at a time: bytes as they would be uncompressed, and the fewest and most rows."""
-PEEKED = 1000
-"""Rows of a JSON Lines file looked at to learn which fields its records have."""
+DEPTHS = {"title": 0, "description": 0, "brand": 0, "image_url": 0, "categories": 1, "gallery_urls": 1}
+"""Field → 0: one text, 1: a list of texts. A deeper list or an object in its place is counted and left out."""
 
 
 class Catalogue:
@@ -37,8 +26,7 @@ class Catalogue:
 
     def __init__(self, config: CatalogueSource, cache: Path) -> None:
         self.config = config
-        self.raw = Raw(config.raw, cache)
-        self.has_split = False
+        self.raw = RawFiles(config.raw, cache)
 
     @property
     def image_base(self) -> str | None:
@@ -52,36 +40,32 @@ class Catalogue:
 
     def fetch(self) -> dict[str, RawFile]:
         """The roles `items` and `interactions`."""
-        files = {role: self.raw.fetch(getattr(self.config, role)) for role in ("items", "interactions")}
-        self.has_split = bool(self.config.interaction_columns.split) or "split" in field_names(files["interactions"])
-        return files
+        return {role: self.raw.fetch(getattr(self.config, role)) for role in ("items", "interactions")}
 
-    def interactions(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
+    def has_split(self, files: dict[str, RawFile]) -> bool:
+        """Whether a column is mapped to `split`, or is called so."""
+        return bool(self.config.interaction_columns.split) or "split" in formats.field_names(files["interactions"])
+
+    def interactions(
+        self, files: dict[str, RawFile], quality: Quality, max_bad: float, *, published_split: bool
+    ) -> Iterator[pl.DataFrame]:
         """The interactions file by its mapping."""
-        file, mapping = files["interactions"], self.config.interaction_columns
-        present = field_names(file)
-        named = chosen(mapping.model_dump(), present, file, ("user_id", "item_id"), "interaction_columns")
-        if not self.has_split:
-            named.pop("split", None)
-        columns = Columns(**named)
-        match format_of(file):
-            case "parquet":
-                batches = parquet(file, list(named.values()))
-            case "json":
-                batches = json_lines.columns(file, columns.present().values(), quality, max_bad)
-            case separator:
-                batches = tables(file, quality, max_bad, separator=separator)
+        file, mapping = files["interactions"], self.config.interaction_columns.model_dump()
+        names = named_columns(mapping, file, ("user_id", "item_id"), "interaction_columns")
+        if not published_split:
+            names.pop("split", None)
+        columns = Columns(**names)
+        batches = formats.tables(file, list(names.values()), quality, max_bad)
         return raw_interactions(batches, columns, file, quality)
 
     def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:
         """The items file by its mapping."""
         file = files["items"]
-        present = field_names(file)
-        named = chosen(dict(self.config.item_columns), present, file, ("item_id",), "item_columns")
-        for record in rows(file, list(named.values()), quality, max_bad):
-            fields = {ours: record.get(theirs) for ours, theirs in named.items()}
+        names = named_columns(dict(self.config.item_columns), file, ("item_id",), "item_columns")
+        for record in formats.records(file, list(names.values()), quality, max_bad):
+            fields = {ours: record.get(theirs) for ours, theirs in names.items()}
             if item_id := (as_text(fields.pop("item_id")) or "").strip():
-                for name, depth in TEXTS.items():
+                for name, depth in DEPTHS.items():
                     if nested(fields.get(name), depth):
                         quality.add(file.name, f"{name}_unreadable", "repaired", 1, (item_id,))
                 yield self._item(item_id, fields)
@@ -108,104 +92,29 @@ def texts(value: Any, separator: str) -> list[str]:
     return [text for text in map(as_text, values) if text]
 
 
-def chosen(
-    mapping: dict[str, str | None], present: list[str], file: RawFile, required: tuple[str, ...], field: str
+def named_columns(
+    mapping: dict[str, str | None], file: RawFile, required: tuple[str, ...], parameter: str
 ) -> dict[str, str]:
-    """Our name → the file's, for columns that are named or happen to be called like ours; in JSON Lines, where a field
-    may first occur in the last record, that is looked at in each.
+    """Our name → the file's, for the columns that are mapped or are called like ours. In JSON Lines, where a field may
+    first occur in the last record, an optional field is always looked for.
+
+    Args:
+        required: our names that the file must have.
+        parameter: what a person would change, for the message.
 
     Raises:
-        UserError: a named or required column is not in the file; of JSON Lines, in no record of it.
+        UserError: a mapped or required column is not in the file; of JSON Lines, in no record of it.
     """
-    anywhere = format_of(file) == "json"
-    missing = _nowhere([name for name in mapping.values() if name and name not in present], file)
-    if missing:
+    present = formats.field_names(file)
+    if missing := formats.absent([name for name in mapping.values() if name], file):
         raise UserError(
             f"{file.name}: column {', '.join(missing)} is missing; expected "
             f"{', '.join(filter(None, mapping.values()))}; found {', '.join(present)}. Name the right columns in "
-            f"`{field}` (required: {', '.join(required)})."
+            f"`{parameter}` (required: {', '.join(required)})."
         )
+    may_come_later = formats.format_of(file) == "json"
     return {
         ours: name or ours
         for ours, name in mapping.items()
-        if name or ours in present or (anywhere and ours not in required)
+        if name or ours in present or (may_come_later and ours not in required)
     }
-
-
-def _nowhere(names: list[str], file: RawFile) -> list[str]:
-    """Those of the names, absent from the columns or first records, that no later record of JSON Lines has either."""
-    absent = dict.fromkeys(names)
-    if absent and format_of(file) == "json":
-        for record in json_lines.records(file, Quality(), 1.0):
-            for name in absent.keys() & record.keys():
-                del absent[name]
-            if not absent:
-                break
-    return list(absent)
-
-
-def format_of(file: RawFile) -> str:
-    """`parquet`, `json`, or the separator of a delimited file, by the name's suffix."""
-    suffix = Path(file.name.removesuffix(".gz")).suffix
-    return {".parquet": "parquet", ".csv": ",", ".tsv": "\t"}.get(suffix, "json")
-
-
-def field_names(file: RawFile) -> list[str]:
-    """Columns of the file; of JSON Lines those of the first records."""
-    match format_of(file):
-        case "parquet":
-            return list(_parquet_file(file).schema_arrow.names)
-        case "json":
-            names: dict[str, None] = {}
-            for number, record in enumerate(json_lines.records(file, Quality(), 1.0)):
-                names.update(dict.fromkeys(record))
-                if number >= PEEKED:
-                    break
-            return list(names)
-        case separator:
-            return header_of(file, separator)
-
-
-def rows(file: RawFile, names: list[str], quality: Quality, max_bad: float) -> Iterator[dict[str, Any]]:
-    """Records of a file in any of the formats."""
-    match format_of(file):
-        case "json":
-            yield from json_lines.records(file, quality, max_bad)
-        case "parquet":
-            for frame in parquet(file, names):
-                yield from frame.iter_rows(named=True)
-        case separator:
-            for frame in tables(file, quality, max_bad, separator=separator):
-                yield from frame.iter_rows(named=True)
-
-
-def parquet(file: RawFile, names: list[str]) -> Iterator[pl.DataFrame]:
-    """Some columns of a Parquet file, a batch at a time; texts stored as bytes as texts, and so decimals, which may be
-    ids: a float would lose their last digits, and polars knows none of 256 bits."""
-    try:
-        parquet_file = _parquet_file(file)
-        for batch in parquet_file.iter_batches(_batch_rows(parquet_file.metadata, names), columns=names):
-            columns = [each.cast(pa.string()) if pa.types.is_decimal(each.type) else each for each in batch.columns]
-            frame = pl.from_arrow(pa.RecordBatch.from_arrays(columns, names=batch.schema.names))
-            assert isinstance(frame, pl.DataFrame)
-            yield frame.with_columns(cs.binary().cast(pl.String))
-    except (ArrowException, OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{file.name} is a damaged Parquet file: {error}. Write it again ({file.source}).") from error
-
-
-def _batch_rows(metadata: pq.FileMetaData, names: list[str]) -> int:
-    """So many rows that `BATCH_BYTES` hold them in the row group with the longest ones."""
-    fewest, most = BATCH_ROWS
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        columns = (group.column(place) for place in range(group.num_columns))
-        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in names)
-        most = min(most, BATCH_BYTES * group.num_rows // max(size, 1))
-    return max(fewest, most)
-
-
-def _parquet_file(file: RawFile) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file.path, pre_buffer=False, buffer_size=READ_BYTES)
-    except (ArrowException, OSError) as error:
-        raise UserError(f"{file.name} is not a Parquet file: {error}. Check {file.source}.") from error

@@ -7,7 +7,7 @@ import polars as pl
 
 from pipeline.ingest.files.delimited import header_of, tables
 from pipeline.ingest.files.interaction_columns import Columns, raw_interactions
-from pipeline.ingest.raw import Raw, RawFile
+from pipeline.ingest.raw import RawFile, RawFiles
 from pipeline.ingest.sources.base import RawItem
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
@@ -22,11 +22,10 @@ class MicroLens:
     """The CSV files of one size of the data set. Times are in milliseconds; there are no ratings."""
 
     relative_images = True
-    has_split = False
 
     def __init__(self, config: MicroLensSource, cache: Path) -> None:
         self.config = config
-        self.raw = Raw(config.raw, cache)
+        self.raw = RawFiles(config.raw, cache)
 
     @property
     def image_base(self) -> str | None:
@@ -41,7 +40,18 @@ class MicroLens:
         """The roles `items` and `interactions`."""
         return {role: self.raw.fetch(name) for role, name in self._names().items()}
 
-    def interactions(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
+    def has_split(self, files: dict[str, RawFile]) -> bool:  # noqa: ARG002
+        """Never."""
+        return False
+
+    def interactions(
+        self,
+        files: dict[str, RawFile],
+        quality: Quality,
+        max_bad: float,
+        *,
+        published_split: bool,  # noqa: ARG002 - there is none
+    ) -> Iterator[pl.DataFrame]:
         """Pairs."""
         file = files["interactions"]
         present, header = _header(file, ("user", "item", "timestamp"))
@@ -69,7 +79,7 @@ class MicroLens:
 
 
 def _header(file: RawFile, usual: tuple[str, ...]) -> tuple[list[str], tuple[str, ...] | None]:
-    """The columns, and their names where the file lacks a header line: some of the files begin with a row."""
+    """The columns, and also the header if the file has none of its own: some of the files begin with a row."""
     present = header_of(file)
     if present and present[0].isdigit() and len(present) == len(usual):
         return list(usual), usual

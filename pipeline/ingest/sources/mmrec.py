@@ -1,8 +1,8 @@
 """Folders in MMRec's format: published splits and id mappings, used as they are.
 
 <name>.inter is tab-separated: userID, itemID, x_label (0 train, 1 valid, 2 test) and perhaps rating and timestamp.
-Where i_id_mapping.csv and u_id_mapping.csv exist they turn the numbers back into the original source's ids. Row i of a
-feature file (.npy) belongs to item number i, which `item_ids` names.
+If i_id_mapping.csv and u_id_mapping.csv exist, they turn the numbers back into the original source's ids. Row i of a
+feature file (.npy) belongs to item number i; `item_ids` gives its id.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import polars as pl
 
 from pipeline.ingest.files.delimited import header_of, tables
 from pipeline.ingest.files.interaction_columns import Columns, raw_interactions
-from pipeline.ingest.raw import Raw, RawFile
+from pipeline.ingest.raw import RawFile, RawFiles
 from pipeline.ingest.sources.base import RawItem
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
@@ -21,17 +21,15 @@ from schemas.sources import MMRecSource
 MAPPINGS = {"item_ids": ("i_id_mapping.csv", "itemID"), "user_ids": ("u_id_mapping.csv", "userID")}
 """Role → file, and its column of numbers; the other column is the original id."""
 SPARSE = 1000
-"""An item number above so many times the rows is no row of a feature file."""
+"""An item number above this many times the rows is no row number of a feature file."""
 
 
 class MMRec:
-    """One folder. It has no words and no pictures, only ids, splits and ready-made features."""
-
-    has_split = True
+    """One folder: ids, splits and ready-made features, without texts or pictures."""
 
     def __init__(self, config: MMRecSource, cache: Path) -> None:
         self.config = config
-        self.raw = Raw(config.raw, cache)
+        self.raw = RawFiles(config.raw, cache)
         self.relative_images = bool(config.image_url)
 
     @property
@@ -52,12 +50,18 @@ class MMRec:
                 files[role] = self.raw.fetch(name)
         return files
 
-    def interactions(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
-        """Rows of the .inter file with their published split."""
+    def has_split(self, files: dict[str, RawFile]) -> bool:  # noqa: ARG002
+        """Always."""
+        return True
+
+    def interactions(
+        self, files: dict[str, RawFile], quality: Quality, max_bad: float, *, published_split: bool
+    ) -> Iterator[pl.DataFrame]:
+        """Rows of the .inter file, with original ids where there are mappings."""
         file = files["interactions"]
         present = header_of(file, "\t")
         optional = {name: name for name in ("rating", "timestamp") if name in present}
-        columns = Columns("userID", "itemID", split="x_label", **optional)
+        columns = Columns("userID", "itemID", split="x_label" if published_split else None, **optional)
         mappings = {
             column: (files[role], _mapping(files[role], role))
             for role, column in (("item_ids", "item_id"), ("user_ids", "user_id"))
@@ -65,15 +69,15 @@ class MMRec:
         }
         batches = tables(file, quality, max_bad, separator="\t")
         for batch in raw_interactions(batches, columns, file, quality):
-            yield batch.with_columns(_original(batch[column], *named) for column, named in mappings.items())
+            yield batch.with_columns(_original(batch[column], *mapping) for column, mapping in mappings.items())
 
     def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:  # noqa: ARG002
-        """One bare item a number."""
+        """One bare item per number."""
         for item_id in self.item_ids(files):
             yield RawItem(item_id)
 
     def item_ids(self, files: dict[str, RawFile]) -> list[str]:
-        """The id of each item number, from 0: the id of each row of a feature file."""
+        """The id of each item number from 0 on, which is the id of each row of a feature file."""
         if "item_ids" in files:
             mapping = _mapping(files["item_ids"], "item_ids")
             return [mapping[number] for number in sorted(mapping, key=int)]
@@ -105,8 +109,8 @@ def _mapping(file: RawFile, role: str) -> dict[str, str]:
         )
     mapping: dict[str, str] = {}
     for batch in tables(file, Quality(), 0.0, separator=separator):
-        known = batch.filter(batch[number].str.contains(r"^\d+$") & batch[others[0]].is_not_null())
-        mapping.update(zip(known[number], known[others[0]], strict=True))
+        pairs = batch.filter(batch[number].str.contains(r"^\d+$") & batch[others[0]].is_not_null())
+        mapping.update(zip(pairs[number], pairs[others[0]], strict=True))
     return mapping
 
 

@@ -1,8 +1,8 @@
 """MovieLens with posters and plots, in either of two layouts.
 
 - items.csv (item_id, title, genres "A, B", plot, image) and inter.csv (user, item, rating, timestamp);
-- GroupLens' movies.csv (movieId, title, genres "A|B") and ratings.csv (userId, movieId, rating, timestamp), to which
-  `joined`, a CSV of item_id with plot, image or both, adds what GroupLens does not distribute.
+- GroupLens' movies.csv (movieId, title, genres "A|B") and ratings.csv (userId, movieId, rating, timestamp). What
+  GroupLens does not distribute comes from `joined`: a CSV of item_id with plot, image or both.
 """
 
 from collections.abc import Iterator
@@ -10,10 +10,11 @@ from pathlib import Path
 
 import polars as pl
 
+from pipeline.ingest.files import formats
 from pipeline.ingest.files.json_lines import as_text
-from pipeline.ingest.raw import Raw, RawFile
+from pipeline.ingest.raw import RawFile, RawFiles
 from pipeline.ingest.sources.base import RawItem
-from pipeline.ingest.sources.catalogue import Catalogue, field_names, rows
+from pipeline.ingest.sources.catalogue import Catalogue
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
 from schemas.sources import CatalogueSource, InteractionColumns, ItemColumns, MovieLensSource
@@ -23,11 +24,10 @@ class MovieLens:
     """Two or three files in one place."""
 
     relative_images = True
-    has_split = False
 
     def __init__(self, config: MovieLensSource, cache: Path) -> None:
         self.config, self.cache = config, cache
-        self.raw = Raw(config.raw, cache)
+        self.raw = RawFiles(config.raw, cache)
 
     @property
     def image_base(self) -> str | None:
@@ -35,35 +35,47 @@ class MovieLens:
         return self.raw.base
 
     def check(self) -> None:
-        """The files of one layout exist, and `joined` where it is named."""
-        items = self.raw.find("the films", ["items.csv", "movies.csv"])
-        self.raw.find("the ratings", ["inter.csv" if items == "items.csv" else "ratings.csv"])
-        if self.config.joined:
-            self.raw.find("the plots and posters (joined)", [self.config.joined])
+        """The files of one layout exist, and `joined` if it is named."""
+        names = self._names()
+        self.raw.find("the ratings", [names["interactions"]])
+        if "joined" in names:
+            self.raw.find("the plots and posters (joined)", [names["joined"]])
 
     def fetch(self) -> dict[str, RawFile]:
-        """The roles `items`, `interactions` and, where named, `joined`."""
-        items = self.raw.find("the films", ["items.csv", "movies.csv"])
-        names = {"items": items, "interactions": "inter.csv" if items == "items.csv" else "ratings.csv"}
-        if self.config.joined:
-            names["joined"] = self.config.joined
-        return {role: self.raw.fetch(name) for role, name in names.items()}
+        """The roles `items`, `interactions` and, if named, `joined`."""
+        return {role: self.raw.fetch(name) for role, name in self._names().items()}
 
-    def interactions(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
+    def has_split(self, files: dict[str, RawFile]) -> bool:  # noqa: ARG002
+        """Never."""
+        return False
+
+    def interactions(
+        self,
+        files: dict[str, RawFile],
+        quality: Quality,
+        max_bad: float,
+        *,
+        published_split: bool,  # noqa: ARG002 - there is none
+    ) -> Iterator[pl.DataFrame]:
         """Ratings."""
-        return self._catalogue(files).interactions(files, quality, max_bad)
+        return self._catalogue(files).interactions(files, quality, max_bad, published_split=False)
 
     def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:
-        """Films, with plot and poster from `joined` where that has them."""
+        """Films; plot and poster are those of `joined` if it has them."""
         joined = self._joined(files, quality, max_bad)
         for item in self._catalogue(files).items(files, quality, max_bad):
             plot, image = joined.get(item.item_id, ("", ""))
             item.description, item.image_url = plot or item.description, image or item.image_url
             yield item
 
+    def _names(self) -> dict[str, str]:
+        items = self.raw.find("the films", ["items.csv", "movies.csv"])
+        names = {"items": items, "interactions": "inter.csv" if items == "items.csv" else "ratings.csv"}
+        return names | ({"joined": self.config.joined} if self.config.joined else {})
+
     def _catalogue(self, files: dict[str, RawFile]) -> Catalogue:
         ours = files["items"].name == "items.csv"
-        present = field_names(files["items"])
+        present = formats.field_names(files["items"])
         optional = {"description": "plot", "image_url": "image"}
         return Catalogue(
             CatalogueSource(
@@ -91,11 +103,11 @@ class MovieLens:
         if "joined" not in files:
             return {}
         file = files["joined"]
-        present = field_names(file)
+        present = formats.field_names(file)
         if "item_id" not in present or not {"plot", "image"} & set(present):
             raise UserError(f"{file.name}: expected item_id with plot, image or both; found {', '.join(present)}.")
         joined: dict[str, tuple[str, str]] = {}
-        for row in rows(file, present, quality, max_bad):
+        for row in formats.records(file, present, quality, max_bad):
             item_id = (as_text(row["item_id"]) or "").strip()
             if item_id in joined:
                 quality.add(file.name, "duplicate_item", "dropped", 1, (item_id,))

@@ -1,5 +1,5 @@
 "use strict";
-// Every text below comes from an untrusted catalogue: it enters the page by textContent and attributes only.
+// All text below comes from an untrusted catalogue: it enters the page by textContent and attributes only.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const PAGE = 48;
@@ -21,46 +21,46 @@
     return element("img", { src: "data:image/webp;base64," + data.thumbs[place], alt, decoding: "async" });
   }
 
-  const seen = (item) => "Picture: " + (data.caption[item] || data.title[item]);
+  const alternative = (item) => "Picture: " + (data.caption[item] || data.title[item]);
 
   for (const holder of document.querySelectorAll(".picture")) {
     const item = holder.dataset.item === "" ? null : Number(holder.dataset.item);
-    holder.append(picture(item, item === null ? "" : seen(item)));
+    holder.append(picture(item, item === null ? "" : alternative(item)));
   }
 
   // ---- gallery -------------------------------------------------------------------------------------------------
   const plain = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
   const index = data.id.map((id, item) =>
     plain([id, data.title[item], data.brand[item], data.path[item], data.caption[item]].join(" ")));
-  let found = data.id.map((_, item) => item);
+  let matches = data.id.map((_, item) => item);
   let drawn = 0;
   let current = null;
 
   function search() {
     const words = plain(byId("search").value).split(/\s+/).filter(Boolean);
     const category = byId("category").value;
-    found = index.flatMap((text, item) =>
+    matches = index.flatMap((text, item) =>
       words.every((word) => text.includes(word)) && (category === "" || data.category[item] === Number(category))
         ? [item] : []);
-    byId("matches").textContent = found.length === data.id.length
-      ? `${count(found.length)} item${found.length === 1 ? "" : "s"}`
-      : found.length ? `${count(found.length)} of ${count(data.id.length)} items` : "No item matches. Try fewer words.";
+    byId("matches").textContent = matches.length === data.id.length
+      ? `${count(matches.length)} item${matches.length === 1 ? "" : "s"}`
+      : matches.length ? `${count(matches.length)} of ${count(data.id.length)} items` : "No item matches. Try fewer words.";
     byId("grid").replaceChildren();
     drawn = 0;
     draw();
   }
 
   function draw() {
-    const next = found.slice(drawn, drawn + PAGE);
+    const next = matches.slice(drawn, drawn + PAGE);
     byId("grid").append(...next.map((item) => {
       const button = element("button", { type: "button", title: data.title[item], "data-item": item,
-        "aria-pressed": String(item === current) }, picture(item, seen(item)),
+        "aria-pressed": String(item === current) }, picture(item, alternative(item)),
         element("bdi", { class: "name" }, data.title[item]));
       button.addEventListener("click", () => open(item));
       return element("li", {}, button);
     }));
     drawn += next.length;
-    byId("more").hidden = drawn >= found.length;
+    byId("more").hidden = drawn >= matches.length;
     return next.length;
   }
 
@@ -83,7 +83,7 @@
     const cards = near.map((other, place) => {
       const cosine = (space.cosine[item][place] / 100).toFixed(2);
       const card = element("button", { type: "button", class: "card", "data-item": other, title: data.title[other] },
-        picture(other, seen(other)), element("bdi", { class: "name" }, data.title[other]),
+        picture(other, alternative(other)), element("bdi", { class: "name" }, data.title[other]),
         element("span", { class: "cosine" }, element("span", { class: "quiet-label" }, "cosine "), cosine));
       card.addEventListener("click", () => open(other));
       return element("li", {}, card);
@@ -91,7 +91,7 @@
     return element("section", { class: "space" },
       element("h4", {}, space.title + " ", space.note ? element("small", {}, space.note) : ""),
       cards.length ? element("ol", { class: "cards" }, ...cards)
-        : element("p", { class: "absent" }, "This item lacks that modality, or nothing is near it."));
+        : element("p", { class: "absent" }, "This item lacks this modality, or has no neighbour by it."));
   }
 
   function show(item) {
@@ -100,7 +100,7 @@
       button.setAttribute("aria-pressed", String(Number(button.dataset.item) === item));
     }
     byId("detail").replaceChildren(
-      element("div", { class: "subject" }, element("div", { class: "portrait" }, picture(item, seen(item))),
+      element("div", { class: "subject" }, element("div", { class: "portrait" }, picture(item, alternative(item))),
         element("div", {}, element("h3", {}, element("bdi", {}, data.title[item])), facts(item),
           data.description[item] ? element("p", { class: "description" }, element("bdi", {}, data.description[item])) : "")),
       ...data.spaces.map((space) => neighbours(space, item)),
@@ -140,7 +140,7 @@
     byId("category").addEventListener("change", search);
     byId("search-form").addEventListener("submit", (event) => {
       event.preventDefault();
-      if (found.length) open(found[0]);
+      if (matches.length) open(matches[0]);
     });
     byId("more").addEventListener("click", () => {
       const before = drawn;
@@ -176,7 +176,7 @@
         dot.setAttribute("class", "s" + (data.category[item] + 1));
         return dot;
       }));
-      byId("map-status").textContent = `${count(points.length)} of ${count(data.id.length)} items have a place here.`;
+      byId("map-status").textContent = `${count(points.length)} of ${count(data.id.length)} items are on this map.`;
       highlight();
       hide();
     }

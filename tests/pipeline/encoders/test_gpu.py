@@ -1,4 +1,4 @@
-"""On a GPU: bfloat16 by default, the processor's vectors within rounding, one process a device."""
+"""On a GPU: bfloat16 by default, the processor's vectors up to rounding, one process per device."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SPECS = {
     "sentence": PRESET["sentence"],
     "vision": PRESET["vision"],
     "clip": PRESET["clip"],
-    "clip, words": PRESET["clip"].model_copy(update={"kind": "open_clip_text"}),
+    "clip, texts": PRESET["clip"].model_copy(update={"kind": "open_clip_text"}),
 }
 TEXTS = [f"a {'very ' * (n % 40)}red mug, number {n}" for n in range(300)]
 
@@ -36,10 +36,10 @@ def test_bfloat16_is_the_default_and_the_vectors_are_the_processors(
     _, expected = vectors(SPECS[name].model_copy(update={"dtype": "float32"}), drawings)
     monkeypatch.delenv("CM3_DEVICE")
     assert machine.device().type == "cuda"
-    dtype, found = vectors(SPECS[name], drawings)
+    dtype, actual = vectors(SPECS[name], drawings)
     assert dtype == "bfloat16"
-    assert (found * expected).sum(axis=1).min() >= 0.999
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert (actual * expected).sum(axis=1).min() >= 0.999
+    np.testing.assert_allclose(np.linalg.norm(actual, axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -51,7 +51,7 @@ def test_neighbours_in_the_batch_do_not_move_a_vector(dtype: str) -> None:
     assert (together[::10] * alone).sum(axis=1).min() > 1 - 1e-5
 
 
-def test_one_process_a_device(drawings: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_per_device(drawings: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """One GPU named twice stands for two."""
     monkeypatch.setenv("CM3_DEVICE", "cuda:0,cuda:0")
     both = load.load(PRESET["vision"])

@@ -1,4 +1,4 @@
-"""One process a device; the processor twice stands for two GPUs."""
+"""One process per device; the processor twice stands for two GPUs."""
 
 import numpy as np
 import pytest
@@ -19,6 +19,5 @@ def test_rows_of_several_processes_come_back_in_order(drawings: list[bytes], mon
     assert isinstance(both, ManyDevices)
     assert both.batch_size == 2 * alone.batch_size
     pixels = [both.preprocess(picture) for picture in drawings[:5]]
-    found, expected = both.encode(pixels), alone.encode(pixels)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(both.encode(pixels), alone.encode(pixels), atol=1e-6)
     assert both.encode(pixels[:1]).shape == (1, 1280)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from pipeline.encoders.transforms import in_two, prepared
+from pipeline.encoders.transforms import prepare_picture, split_transform
 
 
 def picture(kind: str, mode: str = "RGB") -> bytes:
@@ -24,7 +24,7 @@ def refuse(_: Image.Image) -> torch.Tensor:
 
 @pytest.mark.parametrize(("kind", "mode"), [("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGBA"), ("GIF", "P")])
 def test_every_picture_arrives_in_three_colours(kind: str, mode: str) -> None:
-    assert prepared(picture(kind, mode), to_tensor).shape == (3, 6, 9)
+    assert prepare_picture(picture(kind, mode), to_tensor).shape == (3, 6, 9)
 
 
 def png_with_a_damaged_header() -> bytes:
@@ -45,7 +45,7 @@ def png_with_a_damaged_header() -> bytes:
 )
 def test_what_cannot_be_read_is_an_oserror(image: bytes, transform: object, reason: str | None) -> None:
     with pytest.raises(OSError, match=reason):
-        prepared(image, transform)  # type: ignore[arg-type]
+        prepare_picture(image, transform)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,11 @@ def test_what_cannot_be_read_is_an_oserror(image: bytes, transform: object, reas
         open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(size=32), is_train=False),
         to_tensor,
     ],
-    ids=["timm", "open_clip", "one that does not come in two"],
+    ids=["timm", "open_clip", "one that cannot be split"],
 )
-def test_a_transform_in_two_gives_the_bits_of_the_whole(whole: object, drawings: list[bytes]) -> None:
-    of_a_picture, of_a_batch = in_two(whole)
-    found = of_a_batch(torch.stack([prepared(drawing, of_a_picture) for drawing in drawings]))
-    expected = torch.stack([prepared(drawing, whole) for drawing in drawings])  # type: ignore[arg-type]
-    assert torch.equal(found, expected)
+def test_a_split_transform_gives_the_bits_of_the_whole(whole: object, drawings: list[bytes]) -> None:
+    of_a_picture, of_a_batch = split_transform(whole)
+    pixels = of_a_batch(torch.stack([prepare_picture(drawing, of_a_picture) for drawing in drawings]))
+    expected = torch.stack([prepare_picture(drawing, whole) for drawing in drawings])  # type: ignore[arg-type]
+    assert torch.equal(pixels, expected)
     assert (of_a_picture is whole) == (whole is to_tensor)

@@ -1,7 +1,7 @@
-"""The features stage: once per content, aligned by id, null where a modality lacks, idle where nothing changed."""
+"""The features stage: once per content, aligned by id, null where a modality is missing, idle if nothing changed."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.contents import Extraction
+from pipeline import features
 from pipeline.encoders import load
 from pipeline.encoders.base import Vectors
-from pipeline.features import shards
-from pipeline.features import stage as features
+from pipeline.features import shards, stage
 from pipeline.store import Store
 from schemas.encoders import EncoderSpec
 from schemas.errors import UserError
+from schemas.lineage import TableVersion
 from tests.support.published import (
     CountingImageEncoder,
     CountingTextEncoder,
@@ -32,39 +32,42 @@ EYES = EncoderSpec(kind="timm", model="/counted", batch_size=4)
 RED, BLUE, GREEN = jpeg((200, 0, 0)), jpeg((0, 0, 200)), jpeg((0, 200, 0))
 
 
-def extract_words(
-    store: Store, texts: Sequence[tuple[str, str | None]], **options: object
-) -> Extraction[features.Counts]:
+Result = tuple[TableVersion, Mapping[str, float]]
+
+
+def extract_words(store: Store, texts: Sequence[tuple[str, str | None]], **options: object) -> Result:
     encoder = options.pop("encoder", None) or CountingTextEncoder()
     source = publish_items(store, texts, **options)  # type: ignore[arg-type]
-    return features.extract(store=store, source=source, name="sentence", spec=WORDS, encoder=encoder)  # type: ignore[arg-type]
+    published = features.run(store=store, source=source, name="sentence", spec=WORDS, encoder=encoder)  # type: ignore[arg-type]
+    return published.tables["features/sentence"], published.counts
 
 
 def extract_eyes(
     store: Store, pictures: Sequence[tuple[str, bytes | None]], encoder: CountingImageEncoder, dataset: str = "shop"
-) -> Extraction[features.Counts]:
+) -> Result:
     source = publish_images(store, pictures, dataset)
-    return features.extract(store=store, source=source, name="vision", spec=EYES, encoder=encoder)
+    published = features.run(store=store, source=source, name="vision", spec=EYES, encoder=encoder)
+    return published.tables["features/vision"], published.counts
 
 
 def test_every_item_gets_its_own_vector_in_the_order_of_the_source(store: Store) -> None:
     texts = [("c", "a cup"), ("a", "a lamp"), ("b", "a bowl")]
-    table = pl.read_parquet(extract_words(store, texts).version.path)
+    table = pl.read_parquet(extract_words(store, texts)[0].path)
     assert table["item_id"].to_list() == ["c", "a", "b"]
     for (_, text), row in zip(texts, table["embedding"], strict=True):
         np.testing.assert_array_equal(row.to_numpy(), vector_of(text))
 
 
 def test_an_item_without_words_has_a_null_and_is_counted(store: Store) -> None:
-    done = extract_words(store, [("a", "a cup"), ("b", None), ("c", "")])
-    assert vectors(done.version)["b"] == [None]
-    assert vectors(done.version)["c"] != [None]
-    assert (done.counts.encoded, done.counts.missing) == (2, 1)
+    version, counts = extract_words(store, [("a", "a cup"), ("b", None), ("c", "")])
+    assert vectors(version)["b"] == [None]
+    assert vectors(version)["c"] != [None]
+    assert (counts["encoded"], counts["missing"]) == (2, 1)
 
 
 def test_the_content_hash_is_the_sha256_of_the_text(store: Store) -> None:
-    done = extract_words(store, [("a", "abc"), ("b", None)])
-    assert pl.read_parquet(done.version.path)["content_hash"].to_list() == [
+    version, _ = extract_words(store, [("a", "abc"), ("b", None)])
+    assert pl.read_parquet(version.path)["content_hash"].to_list() == [
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
         None,
     ]
@@ -72,18 +75,18 @@ def test_the_content_hash_is_the_sha256_of_the_text(store: Store) -> None:
 
 def test_equal_contents_are_encoded_once(store: Store) -> None:
     eyes = CountingImageEncoder()
-    done = extract_eyes(store, [("a", RED), ("b", BLUE), ("c", RED)], eyes)
+    version, counts = extract_eyes(store, [("a", RED), ("b", BLUE), ("c", RED)], eyes)
     assert sorted(eyes.seen) == sorted([RED, BLUE])
-    assert vectors(done.version)["a"] == vectors(done.version)["c"]
-    assert (done.counts.encoded, done.counts.reused) == (2, 1)
+    assert vectors(version)["a"] == vectors(version)["c"]
+    assert (counts["encoded"], counts["reused"]) == (2, 1)
 
 
 def test_a_second_run_is_reused_and_asks_the_encoder_nothing(store: Store) -> None:
     words = CountingTextEncoder()
-    first = extract_words(store, [("a", "a cup")], encoder=words)
-    second = extract_words(store, [("a", "a cup")], encoder=words)
-    assert second.version.reused
-    assert second.version.path == first.version.path
+    first, _ = extract_words(store, [("a", "a cup")], encoder=words)
+    second, _ = extract_words(store, [("a", "a cup")], encoder=words)
+    assert second.reused
+    assert second.path == first.path
     assert words.seen == ["a cup"]
 
 
@@ -103,10 +106,10 @@ def test_a_change_that_leaves_the_words_alone_encodes_nothing(store: Store, chan
     extract_words(store, [("a", "a cup"), ("b", "a lamp")], encoder=words)
     words.seen.clear()
     options = {"texts": [("a", "a cup"), ("b", "a lamp")]} | change
-    done = extract_words(store, encoder=words, **options)  # type: ignore[arg-type]
+    version, counts = extract_words(store, encoder=words, **options)  # type: ignore[arg-type]
     assert words.seen == []
-    assert done.counts.encoded == 0
-    assert not done.version.reused
+    assert counts["encoded"] == 0
+    assert not version.reused
 
 
 def test_one_changed_picture_encodes_one(store: Store) -> None:
@@ -146,35 +149,35 @@ def test_with_everything_in_the_cache_the_model_is_not_even_loaded(
 
 
 def test_a_model_is_loaded_once_however_many_threads_decode(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The vectors' width is known from an earlier run, so that the first new picture is what asks for the model."""
-    eyes, loading = CountingImageEncoder(), []
+    """The cache knows the vectors' width from an earlier run, so the first new picture is what asks for the model."""
+    eyes, loading_threads = CountingImageEncoder(), []
     extract_eyes(store, [("a", RED)], eyes)
 
-    def loaded(spec: EncoderSpec) -> CountingImageEncoder:
-        loading.append(threading.current_thread())
+    def count_and_load(spec: EncoderSpec) -> CountingImageEncoder:
+        loading_threads.append(threading.current_thread())
         return eyes
 
-    monkeypatch.setattr(load, "load", loaded)
+    monkeypatch.setattr(load, "load", count_and_load)
     monkeypatch.setattr(load, "fingerprint", lambda spec: eyes.fingerprint)
     source = publish_images(store, [("a", RED), ("b", BLUE), ("c", GREEN)], "shop")
-    assert features.extract(store=store, source=source, name="vision", spec=EYES).counts.encoded == 2
-    assert loading == [threading.current_thread()]
+    assert features.run(store=store, source=source, name="vision", spec=EYES).counts["encoded"] == 2
+    assert loading_threads == [threading.current_thread()]
 
 
 @pytest.mark.parametrize("shard", [1, 256])
 def test_a_picture_that_the_encoder_cannot_read_is_a_null_with_the_reason_wherever_it_stands(
     store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, shard: int
 ) -> None:
-    monkeypatch.setattr(features, "IMAGE_SHARD", shard)
+    monkeypatch.setattr(stage, "IMAGE_SHARD", shard)
     pictures = [("a", RED), ("broken", RED[:40]), ("none", None), ("broken too", RED[:40])]
-    done = extract_eyes(store, pictures, CountingImageEncoder())
-    rows = {row["item_id"]: row for row in store.read(done.version).to_pylist()}
+    version, counts = extract_eyes(store, pictures, CountingImageEncoder())
+    rows = {row["item_id"]: row for row in store.read(version).to_pylist()}
     for item_id in ("broken", "broken too"):
         assert (rows[item_id]["embedding"], rows[item_id]["content_hash"]) == (None, None)
         assert "Truncated" in rows[item_id]["error"]
     assert rows["none"]["embedding"] is rows["none"]["error"] is rows["a"]["error"] is None
     assert rows["a"]["embedding"] is not None
-    assert done.counts == features.Counts(encoded=1, unreadable=2, missing=1)
+    assert counts == {"encoded": 1, "reused": 0, "missing": 1, "unreadable": 2, "pooled": 0}
     assert "item broken" in caplog.text
 
 
@@ -198,13 +201,13 @@ def test_an_encoder_of_pictures_refuses_a_table_of_words(store: Store) -> None:
 
 
 def test_an_empty_catalogue_gives_an_empty_table(store: Store) -> None:
-    assert extract_words(store, []).version.rows == 0
+    assert extract_words(store, [])[0].rows == 0
 
 
 def test_batches_never_hold_more_than_the_batch_size_and_shards_are_kept_one_by_one(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "IMAGE_SHARD", 10)
+    monkeypatch.setattr(stage, "IMAGE_SHARD", 10)
     monkeypatch.setattr(shards, "threads", lambda: 1)  # which batch is the one that dies
     pictures = [(str(i), jpeg((5 * i, 90, 90), side=8 + i)) for i in range(37)]
 
@@ -218,9 +221,9 @@ def test_batches_never_hold_more_than_the_batch_size_and_shards_are_kept_one_by_
     dying, healthy = Dying(), CountingImageEncoder()
     with pytest.raises(RuntimeError, match="killed"):
         extract_eyes(store, pictures, dying)
-    done = extract_eyes(store, pictures, healthy)
+    version, _ = extract_eyes(store, pictures, healthy)
     assert len(healthy.seen) == 17, "two whole shards of ten were kept"
-    assert {i: rows[0] for i, rows in vectors(done.version).items()} == {
+    assert {i: rows[0] for i, rows in vectors(version).items()} == {
         i: pytest.approx(vector_of(picture)) for i, picture in pictures
     }
 
@@ -244,11 +247,11 @@ def test_whatever_is_shuffled_dropped_doubled_or_broken_every_vector_belongs_to_
     seed.shuffle(mixed)  # type: ignore[attr-defined]
     mixed = [(i, None if place in broken else text) for place, (i, text) in enumerate(mixed)]
     for catalogue in (first, mixed):
-        old_shard, features.TEXT_SHARD = features.TEXT_SHARD, 7
+        old_shard, stage.TEXT_SHARD = stage.TEXT_SHARD, 7
         try:
-            version = extract_words(store, catalogue).version
+            version, _ = extract_words(store, catalogue)
         finally:
-            features.TEXT_SHARD = old_shard
+            stage.TEXT_SHARD = old_shard
         table = pl.read_parquet(version.path)
         assert table["item_id"].to_list() == [i for i, _ in catalogue]
         for (_, text), row in zip(catalogue, table["embedding"], strict=True):
@@ -259,5 +262,5 @@ def test_whatever_is_shuffled_dropped_doubled_or_broken_every_vector_belongs_to_
 
 
 def test_a_store_reads_back_a_table_with_nulls(store: Store) -> None:
-    done = extract_words(store, [("a", "a cup"), ("b", None)])
-    assert store.read(done.version)["embedding"].null_count == 1
+    version, _ = extract_words(store, [("a", "a cup"), ("b", None)])
+    assert store.read(version)["embedding"].null_count == 1

@@ -1,4 +1,4 @@
-"""Killed at any moment, extraction goes on where it was; and it needs no more memory for a larger catalogue."""
+"""Killed at any moment, extraction resumes where it was; and it needs no more memory for a larger catalogue."""
 
 import multiprocessing
 import os
@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import store
+from pipeline import features
 from pipeline.encoders.base import Vectors
-from pipeline.features import stage as features
+from pipeline.features import stage
 from pipeline.store import Store
 from schemas.encoders import PRESETS, EncoderSpec
-from schemas.lineage import Lineage, TableVersion
+from schemas.lineage import TableVersion
 from schemas.tables import ITEMS
-from tests.support.published import identity, jpeg, publish_images
+from tests.support.published import identity, jpeg, publish, publish_images
 
 VISION = PRESETS["offline"].encoders["vision"].model_copy(update={"batch_size": 4})
 KILLS = 10
@@ -30,16 +30,16 @@ WIDTH = 384
 
 @pytest.fixture(scope="module")
 def children() -> Any:
-    """Processes made from one that has imported everything and run nothing."""
+    """Starts processes from one that has imported everything and run nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.pipeline.features.test_survival", "pipeline.encoders.timm"])
     return context
 
 
 def extract_and_report(uri: str, source: TableVersion, events: Connection) -> None:
-    """Encode with a real model, one byte down the pipe at each step a kill could fall between."""
+    """Encode with a real model; send one byte before each step, between which a kill may fall."""
     os.environ["SOURCE_DATE_EPOCH"] = "0"
-    features.IMAGE_SHARD = 6
+    stage.IMAGE_SHARD = 6
 
     def reported(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
@@ -50,25 +50,25 @@ def extract_and_report(uri: str, source: TableVersion, events: Connection) -> No
 
     os.fsync = reported(os.fsync)
     os.replace = reported(os.replace)
-    store.pq.ParquetWriter.write_table = reported(pq.ParquetWriter.write_table)
-    features._Work._keep = reported(features._Work._keep)
+    pq.ParquetWriter.write_table = reported(pq.ParquetWriter.write_table)
+    stage._Work._keep = reported(stage._Work._keep)
     features.run(store=Store(uri), source=source, name="vision", spec=VISION)
     events.send_bytes(b"done")
 
 
 def run_until(children: Any, uri: str, source: TableVersion, event: int | None) -> bool:
-    """Start a run; kill it with SIGKILL after `event` steps. Whether it finished."""
+    """Start a run and kill it with SIGKILL after `event` steps; tell whether it finished."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
     child = children.Process(target=extract_and_report, args=(uri, source, theirs))
     child.start()
     theirs.close()
-    seen, finished = 0, False
-    while not finished and (event is None or seen < event):
+    steps, finished = 0, False
+    while not finished and (event is None or steps < event):
         try:
             finished = ours.recv_bytes() == b"done"
         except EOFError:
             break
-        seen += 1
+        steps += 1
     if not finished:
         child.kill()
     child.join()
@@ -91,9 +91,9 @@ def test_ten_kills_leave_no_half_file_and_the_same_bytes_as_an_unbroken_run(tmp_
         assert finished or not broken.versions("shop", "features/vision")
     run_until(children, broken.uri, source, None)
 
-    expected, found = unbroken.latest("shop", "features/vision"), broken.latest("shop", "features/vision")
-    assert found.files == expected.files, "SHA-256 of every file, by name"
-    broken.verify(found)
+    expected, version = unbroken.latest("shop", "features/vision"), broken.latest("shop", "features/vision")
+    assert version.files == expected.files, "SHA-256 of every file, by name"
+    broken.verify(version)
 
 
 class Noise:
@@ -107,35 +107,25 @@ class Noise:
         return np.random.default_rng(len(texts)).normal(size=(len(texts), WIDTH)).astype(np.float32)
 
 
-def publish_many(uri: str, items: int) -> TableVersion:
-    lineage = Lineage(dataset="shop", table="items", stage="test", stage_version=1, config={"items": items})
-    with Store(uri).writer(ITEMS, lineage) as writer:
-        for start in range(0, items, 1000):
-            rows = [
-                {"item_id": str(i), "categories": [], "text": f"item {i} " * 20}
-                for i in range(start, min(start + 1000, items))
-            ]
-            writer.write(pa.Table.from_pylist(rows, schema=ITEMS))
-    assert writer.version is not None
-    return writer.version
-
-
-def extract_and_measure(uri: str, items: int, answer: Connection) -> None:
-    source = publish_many(uri, items)
+def extract_and_measure(uri: str, source: TableVersion, answer: Connection) -> None:
     spec = EncoderSpec(kind="sentence", model="/noise")
-    version = features.run(store=Store(uri), source=source, name="noise", spec=spec, encoder=Noise())
-    answer.send((version.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+    published = features.run(store=Store(uri), source=source, name="noise", spec=spec, encoder=Noise())
+    rows = published.tables["features/noise"].rows
+    answer.send((rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
 def test_peak_memory_does_not_grow_with_the_catalogue(tmp_path: Path, children: Any) -> None:
     def peak(items: int) -> int:
+        store = Store(tmp_path / str(items))
+        rows = [{"item_id": str(i), "categories": [], "text": f"item {i} " * 20} for i in range(items)]
+        source = publish(store, "items", pa.Table.from_pylist(rows, schema=ITEMS), config=items)
         ours, theirs = multiprocessing.Pipe(duplex=False)
-        child = children.Process(target=extract_and_measure, args=(str(tmp_path / str(items)), items, theirs))
+        child = children.Process(target=extract_and_measure, args=(store.uri, source, theirs))
         child.start()
         theirs.close()
-        rows, kilobytes = ours.recv()
+        encoded, kilobytes = ours.recv()
         child.join()
-        assert rows == items
+        assert encoded == items
         return int(kilobytes)
 
     small, large = peak(1_000), peak(100_000)

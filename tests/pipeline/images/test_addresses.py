@@ -10,9 +10,11 @@ import pytest
 from pipeline.images.addresses import AddressGuard, GuardedResolver, is_public
 from pipeline.images.client import Client
 from pipeline.images.outcome import PictureError
+from pipeline.store import Store
 from schemas.images import ImagesConfig
 from schemas.tables import ImageStatus
 from tests.support.chaos_server import ChaosServer
+from tests.support.images_stage import image_rows
 
 PRIVATE = [
     "127.0.0.1",
@@ -80,7 +82,7 @@ def test_of_several_addresses_only_the_public_ones_are_connected_to() -> None:
 
 
 def test_a_name_that_changes_its_answer_is_judged_by_the_address_connected_to() -> None:
-    """DNS rebinding: public when checked, loopback when connected. Here there is one look-up, and it decides."""
+    """DNS rebinding: public when checked, loopback when connected. The client resolves once and checks the result."""
     answers = iter(["8.8.8.8", "127.0.0.1", "127.0.0.1"])
     asked = []
 
@@ -99,3 +101,12 @@ def test_a_name_that_changes_its_answer_is_judged_by_the_address_connected_to() 
         assert asyncio.run(fetch(server.port)) in {ImageStatus.TIMEOUT, ImageStatus.CONNECT_ERROR}
         assert server.counts.total() == 0
     assert len(asked) == 1
+
+
+def test_what_is_no_public_address_is_never_connected_to(store: Store, server: ChaosServer) -> None:
+    hosts = ("localhost", "[::1]", "[::ffff:127.0.0.1]", "127.1", "2130706433", "0.0.0.0", "[::ffff:7f00:1]")
+    rows = image_rows(store, [server.url("/good/1", host=host) for host in hosts], allowed_hosts=())
+    assert {row["status"] for row in rows} == {"blocked_address"}
+    assert server.counts.total() == 0
+    (row,) = image_rows(store, [server.url("/good/1")], allowed_hosts=(f"127.0.0.1:{server.port + 1}",))
+    assert row["status"] == "blocked_address"

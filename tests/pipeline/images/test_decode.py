@@ -39,8 +39,8 @@ def refusal(body: bytes, max_pixels: int = 10_000_000) -> ImageStatus:
 
 
 def near(image: Image.Image, at: tuple[int, int], colour: tuple[int, int, int], tolerance: int = 12) -> bool:
-    found = image.getpixel(at)
-    return max(abs(int(a) - b) for a, b in zip(np.asarray(found).tolist(), colour, strict=True)) <= tolerance
+    pixel = image.getpixel(at)
+    return max(abs(int(a) - b) for a, b in zip(np.asarray(pixel).tolist(), colour, strict=True)) <= tolerance
 
 
 def halves(size: tuple[int, int] = (40, 20)) -> Image.Image:

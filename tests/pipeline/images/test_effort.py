@@ -1,4 +1,4 @@
-"""Files that would take long to decode are refused by their structure; what honest encoders write is not."""
+"""Files that would be slow to decode are refused by their structure; what honest encoders write is not."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ from schemas.tables import ImageStatus
 
 IMAGE = Image.radial_gradient("L").resize((40, 30)).convert("RGB")
 SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x10"
-"""Refines all coefficients of the first component, with no data."""
+"""A scan that refines all coefficients of the first component, and has no data."""
 
 
 def encoded(kind: str, image: Image.Image = IMAGE, **options: Any) -> bytes:
@@ -36,7 +36,7 @@ def refusal(body: bytes) -> str:
 
 
 def jpeg(scans: int = 0, header: bytes = b"", behind: bytes = b"") -> bytes:
-    """Progressive, with so many scans more than the 10 it has, something behind its first 20 bytes and its end."""
+    """A progressive JPEG of 10 + `scans` scans; `header` comes after its first 20 bytes, `behind` after its end."""
     body = encoded("JPEG", progressive=True)
     return body[:20] + header + body[20:-2] + SCAN * scans + body[-2:] + behind
 
@@ -55,9 +55,17 @@ def png(between: bytes, behind: bytes = b"") -> bytes:
 
 
 def tiff(strips: int, order: str = "<") -> bytes:
-    """A column of grey pixels, each a strip of its own, all at the same place; of up to 64 of them."""
-    entries = [(256, 3, 1, 1), (257, 4, 1, min(strips, 64)), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
-               (273, 4, strips, 8 + 2 + 7 * 12 + 4), (278, 3, 1, 1)]  # fmt: skip
+    """A column of at most 64 grey pixels, one strip each; all strips are at the same place in the file."""
+    height, offsets = min(strips, 64), 8 + 2 + 7 * 12 + 4
+    entries = [
+        (256, 3, 1, 1),
+        (257, 4, 1, height),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (273, 4, strips, offsets),
+        (278, 3, 1, 1),
+    ]
     packed = [
         struct.pack(order + ("HHIHH" if kind == 3 else "HHII"), tag, kind, count, value, *([0] * (kind == 3)))
         for tag, kind, count, value in entries

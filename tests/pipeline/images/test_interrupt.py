@@ -12,7 +12,7 @@ from pipeline.images.interrupt import orderly_interrupts
 
 @pytest.fixture(autouse=True)
 def python_handles_ctrl_c() -> Iterator[None]:
-    """As in a terminal; whoever starts the tests, and servers started by other tests, may have left another handler."""
+    """Python's own handler, as in a terminal: the test runner or servers of other tests may have replaced it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -43,7 +43,7 @@ def test_a_ctrl_c_after_the_last_check_is_raised_at_the_end() -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def test_a_handler_of_somebody_else_stays_in_charge() -> None:
+def test_another_handler_stays_in_charge() -> None:
     seen: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
     try:

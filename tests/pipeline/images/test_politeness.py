@@ -1,4 +1,4 @@
-"""Politeness: order and limits by host, waits, and giving up. Time is the event loop's own and is not slept through."""
+"""Order and limits per host, waits, and giving up. No test sleeps through a wait."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from pipeline.images.outcome import Moved, PictureError
+from pipeline.images.outcome import PictureError, Redirect
 from pipeline.images.politeness import HostQueues, Job, backoff, parse_retry_after
 from schemas.tables import ImageStatus
 
@@ -76,8 +76,7 @@ def test_a_rate_spaces_the_requests_to_one_host() -> None:
     asyncio.run(scenario())
 
 
-def elsewhere(redirects: int = 1) -> Moved:
-    return Moved(url=URL("http://elsewhere.example/"), redirects=redirects, seconds=0.0)
+REDIRECT = Redirect(url=URL("http://another.example/"), number=1, seconds=0.0)
 
 
 def test_redirected_jobs_keep_to_the_rate_of_the_host_they_lead_to() -> None:
@@ -86,20 +85,20 @@ def test_redirected_jobs_keep_to_the_rate_of_the_host_they_lead_to() -> None:
         some.add("a", "shop", None)
         some.add("b", "other", None)
         _, job = await ready(some)
-        some.move(job, elsewhere(), "shop")
+        some.move(job, REDIRECT, "shop")
         assert await ready(some) == []
-        assert (job.host.name, job.moved) == ("shop", elsewhere())
+        assert (job.host.name, job.redirect) == ("shop", REDIRECT)
 
     asyncio.run(scenario())
 
 
-def test_no_more_jobs_of_a_host_wait_elsewhere_than_its_limit() -> None:
+def test_no_more_jobs_of_a_host_wait_at_others_than_its_limit() -> None:
     async def scenario() -> None:
         some = queues()
         for url in "abcd":
             some.add(url, "fast", None)
         for job in await ready(some):
-            some.move(job, elsewhere(), "slow")
+            some.move(job, REDIRECT, "slow")
         away = await ready(some)
         assert [job.url for job in away] == ["a", "b"]
         some.settle(away[0], None, unreachable=False)
@@ -117,7 +116,7 @@ def test_hosts_that_redirect_to_each_other_do_not_wait_for_each_other() -> None:
                 some.add(f"{name}{number}", name, None)
         for number in range(2):
             for job in await ready(some):
-                some.move(job, elsewhere(), other[job.host.name])
+                some.move(job, REDIRECT, other[job.host.name])
             moved = await ready(some)
             assert {job.url for job in moved} == {f"one{number}", f"two{number}"}
             for job in moved:
@@ -132,17 +131,17 @@ def test_another_attempt_begins_at_the_catalogues_url() -> None:
         some = queues()
         some.add("a", "shop", None)
         (job,) = await ready(some)
-        some.move(job, elsewhere(), "other")
+        some.move(job, REDIRECT, "other")
         (job,) = await ready(some)
         some.retry(job, 0)
         again = await some.take()
         assert again is job
-        assert (job.host.name, job.moved, job.attempt) == ("shop", None, 1)
+        assert (job.host.name, job.redirect, job.attempt) == ("shop", None, 1)
 
     asyncio.run(scenario())
 
 
-def test_workers_go_home_once_everything_is_settled() -> None:
+def test_workers_end_once_everything_is_settled() -> None:
     async def scenario() -> None:
         some = queues(workers=3)
         some.add("a", "shop", None)

@@ -1,93 +1,104 @@
-"""Rules over interactions agree with the plainest possible statement of them."""
+"""Raw interactions in one frame: ids as codes, times in milliseconds whatever they were."""
 
 import numpy as np
 import polars as pl
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import pytest
 
-from pipeline.ingest import interactions as inter
+from pipeline.ingest import interactions
+from pipeline.ingest.files.interaction_columns import Columns, raw_interactions
+from pipeline.ingest.sources.base import SPLIT
 from pipeline.ingest.tally import Quality
+from schemas.tables import INTERACTIONS
+from tests.support.ingest import SECOND, interaction_frame, run, times
 
-many = settings(max_examples=100, deadline=None)
-Row = tuple[str, str, float | None, int | None]
-
-
-def frame_of(rows: list[Row], quality: Quality | None = None) -> pl.DataFrame:
-    schema = {"user_id": pl.String, "item_id": pl.String, "rating": pl.Float32, "timestamp": pl.Int64}
-    batches = [pl.DataFrame([row], schema=schema, orient="row") for row in rows]
-    return inter.collect(batches, "file", quality or Quality())
-
-
-def pairs_of(frame: pl.DataFrame) -> list[tuple[str, str]]:
-    return frame.select(pl.col("user_id", "item_id").cast(pl.String)).rows()
-
-
-ids = st.sampled_from("abcdefg")
-pairs = st.lists(st.tuples(ids, ids), min_size=1, max_size=40, unique=True)
-
-
-@given(pairs, st.integers(1, 4))
-@many
-def test_k_core_is_the_largest_subset_where_all_have_k(rows, k) -> None:
-    expected = list(rows)
-    while True:
-        users = [user for user, _ in expected]
-        items = [item for _, item in expected]
-        left = [(u, i) for u, i in expected if users.count(u) >= k and items.count(i) >= k]
-        if left == expected:
-            break
-        expected = left
-    frame = frame_of([(u, i, None, None) for u, i in rows])
-    assert pairs_of(frame[inter.k_core(*inter.codes(frame), k)]) == expected
-
-
-@given(st.lists(st.tuples(ids, ids, st.none() | st.integers(1, 5)), min_size=1, max_size=30))
-@many
-def test_latest_of_repeated_interactions_stays(rows) -> None:
-    best: dict[tuple[str, str], int] = {}
-    for number, (user, item, time) in enumerate(rows):
-        kept = best.get((user, item))
-        if kept is None or (time or 0) >= (rows[kept][2] or 0):
-            best[user, item] = number
-    frame = frame_of([(u, i, float(n), t) for n, (u, i, t) in enumerate(rows)])
-    quality = Quality()
-    found = inter.latest_only(frame, "file", quality)
-    assert found["rating"].to_list() == sorted(float(number) for number in best.values())
-    assert quality.count("repeated_interaction") == len(rows) - len(best)
+COLUMNS = Columns("user", "item", "rating", "time")
 
 
 def test_seconds_milliseconds_and_microseconds_become_milliseconds() -> None:
     quality = Quality()
-    second = 1_400_000_000
-    times = [second, second * 1000, second * 1_000_000, None, 0, -5, 10**18, 99_999_999_999]
-    frame = frame_of([("u", str(n), None, time) for n, time in enumerate(times)], quality)
-    assert frame["timestamp"].to_list() == [second * 1000] * 3 + [None] * 5
+    raw = [SECOND, SECOND * 1000, SECOND * 1_000_000, None, 0, -5, 10**18, 99_999_999_999]
+    frame = interaction_frame([("u", str(n), None, time) for n, time in enumerate(raw)], quality)
+    assert frame["timestamp"].to_list() == [SECOND * 1000] * 3 + [None] * 5
     assert quality.count("timestamp_in_milliseconds") == 1
     assert quality.table().to_pylist()[0]["examples"] == ["u → 1"]
     assert quality.count("timestamp_implausible") == 4
 
 
-def test_unknown_items_go_with_examples() -> None:
-    quality = Quality()
-    rows = [("u", "a", None, None), ("u", "x", None, None), ("v", "x", None, None), ("v", "y", None, None)]
-    assert pairs_of(inter.known_items(frame_of(rows), {"a"}, "file", quality)) == [("u", "a")]
-    assert quality.table().to_pylist()[0] | {} == {
-        "source": "file", "rule": "unknown_item", "action": "dropped", "count": 3, "examples": ["x", "y"],
-    }  # fmt: skip
+def test_milliseconds_seconds_and_iso_times_are_told_apart(store, shop) -> None:
+    rows = [["u0", "i0", 5, (SECOND + 500) * 1000], ["u1", "i1", 5, "2030-01-02T03:04:05"], ["u2", "i2", 5, "soon"]]
+    ingested = run(store, shop(more_rows=rows))
+    time_of = times(store, ingested)
+    assert time_of["u0", "i0"].timestamp() == SECOND + 500
+    assert time_of["u1", "i1"].isoformat() == "2030-01-02T03:04:05+00:00"
+    assert (ingested.counts["timestamp_in_milliseconds"], ingested.counts["timestamp_unreadable"]) == (1, 1)
 
 
-def test_threshold_drops_lower_and_absent_ratings() -> None:
+def test_dates_near_the_epoch_are_what_they_say(store, shop) -> None:
+    rows = [["u9", "i0", 5, "1970-01-01T01:00:00"], ["u9", "i1", 5, "1971-06-01T00:00:00"]]
+    time_of = times(store, run(store, shop(more_rows=rows), core_k=1))
+    assert time_of["u9", "i0"].isoformat() == "1970-01-01T01:00:00+00:00"
+    assert time_of["u9", "i1"].isoformat() == "1971-06-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("dates", "read", "assumed"),
+    [
+        (["01/02/2024", "13/02/2024", "02/02/2024"], ["2024-02-01", "2024-02-13", "2024-02-02"], []),
+        (["1/2/2024", "2.2.2024", "02/13/2024 10:00"], ["2024-01-02", "2024-02-02", "2024-02-13"], []),
+        (["01-02-2024", "02-02-2024", "03-02-2024"], ["2024-02-01", "2024-02-02", "2024-02-03"], ["u → 0", "u → 2"]),
+        (["01/02/2024", "02/13/2024", "13/02/2024"], ["2024-02-01", "2024-02-13", "2024-02-13"], ["u → 0"]),
+        (["2024-01-02", "02/13/2024", "45/13/2024"], ["2024-01-02", "2024-02-13", None], []),
+    ],
+)
+def test_the_order_of_day_and_month_is_the_files_wherever_batches_end(raw_file, dates, read, assumed, cut) -> None:
     quality = Quality()
-    rows = [("u", "a", 4.0, None), ("u", "b", 3.5, None), ("u", "c", None, None)]
-    frame = frame_of(rows)
-    assert inter.at_least(frame, None, "file", quality) is frame
-    assert pairs_of(inter.at_least(frame, 4.0, "file", quality)) == [("u", "a")]
-    assert quality.table().to_pylist()[0]["examples"] == ["u → b", "u → c"]
+    batch = pl.DataFrame({"user": "u", "item": ["0", "1", "2"], "rating": 4.0, "time": dates})
+    rows = raw_interactions([batch[:cut], batch[cut:]], COLUMNS, raw_file(b"", "x.csv"), quality)
+    read_as = interactions.collect(rows, "x.csv", quality)["timestamp"].cast(pl.Datetime("ms"))
+    assert read_as.dt.date().cast(pl.String).to_list() == read
+    rules = {row["rule"]: row["examples"] for row in quality.table().to_pylist()}
+    assert rules.pop("date_day_first_assumed", []) == assumed
+    assert rules == ({"timestamp_unreadable": ["45/13/2024"]} if None in read else {})
+
+
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.Float64, pl.String])
+def test_numbers_that_are_all_dates_are_read_as_dates(raw_file, dtype) -> None:
+    numbers, quality = pl.Series("time", [20240506, 19991231, 20240230]).cast(dtype), Quality()
+    batch = pl.DataFrame({"user": "u", "item": ["0", "1", "2"], "rating": 4.0, "time": numbers})
+    frame = interactions.collect(raw_interactions([batch], COLUMNS, raw_file(b"", "x.csv"), quality), "x.csv", quality)
+    assert frame["timestamp"].to_list() == [1714953600_000, 946598400_000, None]
+    assert [(row["rule"], row["examples"]) for row in quality.table().to_pylist()] == [
+        ("timestamp_in_yyyymmdd", ["u → 0", "u → 1"]),
+        ("timestamp_implausible", ["u → 2"]),
+    ]
+
+
+def test_numbers_of_which_some_are_no_dates_are_seconds(raw_file) -> None:
+    quality = Quality()
+    batch = pl.DataFrame({"user": "u", "item": ["0", "1"], "rating": 4.0, "time": [20240506, 1714953600]})
+    frame = interactions.collect(raw_interactions([batch], COLUMNS, raw_file(b"", "x.csv"), quality), "x.csv", quality)
+    assert frame["timestamp"].to_list() == [20240506_000, 1714953600_000]
 
 
 def test_codes_compare_equal_exactly_where_ids_do() -> None:
-    frame = frame_of([("u", "a", None, None), ("v", "a", None, None), ("u", "b", None, None)])
-    users, items = inter.codes(frame)
+    frame = interaction_frame([("u", "a", None, None), ("v", "a", None, None), ("u", "b", None, None)])
+    users, items = interactions.codes(frame)
     assert users[0] == users[2] != users[1]
     assert items[0] == items[1] != items[2]
     assert users.dtype == np.uint32
+
+
+def test_published_batches_have_the_tables_columns_and_every_row(monkeypatch) -> None:
+    monkeypatch.setattr(interactions, "ROWS", 2)
+    frame = interaction_frame([("u", "a", 4.0, SECOND), ("v", "a", None, None), ("u", "b", 1.0, SECOND)])
+    batches = list(interactions.tables(frame.with_columns(split=pl.Series(["train", "test", "valid"], dtype=SPLIT))))
+    assert [len(batch) for batch in batches] == [2, 1]
+    assert all(batch.schema == INTERACTIONS for batch in batches)
+    rows = [row for batch in batches for row in batch.to_pylist()]
+    assert [(row["user_id"], row["item_id"], row["split"]) for row in rows] == [
+        ("u", "a", "train"),
+        ("v", "a", "test"),
+        ("u", "b", "valid"),
+    ]
+    assert rows[0]["timestamp"].timestamp() == SECOND

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline.ingest.items import Finisher, clean, price, text_of
 from pipeline.ingest.sources.base import RawItem
 from pipeline.ingest.tally import Quality
+from schemas.errors import UserError
 
 many = settings(max_examples=300, deadline=None)
 
@@ -59,14 +60,38 @@ def test_escaping_and_cleaning_agree(raw) -> None:
 @pytest.mark.parametrize(
     ("raw", "number"),
     [
-        (37.12, 37.12), ("$25.00", 25.0), ("$1,299.99", 1299.99), ("$12.99 - $20.00", 12.99), ("", None),
-        (None, None), (".a-box-inner{background-color:#fff}", None), (-1, None), (float("nan"), None), (True, None),
-        ("9" * 400, None), ([1], None), (0, 0.0), ("7,50 €", 7.5), ("€7,50", 7.5), ("0,99", 0.99), ("1 299,00", 1299.0),
-        ("1.299,00 €", 1299.0), ("1'299.50", 1299.5), ("1,299", 1299.0), ("1.234.567", 1234567.0), ("1e3", 1000.0),
-        ("CHF 12.50", 12.5), ("3.50/lb", 3.5), ("1,29,99", None), ("inf", None), ("from 5", None),
-        ("0,999", None), ("US$ 5.00", 5.0), ("R$7,50", 7.5),
+        (37.12, 37.12),
+        ("$25.00", 25.0),
+        ("$1,299.99", 1299.99),
+        ("$12.99 - $20.00", 12.99),
+        ("", None),
+        (None, None),
+        (".a-box-inner{background-color:#fff}", None),
+        (-1, None),
+        (float("nan"), None),
+        (True, None),
+        ("9" * 400, None),
+        ([1], None),
+        (0, 0.0),
+        ("7,50 €", 7.5),
+        ("€7,50", 7.5),
+        ("0,99", 0.99),
+        ("1 299,00", 1299.0),
+        ("1.299,00 €", 1299.0),
+        ("1'299.50", 1299.5),
+        ("1,299", 1299.0),
+        ("1.234.567", 1234567.0),
+        ("1e3", 1000.0),
+        ("CHF 12.50", 12.5),
+        ("3.50/lb", 3.5),
+        ("1,29,99", None),
+        ("inf", None),
+        ("from 5", None),
+        ("0,999", None),
+        ("US$ 5.00", 5.0),
+        ("R$7,50", 7.5),
     ],
-)  # fmt: skip
+)
 def test_price(raw, number) -> None:
     assert price(raw) == number
 
@@ -79,12 +104,12 @@ def test_text_has_its_parts_in_order_and_is_none_without_any() -> None:
 def url_of(image_url="", *, base=None, template="", item_id="a1"):
     quality = Quality()
     finisher = Finisher("items", quality, base, template)
-    found = finisher.row(RawItem(item_id, title="x", image_url=image_url))["image_url"]
-    return found, [row["rule"] for row in quality.table().to_pylist()]
+    url = finisher.row(RawItem(item_id, title="x", image_url=image_url))["image_url"]
+    return url, [row["rule"] for row in quality.table().to_pylist()]
 
 
 @pytest.mark.parametrize(
-    ("raw", "found", "rule"),
+    ("raw", "url", "rule"),
     [
         ("https://host/a.jpg", "https://host/a.jpg", []),
         ("images/a b.jpg", "http://shop/raw/images/a%20b.jpg", []),
@@ -97,8 +122,8 @@ def url_of(image_url="", *, base=None, template="", item_id="a1"):
         ("https://host/a b.jpg", None, ["image_url_unusable"]),
     ],
 )
-def test_addresses_relative_to_a_url(raw, found, rule) -> None:
-    assert url_of(raw, base="http://shop/raw/") == (found, rule)
+def test_addresses_relative_to_a_url(raw, url, rule) -> None:
+    assert url_of(raw, base="http://shop/raw/") == (url, rule)
 
 
 def test_relative_address_without_a_place_is_counted() -> None:
@@ -107,8 +132,9 @@ def test_relative_address_without_a_place_is_counted() -> None:
 
 def test_template_overrides_and_quotes_the_id() -> None:
     assert url_of("https://h/x.jpg", template="https://cdn/{item_id}.jpg", item_id="a/b c") == (
-        "https://cdn/a%2Fb%20c.jpg", [],
-    )  # fmt: skip
+        "https://cdn/a%2Fb%20c.jpg",
+        [],
+    )
     assert url_of(base="http://shop/", template="img/{item_id}.jpg") == ("http://shop/img/a1.jpg", [])
 
 
@@ -130,9 +156,37 @@ def test_files_are_inside_the_folder_whether_there_or_not(tmp_path: Path) -> Non
 @given(st.text(max_size=30) | st.text("/.:\\%?#h tp\0", max_size=30))
 @many
 def test_any_address_gives_one_inside_or_none(raw) -> None:
-    found, _ = url_of(raw, base="http://shop/raw/")
-    assert found is None or found.startswith(("http://shop/raw/", "http://", "https://"))
-    assert raw.startswith("http") or found is None or found.startswith("http://shop/raw/")
+    url, _ = url_of(raw, base="http://shop/raw/")
+    assert url is None or url.startswith(("http://shop/raw/", "http://", "https://"))
+    assert raw.startswith("http") or url is None or url.startswith("http://shop/raw/")
+
+
+def rows_of(items, *, chosen="abc", require=()):
+    quality = Quality()
+    rows = Finisher("items", quality, "http://shop/").rows(items, chosen=chosen, require=require)
+    return [row["title"] for row in rows], [(row["rule"], row["examples"]) for row in quality.table().to_pylist()]
+
+
+def test_the_first_of_items_with_one_id_and_only_chosen_ones_become_rows() -> None:
+    items = [
+        RawItem("a", title="A"),
+        RawItem("a", title="Again"),
+        RawItem("x", title="Unsold"),
+        RawItem("b", title="B"),
+    ]
+    assert rows_of(items) == (["A", "B"], [("duplicate_item", ["a"]), ("item_without_interaction", ["x"])])
+
+
+def test_items_without_what_is_required_are_counted_by_the_first_thing_that_they_lack() -> None:
+    items = [RawItem("a", title="A", image_url="a.jpg"), RawItem("b", title="B"), RawItem("c")]
+    lacking = [("item_without_image", ["b"]), ("item_without_title", ["c"])]
+    words = ("neither_words_nor_picture", ["c"])
+    assert rows_of(items, require=("title", "image")) == (["A"], [lacking[0], words, lacking[1]])
+
+
+def test_items_without_a_single_id_are_refused() -> None:
+    with pytest.raises(UserError, match="items: no record has an id"):
+        rows_of([])
 
 
 def pictures_of(image_url="", *gallery_urls, template=""):
@@ -145,15 +199,19 @@ def pictures_of(image_url="", *gallery_urls, template=""):
 def test_a_gallery_keeps_its_order_and_repeats_neither_itself_nor_the_main_picture() -> None:
     base = "http://shop/raw/"
     assert pictures_of("a.jpg", "c.jpg", " a.jpg ", "b.jpg", "", "c.jpg") == (
-        base + "a.jpg", [base + "c.jpg", base + "b.jpg"], [],
-    )  # fmt: skip
+        base + "a.jpg",
+        [base + "c.jpg", base + "b.jpg"],
+        [],
+    )
     assert pictures_of("a.jpg", "a.jpg") == pictures_of("a.jpg") == (base + "a.jpg", None, [])
 
 
 def test_unusable_addresses_of_a_gallery_are_counted_and_the_others_stay() -> None:
     assert pictures_of("a.jpg", "javascript:x", "/b.jpg", "c.jpg") == (
-        "http://shop/raw/a.jpg", ["http://shop/raw/c.jpg"], ["gallery_url_unusable", "gallery_outside_raw"],
-    )  # fmt: skip
+        "http://shop/raw/a.jpg",
+        ["http://shop/raw/c.jpg"],
+        ["gallery_url_unusable", "gallery_outside_raw"],
+    )
 
 
 def test_the_first_of_a_gallery_stands_in_for_a_main_picture_that_is_not_there() -> None:
@@ -178,5 +236,7 @@ def test_stray_html_and_entities_are_counted_by_field() -> None:
     item = RawItem("a1", title="<span class=", description="Salt &amp; pepper", brand="A & B", price="free")
     assert Finisher("items", quality).row(item)["title"] is None
     assert [row["rule"] for row in quality.table().to_pylist()] == [
-        "title_html", "description_entities", "price_unreadable",
-    ]  # fmt: skip
+        "title_html",
+        "description_entities",
+        "price_unreadable",
+    ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.ingest import raw as raw_module
-from pipeline.ingest.raw import Raw
+from pipeline.ingest.raw import RawFiles
 from schemas.errors import UserError
 
 BODY = bytes(range(256)) * 20_000  # 5 MB
@@ -99,9 +99,9 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def at(tmp_path: Path) -> Callable[..., Raw]:
+def at(tmp_path: Path) -> Callable[..., RawFiles]:
     """`at(url)`: raw files at an address, with a cache of the test's own and no waiting between attempts."""
-    return lambda url, attempts=3: Raw(url, tmp_path / "cache", attempts=attempts, wait=0.0)
+    return lambda url, attempts=3: RawFiles(url, tmp_path / "cache", attempts=attempts, wait=0.0)
 
 
 def test_download_is_whole_and_asked_for_once(site, at) -> None:

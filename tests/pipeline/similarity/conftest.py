@@ -1,21 +1,14 @@
-"""Feature tables made for these tests, and the graph by brute force in float64 to compare with."""
+"""`publish_feature` into each test's own store."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
 
 from pipeline.store import Store
-from schemas import tables
-from schemas.lineage import Lineage, TableVersion
+from schemas.lineage import TableVersion
+from tests.support.similarity_graphs import publish_feature
 
-Vectors = Mapping[str, NDArray[np.float32] | None]
-"""item_id → vector, None where the item lacks the feature."""
-Edges = dict[tuple[str, str], tuple[int, float]]
-"""(item, neighbour) → (rank, fused similarity)."""
 Publish = Callable[..., TableVersion]
 
 
@@ -23,66 +16,3 @@ Publish = Callable[..., TableVersion]
 def publish(store: Store) -> Publish:
     """`publish_feature` into this test's store."""
     return partial(publish_feature, store)
-
-
-def publish_feature(store: Store, name: str, vectors: Vectors, dim: int = 8, encoder: str = "test") -> TableVersion:
-    """Publish `features/<name>` as extraction would, keyed by its content."""
-    config = {"vectors": {item: None if v is None else v.tobytes().hex() for item, v in vectors.items()}}
-    schema = tables.features(dim)
-    lineage = Lineage(
-        dataset="shop", table=f"features/{name}", stage="test", stage_version=1, config=config, encoder=encoder
-    )
-    hashes = [None if v is None else v.tobytes().hex() for v in vectors.values()]
-    values = np.array([np.zeros(dim) if v is None else v for v in vectors.values()], np.float32).reshape(-1)
-    absent = pa.array([v is None for v in vectors.values()], pa.bool_())
-    embedding = pa.FixedSizeListArray.from_arrays(values, type=schema.field("embedding").type, mask=absent)
-    with store.writer(schema, lineage) as writer:
-        ids, reasons = pa.array([*vectors], pa.string()), pa.nulls(len(vectors), pa.string())
-        writer.write(pa.table([ids, pa.array(hashes, pa.string()), embedding, reasons], schema.names))
-    assert writer.version is not None
-    return writer.version
-
-
-def random_vectors(
-    seed: int, n: int, dim: int = 8, absent: float = 0.0, repeated: float = 0.0
-) -> dict[str, NDArray[np.float32] | None]:
-    """Seeded vectors on a coarse grid (so that ties happen), some absent, some copies of others; ids not in order."""
-    rng = np.random.default_rng(seed)
-    matrix = rng.integers(-3, 4, (n, dim)).astype(np.float32) + np.float32(0.5)
-    source = np.where(rng.random(n) < repeated, rng.integers(0, max(n // 10, 1), n), np.arange(n))
-    ids = rng.permutation(n)
-    return {f"item-{ids[i]:04d}": None if rng.random() < absent else matrix[source[i]] for i in range(n)}
-
-
-def brute_force(features: Mapping[str, Vectors], weights: Mapping[str, float], k: int) -> Edges:
-    """(item, neighbour) → (rank, fused similarity): float64 throughout, every pair, sorted whole."""
-    ids = sorted({item for vectors in features.values() for item in vectors})
-    cosines = {}
-    for name, vectors in features.items():
-        dim = next((len(v) for v in vectors.values() if v is not None), 1)
-        matrix = np.full((len(ids), dim), np.nan)
-        for row, item in enumerate(ids):
-            if (vector := vectors.get(item)) is not None:
-                matrix[row] = vector
-        norm = np.sqrt((matrix**2).sum(axis=1))
-        dots = np.array([[float((a * b).sum()) for b in matrix] for a in matrix]).reshape(len(ids), len(ids))
-        cosines[name] = dots / (norm[:, None] * norm[None, :])
-    known = {name: ~np.isnan(c) for name, c in cosines.items()}
-    total = sum(weights[name] * known[name] for name in cosines)
-    fused = sum(weights[name] * np.nan_to_num(c) for name, c in cosines.items()) / np.where(total > 0, total, np.nan)
-    edges: Edges = {}
-    for row, item in enumerate(ids):
-        chosen: set[int] = set()
-        for channel in (*cosines.values(), fused):
-            values = channel[row].astype(np.float32)
-            others = [j for j in range(len(ids)) if j != row and not np.isnan(values[j])]
-            chosen |= set(sorted(others, key=lambda j: (-values[j], j))[:k])
-        rounded = fused[row].astype(np.float32)
-        for rank, j in enumerate(sorted(chosen, key=lambda j: (-rounded[j], j)), start=1):
-            edges[item, ids[j]] = (rank, float(rounded[j]))
-    return edges
-
-
-def as_edges(table: pa.Table) -> Edges:
-    """A published table in the form of `brute_force`."""
-    return {(row["item_id"], row["neighbor_id"]): (row["rank"], row["similarity"]) for row in table.to_pylist()}

@@ -1,20 +1,20 @@
-"""A graph that was updated equals one that was built anew, and the update did less work."""
+"""An updated graph equals a rebuilt one, and takes less work."""
 
 import json
 
 import numpy as np
 import pytest
 
-from pipeline import similarity
 from pipeline.store import Store
 from schemas.similarity import Edges, SimilarityConfig
-from tests.pipeline.similarity.conftest import Publish, as_edges, brute_force, random_vectors
+from tests.pipeline.similarity.conftest import Publish
+from tests.support.similarity_graphs import as_edges, brute_force, build, random_vectors
 
 WEIGHTS = {"image": 0.2, "text": 0.8}
 
 
 def change(seed: int, image: dict, text: dict, share: float) -> tuple[dict, dict]:
-    """Some items added (among them twins of old ones), some changed, some lost a feature, some gone."""
+    """Some items added (among them twins of old ones), some changed, some without a feature, some removed."""
     rng = np.random.default_rng(seed)
     image, text = dict(image), dict(text)
     names = sorted(text)
@@ -45,10 +45,10 @@ def test_an_update_equals_a_rebuild(
     image = random_vectors(seed, 200, absent=0.3, repeated=0.3)
     text = random_vectors(seed + 50, 200, absent=0.1, repeated=0.3)
     features = {"image": publish("image", image), "text": publish("text", text)}
-    similarity.run(store=store, features=features, config=config)
+    build(store, features, config)
     image, text = change(seed, image, text, 0.03)
     features = {"image": publish("image", image), "text": publish("text", text)}
-    updated = similarity.run(store=store, features=features, config=config)
+    updated = build(store, features, config)
     measured = json.loads(updated.lineage["cm3.measured"])
     if edges is Edges.MUTUAL:
         assert measured["updated"] is None
@@ -58,23 +58,16 @@ def test_an_update_equals_a_rebuild(
     if edges is Edges.DIRECTED and seed % 2:
         assert as_edges(store.read(updated)) == brute_force({"image": image, "text": text}, WEIGHTS, 4)
     monkeypatch.setattr("pipeline.similarity.incremental.find_base", lambda *_: None)
-    again = store_elsewhere(store)
-    rebuilt = similarity.run(store=again, features=features, config=config)
-    assert store.read(updated).equals(again.read(rebuilt))
-
-
-def store_elsewhere(store: Store) -> Store:
-    """A store without any graph. Feature versions carry their own paths."""
-    return Store(f"{store.uri}-elsewhere")
+    empty = Store(f"{store.uri}-without-graphs")  # versions of features carry their own paths
+    rebuilt = build(empty, features, config)
+    assert store.read(updated).equals(empty.read(rebuilt))
 
 
 def test_nothing_is_searched_where_only_the_version_changed(store: Store, publish: Publish) -> None:
     vectors = random_vectors(0, 80)
     config = SimilarityConfig(k=4)
-    first = similarity.run(store=store, features={"text": publish("text", vectors)}, config=config)
-    second = similarity.run(
-        store=store, features={"text": publish("text", vectors, encoder="same vectors")}, config=config
-    )
+    first = build(store, {"text": publish("text", vectors)}, config)
+    second = build(store, {"text": publish("text", vectors, encoder="same vectors")}, config)
     measured = json.loads(second.lineage["cm3.measured"])
     assert (measured["searched"], measured["updated"]) == (0, first.version)
     assert store.read(second).equals(store.read(first))
@@ -82,8 +75,8 @@ def test_nothing_is_searched_where_only_the_version_changed(store: Store, publis
 
 def test_another_configuration_is_no_base(store: Store, publish: Publish) -> None:
     vectors = random_vectors(0, 80)
-    similarity.run(store=store, features={"text": publish("text", vectors)}, config=SimilarityConfig(k=4))
+    build(store, {"text": publish("text", vectors)}, SimilarityConfig(k=4))
     vectors["new"] = np.ones(8, np.float32)
-    version = similarity.run(store=store, features={"text": publish("text", vectors)}, config=SimilarityConfig(k=5))
+    version = build(store, {"text": publish("text", vectors)}, SimilarityConfig(k=5))
     assert json.loads(version.lineage["cm3.measured"])["updated"] is None
     assert as_edges(store.read(version)) == brute_force({"text": vectors}, {"text": 1.0}, 5)

@@ -26,28 +26,32 @@ def read(file, quality=None, **options) -> pl.DataFrame:
 def test_what_csv_wrote_is_read_back(raw_file, rows) -> None:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([("a", "b", "c"), *rows])
-    found = read(raw_file(out.getvalue().encode(), "x.csv"))
-    assert found.columns == ["a", "b", "c"]
-    assert [tuple(cell or "" for cell in row) for row in found.rows()] == rows
+    frame = read(raw_file(out.getvalue().encode(), "x.csv"))
+    assert frame.columns == ["a", "b", "c"]
+    assert [tuple(cell or "" for cell in row) for row in frame.rows()] == rows
 
 
 def test_ragged_row_is_counted_and_the_rest_is_read(raw_file) -> None:
     quality = Quality()
-    found = read(raw_file(b"a,b\n1,2\n3,4,5\n6,7\n", "x.csv"), quality)
-    assert found.rows() == [("1", "2"), ("6", "7")]
+    frame = read(raw_file(b"a,b\n1,2\n3,4,5\n6,7\n", "x.csv"), quality)
+    assert frame.rows() == [("1", "2"), ("6", "7")]
     assert quality.table().to_pylist()[0]["examples"] == ["line 3"]
 
 
 @pytest.mark.parametrize(
     "rows",
     [
-        b"1,2\n3\n5,6\n", b"3\n1,2\n5,6\n", b"1,2\n5,6\n3\n", b'"1",2\n3\n5,6\n7,"a\nb"\n', b'1,"2"\n5,6\n3\n',
+        b"1,2\n3\n5,6\n",
+        b"3\n1,2\n5,6\n",
+        b"1,2\n5,6\n3\n",
+        b'"1",2\n3\n5,6\n7,"a\nb"\n',
+        b'1,"2"\n5,6\n3\n',
     ],
-)  # fmt: skip
+)
 def test_a_short_row_is_counted_wherever_it_stands(raw_file, rows) -> None:
     quality = Quality()
-    found = read(raw_file(b"a,b\n" + rows, "x.csv"), quality)
-    assert found.rows()[:2] == [("1", "2"), ("5", "6")]
+    frame = read(raw_file(b"a,b\n" + rows, "x.csv"), quality)
+    assert frame.rows()[:2] == [("1", "2"), ("5", "6")]
     assert quality.count("not_a_record") == 1
 
 
@@ -58,11 +62,11 @@ def test_a_stray_quote_costs_its_own_row_at_most(raw_file, stray, twice) -> None
     for place in (10, 300)[: 1 + twice]:
         lines[place] = b"%d,%s" % (place, stray)
     quality = Quality()
-    found = read(raw_file(b"a,b\n" + b"\n".join(lines), "x.csv"), quality)
-    assert len(found) + quality.count("not_a_record") == 500
+    frame = read(raw_file(b"a,b\n" + b"\n".join(lines), "x.csv"), quality)
+    assert len(frame) + quality.count("not_a_record") == 500
     assert quality.count("not_a_record") <= 2
     others = {(str(n), f"thing {n}") for n in range(500) if n not in (10, 300)}
-    assert others <= set(found.rows())
+    assert others <= set(frame.rows())
 
 
 @pytest.mark.parametrize("width", [2, 3])
@@ -72,30 +76,30 @@ def test_rows_hidden_between_two_quotes_that_pair_are_counted(raw_file, width, l
     lines = [b"%d,thing %d%s" % (n, n, tail) for n in range(500)]
     lines[10], lines[last] = b'10,"great' + tail, b'%d,5"%s' % (last, tail)
     quality = Quality()
-    found = read(raw_file(b"a,b,c"[: 2 * width - 1] + b"\n" + b"\n".join(lines), "x.csv"), quality)
-    assert len(found) == 500 - (last - 10)
+    frame = read(raw_file(b"a,b,c"[: 2 * width - 1] + b"\n" + b"\n".join(lines), "x.csv"), quality)
+    assert len(frame) == 500 - (last - 10)
     assert quality.count("quoted_line_like_a_row") == last - 10
 
 
 def test_every_line_of_a_row_of_another_length_is_bad(raw_file) -> None:
     quality = Quality()
     rows = b"".join(b"%d,2,3\n" % n for n in range(20))
-    found = read(raw_file(b'a,b,c\n1,"x,y\n7,8,9\nz",3,4\n' + rows, "x.csv"), quality)
-    assert len(found) == 20
+    frame = read(raw_file(b'a,b,c\n1,"x,y\n7,8,9\nz",3,4\n' + rows, "x.csv"), quality)
+    assert len(frame) == 20
     assert quality.count("not_a_record") == 3
 
 
 def test_a_text_of_several_lines_stays_whole_and_uncounted(raw_file) -> None:
     quality = Quality()
-    found = read(raw_file(b'a,b,c\n1,"Soft, warm.\nRed.\n",3\n4,5,6\n', "x.csv"), quality)
-    assert found.rows() == [("1", "Soft, warm.\nRed.\n", "3"), ("4", "5", "6")]
+    frame = read(raw_file(b'a,b,c\n1,"Soft, warm.\nRed.\n",3\n4,5,6\n', "x.csv"), quality)
+    assert frame.rows() == [("1", "Soft, warm.\nRed.\n", "3"), ("4", "5", "6")]
     assert quality.table().num_rows == 0
 
 
 def test_row_that_is_not_text_is_counted(raw_file) -> None:
     quality = Quality()
-    found = read(raw_file(b"a,b\n1,\xff\xfe\n6,7\n", "x.csv"), quality)
-    assert found.rows() == [("6", "7")]
+    frame = read(raw_file(b"a,b\n1,\xff\xfe\n6,7\n", "x.csv"), quality)
+    assert frame.rows() == [("6", "7")]
     assert quality.count("not_a_record") == 1
 
 

@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.ingest.files.interaction_columns import Columns, raw_interactions
-from pipeline.ingest.interactions import collect
 from pipeline.ingest.sources.base import RAW_INTERACTIONS
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
@@ -33,9 +32,9 @@ def test_mixed_formats_of_time_are_each_read(raw_file) -> None:
         None,
     ]
     quality = Quality()
-    found = typed(raw_file, [("u", "i", None, time) for time in times], quality)
+    frame = typed(raw_file, [("u", "i", None, time) for time in times], quality)
     micro, day = 1714979289_000_000, 1714953600_000_000
-    assert found["timestamp"].to_list() == [1714979289, 1714979289_700, micro, day, micro, None, None]
+    assert frame["timestamp"].to_list() == [1714979289, 1714979289_700, micro, day, micro, None, None]
     assert quality.table().to_pylist() == [
         {"source": "x.csv", "rule": "timestamp_unreadable", "action": "repaired", "count": 1, "examples": ["soon"]}
     ]
@@ -44,8 +43,8 @@ def test_mixed_formats_of_time_are_each_read(raw_file) -> None:
 def test_ids_are_trimmed_and_rows_without_them_dropped(raw_file) -> None:
     quality = Quality()
     rows = [(" u ", "i", "5", "1"), ("u2", "  ", "5", "1"), (None, "i2", "5", "1"), ("u3", "i3", "five", "1")]
-    found = typed(raw_file, rows, quality)
-    assert found.rows() == [("u", "i", 5.0, 1), ("u3", "i3", None, 1)]
+    frame = typed(raw_file, rows, quality)
+    assert frame.rows() == [("u", "i", 5.0, 1), ("u3", "i3", None, 1)]
     assert {(row["rule"], tuple(row["examples"])) for row in quality.table().to_pylist()} == {
         ("interaction_without_user", ("i2",)),
         ("interaction_without_item", ("u2",)),
@@ -53,50 +52,10 @@ def test_ids_are_trimmed_and_rows_without_them_dropped(raw_file) -> None:
     }
 
 
-@pytest.mark.parametrize("cut", [1, 2, 3])
-@pytest.mark.parametrize(
-    ("dates", "read", "assumed"),
-    [
-        (["01/02/2024", "13/02/2024", "02/02/2024"], ["2024-02-01", "2024-02-13", "2024-02-02"], []),
-        (["1/2/2024", "2.2.2024", "02/13/2024 10:00"], ["2024-01-02", "2024-02-02", "2024-02-13"], []),
-        (["01-02-2024", "02-02-2024", "03-02-2024"], ["2024-02-01", "2024-02-02", "2024-02-03"], ["u → 0", "u → 2"]),
-        (["01/02/2024", "02/13/2024", "13/02/2024"], ["2024-02-01", "2024-02-13", "2024-02-13"], ["u → 0"]),
-        (["2024-01-02", "02/13/2024", "45/13/2024"], ["2024-01-02", "2024-02-13", None], []),
-    ],
-)
-def test_the_order_of_day_and_month_is_the_files_wherever_batches_end(raw_file, dates, read, assumed, cut) -> None:
-    quality = Quality()
-    batch = pl.DataFrame({"user": "u", "item": ["0", "1", "2"], "rating": 4.0, "time": dates})
-    rows = raw_interactions([batch[:cut], batch[cut:]], COLUMNS, raw_file(b"", "x.csv"), quality)
-    found = collect(rows, "x.csv", quality)["timestamp"].cast(pl.Datetime("ms")).dt.date().cast(pl.String)
-    assert found.to_list() == read
-    rules = {row["rule"]: row["examples"] for row in quality.table().to_pylist()}
-    assert rules.pop("date_day_first_assumed", []) == assumed
-    assert rules == ({"timestamp_unreadable": ["45/13/2024"]} if None in read else {})
-
-
-@pytest.mark.parametrize("dtype", [pl.Int64, pl.Float64, pl.String])
-def test_numbers_that_are_all_dates_are_read_as_dates(raw_file, dtype) -> None:
-    numbers, quality = pl.Series("time", [20240506, 19991231, 20240230]).cast(dtype), Quality()
-    batch = pl.DataFrame({"user": "u", "item": ["0", "1", "2"], "rating": 4.0, "time": numbers})
-    frame = collect(raw_interactions([batch], COLUMNS, raw_file(b"", "x.csv"), quality), "x.csv", quality)
-    assert frame["timestamp"].to_list() == [1714953600_000, 946598400_000, None]
-    assert [(row["rule"], row["examples"]) for row in quality.table().to_pylist()] == [
-        ("timestamp_in_yyyymmdd", ["u → 0", "u → 1"]), ("timestamp_implausible", ["u → 2"]),
-    ]  # fmt: skip
-
-
-def test_numbers_of_which_some_are_no_dates_are_seconds(raw_file) -> None:
-    quality = Quality()
-    batch = pl.DataFrame({"user": "u", "item": ["0", "1"], "rating": 4.0, "time": [20240506, 1714953600]})
-    frame = collect(raw_interactions([batch], COLUMNS, raw_file(b"", "x.csv"), quality), "x.csv", quality)
-    assert frame["timestamp"].to_list() == [20240506_000, 1714953600_000]
-
-
 def test_blanks_around_numbers_and_dates_are_dropped(raw_file) -> None:
     quality = Quality()
-    found = typed(raw_file, [("u", "i", " 4.0", "\t123 "), ("u", "i", "5 ", " 2024-05-06")], quality)
-    assert found.select("rating", "timestamp").rows() == [(4.0, 123), (5.0, 1714953600_000_000)]
+    frame = typed(raw_file, [("u", "i", " 4.0", "\t123 "), ("u", "i", "5 ", " 2024-05-06")], quality)
+    assert frame.select("rating", "timestamp").rows() == [(4.0, 123), (5.0, 1714953600_000_000)]
     assert quality.table().num_rows == 0
 
 
@@ -113,6 +72,6 @@ cells = st.none() | st.text(max_size=12) | st.from_regex(r"-?[0-9]{1,25}(\.[0-9]
 def test_any_text_gives_typed_rows_or_a_user_error(raw_file, rows) -> None:
     clean = [tuple(c and c.encode(errors="replace").decode() for c in row) for row in rows]
     with contextlib.suppress(UserError):
-        found = typed(raw_file, clean)
-        assert dict(found.schema) == RAW_INTERACTIONS
-        assert found["user_id"].null_count() == found["item_id"].null_count() == 0
+        frame = typed(raw_file, clean)
+        assert dict(frame.schema) == RAW_INTERACTIONS
+        assert frame["user_id"].null_count() == frame["item_id"].null_count() == 0

@@ -82,8 +82,11 @@ def test_overlong_literal_is_refused_unread() -> None:
 
 def test_quotes_inside_strings_survive_the_fast_way() -> None:
     assert parse_literal(rb"""{'a': "Suess' puzzle", 'b': 'say "hi"', 'c': 'it\'s', 'd': None}""") == {
-        "a": "Suess' puzzle", "b": 'say "hi"', "c": "it's", "d": None,
-    }  # fmt: skip
+        "a": "Suess' puzzle",
+        "b": 'say "hi"',
+        "c": "it's",
+        "d": None,
+    }
 
 
 def test_escapes_are_pythons_not_jsons() -> None:
@@ -93,8 +96,8 @@ def test_escapes_are_pythons_not_jsons() -> None:
 def test_bad_lines_are_dropped_and_counted_by_number(raw_file) -> None:
     lines = [b'{"id": "a"}', b"not a record", b"", b'{"id": "b"}', b"[1]", b'{"id": "c"', b'{"id": "d"}']
     quality = Quality()
-    found = list(json_lines.records(raw_file(b"\n".join(lines), packed=True), quality, 0.5))
-    assert [record["id"] for record in found] == ["a", "b", "d"]
+    records = json_lines.records(raw_file(b"\n".join(lines), packed=True), quality, 0.5)
+    assert [record["id"] for record in records] == ["a", "b", "d"]
     (row,) = quality.table().to_pylist()
     assert (row["count"], row["examples"]) == (3, ["line 2", "line 5", "line 6"])
 
@@ -141,8 +144,8 @@ def test_any_file_gives_columns_or_a_user_error(raw_file, data) -> None:
 @given(scalars | text | st.floats() | st.just("\ud800"))
 @many
 def test_ids_as_text_are_valid_utf8_or_none(value) -> None:
-    found = as_text(value)
-    assert found is None or (found and found.encode().decode() == found)
+    plain = as_text(value)
+    assert plain is None or (plain and plain.encode().decode() == plain)
 
 
 def test_whole_numbers_as_ids_have_no_point() -> None:

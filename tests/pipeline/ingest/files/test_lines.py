@@ -18,17 +18,21 @@ from schemas.errors import UserError
 reuse_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 
 
-@given(lines=st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line)), size=st.integers(1, 64), packed=st.booleans())  # fmt: skip # noqa: E501
+@given(
+    lines=st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line)),
+    size=st.integers(1, 64),
+    packed=st.booleans(),
+)
 @example(lines=[b"\xef\xbb\xbfone", b"two"], size=1, packed=False)
 @reuse_file
 def test_blocks_join_to_the_file_and_end_at_line_ends(raw_file, lines, size, packed) -> None:
     data = b"\n".join(lines)
     assume(not data.startswith(tuple(FOREIGN)))
-    found = list(blocks(raw_file(data, packed=packed or data[:2] == b"\x1f\x8b"), size=size))
-    assert b"".join(block.data for block in found) == data.removeprefix(b"\xef\xbb\xbf")
-    assert all(block.data.endswith(b"\n") for block in found[:-1])
+    parts = list(blocks(raw_file(data, packed=packed or data[:2] == b"\x1f\x8b"), size=size))
+    assert b"".join(block.data for block in parts) == data.removeprefix(b"\xef\xbb\xbf")
+    assert all(block.data.endswith(b"\n") for block in parts[:-1])
     number = 1
-    for block in found:
+    for block in parts:
         assert block.first_line == number
         number += block.data.count(b"\n")
 
@@ -93,20 +97,27 @@ def test_few_bad_lines_are_counted_with_examples(raw_file) -> None:
     guard = LineGuard(raw_file(b""), quality, 0.01, "records")
     for line in (17, 20, 21, 22):
         guard.bad(line, "not JSON")
-    guard.seen(1000)
+    guard.lines = 1000
+    guard.check()
     guard.finish()
     (row,) = quality.table().to_pylist()
-    assert row == {"source": "x.json", "rule": "not_a_record", "action": "dropped", "count": 4,
-                   "examples": ["line 17", "line 20", "line 21"]}  # fmt: skip
+    assert row == {
+        "source": "x.json",
+        "rule": "not_a_record",
+        "action": "dropped",
+        "count": 4,
+        "examples": ["line 17", "line 20", "line 21"],
+    }
 
 
 @pytest.mark.parametrize(("bad", "lines", "share"), [(11, 100, 0.01), (21, 2000, 0.01), (3, 3, 0.5)])
 def test_too_many_bad_lines_refuse_the_file(raw_file, bad, lines, share) -> None:
-    guard = LineGuard(raw_file(b""), Quality(), share, "one JSON object a line")
+    guard = LineGuard(raw_file(b""), Quality(), share, "one JSON object per line")
     for line in range(bad):
         guard.bad(line + 1, "not JSON")
+    guard.lines = lines
     with pytest.raises(UserError, match=rf"{bad} of the first .* line 1 \(not JSON\); expected one JSON object"):
-        guard.seen(lines) or guard.finish()
+        guard.check() or guard.finish()
 
 
 def test_empty_file_is_refused(raw_file) -> None:

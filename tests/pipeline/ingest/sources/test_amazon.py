@@ -1,4 +1,4 @@
-"""Every release of Amazon Reviews, as it really is: names, schemas and orders of columns drift."""
+"""Every release of Amazon Reviews as it really is: names, schemas and orders of columns differ."""
 
 import gzip
 import json
@@ -6,23 +6,70 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
+from pipeline import ingest
 from pipeline.ingest.sources.amazon import METADATA, REVIEWS, Amazon, full_size, item_2014, item_2018, item_2023
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
 from schemas.sources import RELEASES, AmazonSource
+from tests.support import ingest as support
+from tests.support.ingest import rows, run, sizes
 
 
 def amazon(folder: Path, **fields: Any) -> Amazon:
     return Amazon(AmazonSource(raw=str(folder), **fields), folder / "cache")
 
 
-def read(source: Amazon, quality: Quality | None = None) -> tuple[list[Any], pl.DataFrame]:
-    source.check()
-    files, quality = source.fetch(), quality or Quality()
-    return list(source.items(files, quality, 0.01)), pl.concat(source.interactions(files, quality, 0.01))
+def read(folder: Path, quality: Quality | None = None, **fields: Any) -> tuple[list[Any], list[tuple[Any, ...]]]:
+    items, interactions = support.read(AmazonSource(raw=str(folder), **fields), folder / "cache", quality)
+    return items, interactions.rows()
+
+
+@pytest.mark.parametrize(
+    ("category", "reviews", "metadata", "expected", "galleries"),
+    [
+        ("Gift_Cards", 2972, 1547, {"repeated_interaction": 7, "title_entities": 10}, (66, 241)),
+        (
+            "Magazine_Subscriptions",
+            2375,
+            3385,
+            {"repeated_interaction": 69, "duplicate_item": 1065, "title_html": 148},
+            (119, 562),
+        ),
+    ],
+)
+def test_amazon_2018_is_read_with_its_exact_counts(
+    store, shared_data, category, reviews, metadata, expected, galleries
+) -> None:
+    ingested = run(store, AmazonSource(category=category, raw=str(shared_data / "amazon-2018")), core_k=1)
+    counts, tables = ingested.counts, ingested.tables
+    for rule, count in expected.items():
+        assert counts[rule] == count
+    assert tables["interactions"].rows + counts["repeated_interaction"] + counts.get("unknown_item", 0) == reviews
+    assert tables["items"].rows + counts["item_without_interaction"] + counts.get("duplicate_item", 0) == metadata
+    items = rows(store, ingested, "items")
+    main = [item["image_url"] for item in items if item["image_url"]]
+    assert len(main) > 100
+    further = [item["gallery_urls"] for item in items if item["gallery_urls"]]
+    assert (len(further), sum(map(len, further))) == galleries
+    assert not any("_SX38_" in url or "_SY50_" in url for urls in (main, *further) for url in urls)
+
+
+def test_amazon_2018_with_photos_and_titles_has_the_known_five_core(store, shared_data) -> None:
+    source = AmazonSource(category="gift cards", raw=str(shared_data / "amazon-2018"), image_url="images/{item_id}.jpg")
+    assert sizes(store, run(store, source, core_k=1, require=("title", "image")))[:2] == (115, 458)
+    core = run(store, source, require=("title", "image"))
+    assert sizes(store, core) == (100, 290, 1810)
+    assert core.counts["interaction_outside_5_core"] == 2477 - 1810
+    items = rows(store, core, "items")
+    assert all(Path(item["image_url"].removeprefix("file://")).is_file() for item in items)
+
+
+def test_amazon_without_metadata_is_refused_before_any_work(store, shared_data) -> None:
+    source = AmazonSource(category="AMAZON_FASHION", raw=str(shared_data / "amazon-2018"))
+    with pytest.raises(UserError, match=r"meta_AMAZON_FASHION\.json\.gz.* holds .*AMAZON_FASHION_5\.json\.gz"):
+        ingest.check(store=store, source=source)
 
 
 @pytest.mark.parametrize(
@@ -42,13 +89,13 @@ def test_thumbnail_becomes_full_size(thumbnail, full) -> None:
 def test_release_2014_reads_real_literals_and_ratings(shared_data, tmp_path) -> None:
     shutil.copy(shared_data / "amazon-2014" / "meta_sample.json.gz", tmp_path / "meta_Beauty.json.gz")
     shutil.copy(shared_data / "amazon-2014" / "ratings_sample.csv.gz", tmp_path / "ratings_Beauty.csv.gz")
-    items, rows = read(amazon(tmp_path, release=2014, category="beauty"))
+    items, interactions = read(tmp_path, release=2014, category="beauty")
     assert [item.item_id for item in items] == ["0000191639", "0005069491", "0076561046", "0558925278", "0737104473"]
     assert items[0].categories == ["Toys & Games", "Puzzles", "Jigsaw Puzzles"]
     assert items[0].description.startswith("Three Dr. Suess' Puzzles")
     assert (items[0].brand, items[0].price) == ("Dr. Seuss", 37.12)
     assert items[3].image_url == "http://ecx.images-amazon.com/images/I/51L%2BzYCQWSL._SX300_.jpg"
-    assert rows.rows() == [
+    assert interactions == [
         ("A39HTATAQ9V7YF", "0205616461", 5.0, 1369699200),
         ("A3JM6GV9MNOF9X", "0558925278", 3.0, 1355443200),
     ]
@@ -58,14 +105,14 @@ def test_release_2023_reads_real_metadata(shared_data, tmp_path) -> None:
     shutil.copy(shared_data / "amazon-2023" / "meta_sample.jsonl.gz", tmp_path / "meta_Gift_Cards.jsonl.gz")
     review = {"rating": 5.0, "asin": "B0OLD", "parent_asin": "B06ZXTKYHN", "user_id": "AE1", "timestamp": 1549866158332}
     (tmp_path / "Gift_Cards.jsonl").write_text(json.dumps(review) + "\n")
-    items, rows = read(amazon(tmp_path, release=2023, category="gift cards"))
+    items, interactions = read(tmp_path, release=2023, category="gift cards")
     assert [item.item_id for item in items] == ["B06ZXTKYHN", "B08W5BSH6V", "B07NTK7T5P", "B01HYNE114"]
     assert items[0].image_url == "https://m.media-amazon.com/images/I/71cWJvVGYtL._SL1500_.jpg"
     assert items[2].image_url == "https://m.media-amazon.com/images/I/41J3kMGt34L.jpg"  # hi_res is null
     assert items[1].categories == ["SUBSCRIPTION BOXES"]
     assert [len(item.gallery_urls) for item in items] == [1, 1, 1, 0]
     assert items[3].brand == "Zoë Noelle Designs"
-    assert rows.rows() == [("AE1", "B06ZXTKYHN", 5.0, 1549866158332)]
+    assert interactions == [("AE1", "B06ZXTKYHN", 5.0, 1549866158332)]
 
 
 def test_main_variant_is_preferred_wherever_it_stands() -> None:
@@ -104,37 +151,23 @@ def test_the_pictures_after_the_main_one_are_the_gallery_in_their_order() -> Non
 
 @pytest.mark.parametrize("make", [item_2014, item_2018, item_2023])
 def test_fields_of_unexpected_types_are_left_out(make) -> None:
-    wrong: dict[str, Any] = dict.fromkeys(
-        (
-            "title",
-            "description",
-            "brand",
-            "store",
-            "category",
-            "categories",
-            "image",
-            "images",
-            "imUrl",
-            "main_category",
-        ),
-        7,
-    )
-    item = make("a", wrong)
+    texts = ("title", "description", "brand", "store", "category", "categories", "main_category")
+    item = make("a", dict.fromkeys((*texts, "image", "images", "imUrl"), 7))
     assert (item.title, item.description, item.brand, item.categories, item.image_url) == ("", "", "", [], "")
 
 
 def test_ratings_of_2018_name_the_item_first(tmp_path) -> None:
     (tmp_path / "meta_Software.json").write_text('{"asin": "B01"}\n')
     (tmp_path / "Software.csv").write_text("B01,A1USER,4.0,1393545600\n")
-    _, rows = read(amazon(tmp_path, category="Software"))
-    assert rows.rows() == [("A1USER", "B01", 4.0, 1393545600)]
+    _, interactions = read(tmp_path, category="Software")
+    assert interactions == [("A1USER", "B01", 4.0, 1393545600)]
 
 
 def test_ratings_of_2023_have_a_header(tmp_path) -> None:
     (tmp_path / "meta_Software.jsonl").write_text('{"parent_asin": "B01"}\n')
     (tmp_path / "Software.csv").write_text("user_id,parent_asin,rating,timestamp\nAE1,B01,4.0,1549866158332\n")
-    _, rows = read(amazon(tmp_path, category="Software", release=2023))
-    assert rows.rows() == [("AE1", "B01", 4.0, 1549866158332)]
+    _, interactions = read(tmp_path, category="Software", release=2023)
+    assert interactions == [("AE1", "B01", 4.0, 1549866158332)]
 
 
 @pytest.mark.parametrize("release", list(RELEASES))
@@ -174,7 +207,7 @@ def test_items_without_asin_are_counted_by_title(tmp_path) -> None:
     (tmp_path / "meta_Software.json").write_text('{"asin": "B01"}\n{"title": "Nobody\'s"}\n')
     (tmp_path / "Software.csv").write_text("B01,A1USER,4.0,1393545600\n")
     quality = Quality()
-    items, _ = read(amazon(tmp_path, category="Software"), quality)
+    items, _ = read(tmp_path, quality, category="Software")
     assert len(items) == 1
     assert quality.table().to_pylist()[0]["examples"] == ["Nobody's"]
 
@@ -182,15 +215,30 @@ def test_items_without_asin_are_counted_by_title(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("release", "category", "reviews", "fine", "odd"),
     [
-        (2014, "Beauty", "ratings_Beauty.csv", {"categories": [["a", "b"]], "imUrl": "http://x/1.jpg"},
-         {"categories": [["a", ["b"]]], "imUrl": {"x": "http://x"}}),
-        (2018, "Software", "Software.csv", {"category": ["a"], "image": ["http://x/1.jpg"]},
-         {"category": [["a"]], "imageURL": {"x": 1}, "image": [["y"]]}),
-        (2023, "All_Beauty", "All_Beauty.csv", {"categories": ["a"], "images": [{"large": "http://x/1.jpg"}]},
-         {"categories": {"a": 1}, "images": {"large": ["http://x"]}}),
+        (
+            2014,
+            "Beauty",
+            "ratings_Beauty.csv",
+            {"categories": [["a", "b"]], "imUrl": "http://x/1.jpg"},
+            {"categories": [["a", ["b"]]], "imUrl": {"x": "http://x"}},
+        ),
+        (
+            2018,
+            "Software",
+            "Software.csv",
+            {"category": ["a"], "image": ["http://x/1.jpg"]},
+            {"category": [["a"]], "imageURL": {"x": 1}, "image": [["y"]]},
+        ),
+        (
+            2023,
+            "All_Beauty",
+            "All_Beauty.csv",
+            {"categories": ["a"], "images": [{"large": "http://x/1.jpg"}]},
+            {"categories": {"a": 1}, "images": {"large": ["http://x"]}},
+        ),
     ],
-)  # fmt: skip
-def test_fields_that_cannot_be_read_are_counted_once_an_item(tmp_path, release, category, reviews, fine, odd) -> None:
+)
+def test_fields_that_cannot_be_read_are_counted_once_per_item(tmp_path, release, category, reviews, fine, odd) -> None:
     name = "parent_asin" if release == 2023 else "asin"
     records = [{name: "B01", "title": "T", "description": [""], **fine}, {name: "B02", "title": {"x": "T"}, **odd}]
     metadata = tmp_path / METADATA[release].format(category).removesuffix(".gz")
@@ -199,5 +247,7 @@ def test_fields_that_cannot_be_read_are_counted_once_an_item(tmp_path, release, 
     source, quality = amazon(tmp_path, category=category, release=release), Quality()
     assert len(list(source.items(source.fetch(), quality, 0.01))) == 2
     assert [(row["rule"], row["count"], row["examples"]) for row in quality.table().to_pylist()] == [
-        ("title_unreadable", 1, ["B02"]), ("categories_unreadable", 1, ["B02"]), ("image_url_unreadable", 1, ["B02"]),
-    ]  # fmt: skip
+        ("title_unreadable", 1, ["B02"]),
+        ("categories_unreadable", 1, ["B02"]),
+        ("image_url_unreadable", 1, ["B02"]),
+    ]

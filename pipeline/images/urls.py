@@ -1,0 +1,70 @@
+"""A catalogue's text as a URL, whose path and query are sent byte for byte, and the host that it counts against."""
+
+import re
+from urllib.parse import quote
+
+from yarl import URL
+
+from pipeline.images.outcome import PictureError
+from schemas.tables import ImageStatus
+
+_REMOVED = {ord(character): None for character in "\t\r\n"}
+"""Removed from a URL, as browsers do."""
+_TARGET = re.compile(r"(?:[a-z][a-z\d+.-]*:)?(?://[^/?#]*)?([^?#]*)(?:\?([^#]*))?", re.IGNORECASE)
+"""Captures path and query."""
+_ILLEGAL = re.compile(r"%(?![\da-f]{2})|[^\w.~!$&'()*+,;=:@/?\[\]%-]", re.IGNORECASE | re.ASCII)
+"""A percent sign that escapes nothing, or a character that no URI may contain."""
+
+
+def parse_url(text: str) -> URL:
+    """A catalogue's text as an absolute http, https or file URL.
+
+    Raises:
+        PictureError: INVALID_URL.
+    """
+    try:
+        url = as_written(text.strip())
+        host, port = url.host, url.port  # inside `try`: yarl notices malformed punycode only now
+    except ValueError as error:
+        raise PictureError(ImageStatus.INVALID_URL, str(error)) from error
+    if url.scheme not in ("http", "https", "file"):
+        raise PictureError(ImageStatus.INVALID_URL, f"scheme {url.scheme!r} is not http or https")
+    if url.scheme != "file" and (not host or not port):
+        raise PictureError(ImageStatus.INVALID_URL, "the URL names no host")
+    return url
+
+
+def as_written(text: str) -> URL:
+    """A URL or a reference whose path and query are sent unchanged, because they may be signed.
+
+    Only what no URI may contain is escaped (RFC 3986). yarl's own parsing would also unescape, e.g. `%2F` in a query.
+
+    Raises:
+        ValueError: the text is not a URL.
+    """
+    text = text.translate(_REMOVED)
+    url = URL(text)
+    if url.scheme == "file":
+        return url
+    parts = _TARGET.match(text)
+    assert parts is not None  # every part may be empty
+    path, query = (_ILLEGAL.sub(_escape, part or "") for part in parts.groups())
+    return URL.build(scheme=url.scheme, authority=url.raw_authority, path=path, query_string=query, encoded=True)
+
+
+def host_name(url: URL) -> str:
+    """`host:port`, the unit that limits apply to."""
+    return f"{url.host}:{url.port}"
+
+
+def host_of(text: str) -> str:
+    """The `host:port` that a catalogue's text names; empty if the text is not a URL."""
+    try:
+        return host_name(parse_url(text))
+    except PictureError:
+        return ""
+
+
+def _escape(match: re.Match[str]) -> str:
+    # Headers keep bytes that are not UTF-8 as surrogates; each becomes the byte that it stands for.
+    return quote(match[0], safe="", errors="surrogateescape")

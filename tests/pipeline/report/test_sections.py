@@ -1,0 +1,66 @@
+"""What the sections of a report say."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import report
+from pipeline.report.sections import host
+from pipeline.report.wording import percent
+from pipeline.similarity.duplicates import duplicates
+from pipeline.similarity.quality import assess
+from pipeline.store import Store
+from schemas.report import ReportConfig
+from tests.pipeline.report.conftest import Run
+from tests.support.html_page import HtmlPage
+from tests.support.published import publish
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (None, "no address"),
+        ("https://user:secret@Example.com/a.jpg?token=1", "Example.com"),
+        ("http://[::1/a.jpg", "unreadable address"),
+        ("images/a.jpg", "no host"),
+    ],
+)
+def test_hosts_are_named_without_credentials_or_paths(url: str | None, expected: str) -> None:
+    assert host(url) == expected
+
+
+def test_what_changed_since_the_previous_version(small_run: Run, store: Store, tmp_path: Path) -> None:
+    run, after = small_run
+    items = run.read(after["items"])
+    fewer = publish(store, "items", items.slice(4), dataset="demo")
+    before = {**after, "items": fewer, "features/old": after["features/clip"]}
+    output = report.run(
+        store=run,
+        tables=after,
+        output=tmp_path / "report.html",
+        config=ReportConfig(thumbnail=48, users=2, captions=4),
+        previous=before,
+    )
+    text = HtmlPage(output.read_text(encoding="utf-8")).text
+    assert "items changed 4 added 56 60 +4" in text
+    assert "quality same" in text
+    assert "features/old gone" in text
+    assert "NDCG@20 went from" in text
+
+
+def test_the_graph_is_measured_by_feature_and_says_how_exact_it_is(hostile_run: Run, page: HtmlPage) -> None:
+    store, tables = hostile_run
+    assert "compared with the items of 9 of 1,000 clusters" in page.text
+    assert "on a sample: clip 98.1%, fused 97.5%." in page.text
+    features = {name: tables[f"features/{name}"] for name in ("caption", "clip", "sentence")}
+    interactions = tables["interactions"]
+    measures = assess(store=store, graph=tables["similarity"], features=features, interactions=interactions)
+    values = {(row["measure"], row["feature"], row["other"]): row["value"] for row in measures.to_pylist()}
+    assert f"{values['lift', 'clip', None]:.1f}" in page.text
+    agreement = f"clip and sentence {percent(values['agreement', 'clip', 'sentence'])} in common"
+    assert agreement in page.text
+    pairs = duplicates(store=store, graph=tables["similarity"], features=features).to_pylist()
+    first = pairs[0]
+    alike = [row for row in pairs if (row["feature"], row["kind"]) == (first["feature"], first["kind"])]
+    line = f"{first['feature']} {first['kind']} {len(alike)} {first['item_id']} = {first['duplicate_id']}"
+    assert line in page.text
