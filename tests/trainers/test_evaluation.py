@@ -139,7 +139,8 @@ def test_lists_of_everybody_are_judged_as_those_of_a_split_are(world: World, mas
     scorer = random_scorer(dataset)
     config = EvaluationConfig(cutoffs=(5, 10), selection_k=10, mask_validation=mask_validation)
     for split in ("valid", "test"):
-        lists = rank(scorer, dataset, 30, mask_validation=mask_validation and split == "test")
+        left_out = dataset.matrix("train") + dataset.matrix("valid") if mask_validation and split == "test" else None
+        lists = rank(scorer, dataset, 30, left_out=left_out)
         shared, alone = judge(lists, dataset, split, config), evaluate(scorer, dataset, split, config)
         assert shared.values == alone.values
         assert shared.counts == alone.counts

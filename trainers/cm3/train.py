@@ -45,6 +45,7 @@ def run(
         tables: with one feature or more.
         output: local folder that gets items, users, item_weights, recommendations, metrics and epochs `.parquet`.
         checkpoint: file that keeps the training state; a run that was killed goes on from it.
+        on_epoch: the epochs of the second phase are counted on from those of the first.
     Raises: UserError: an input is unusable, too small, or training diverges.
     """
     catalogue = load(tables)
@@ -134,7 +135,14 @@ def deliver(
         catalogue, core = everything, core.all_for_training()
         model = build(core, config)
         state = None if checkpoint is None else checkpoint.with_name(f"refit-{checkpoint.name}")
-        embeddings = refit(model, core, config, measured.fitted.best_epoch, checkpoint=state, on_epoch=on_epoch)
+        embeddings = refit(
+            model,
+            core,
+            config,
+            measured.fitted.best_epoch,
+            checkpoint=state,
+            on_epoch=_after(measured.fitted, on_epoch),
+        )
     published = of_catalogue(model, measured.fitted.score, embeddings, core, catalogue, config)
     weights = no_weights(catalogue)
     if measured.choice is not None and config.item_weights is not None:
@@ -145,6 +153,11 @@ def deliver(
     lists = rank(scorer, catalogue, config.top_k, config.evaluation.block, left_out=left_out)
     why = reasons(lists, config.top_k, weights, chosen)
     return Delivered(published, weights, recommend(lists, catalogue, config.top_k, why))
+
+
+def _after(fitted: FittedModel, on_epoch: OnEpoch | None) -> OnEpoch | None:
+    """Epochs of the second phase, counted on from those of the first."""
+    return None if on_epoch is None else lambda epoch, terms: on_epoch(fitted.epochs + epoch, terms)
 
 
 def of_catalogue(

@@ -19,16 +19,22 @@ NONE = np.iinfo(np.int64).max
 """Stands for no item while rows are sorted, so that it comes last."""
 
 
-def content_of(features: dict[str, Modality], shares: dict[str, float]) -> Floats:
+def content_of(features: dict[str, Modality], shares: dict[str, float], centre: Rows | None = None) -> Floats:
     """One vector per item whose dot products are the mean of the features' cosines, (items, width).
 
     A feature is centred, so that what all items have in common says nothing. Of an item that lacks a feature the others
     count alone; rows have length 1, or 0 where the item has none of them.
+
+    Args:
+        centre: rows of the items whose mean is taken off; all where None.
     """
     parts = []
     for name, share in shares.items():
         feature = features[name]
-        centred = feature.matrix - feature.matrix[feature.present].mean(axis=0, dtype=np.float64).astype(np.float32)
+        rows = np.flatnonzero(feature.present)
+        rows = rows if centre is None else np.intersect1d(rows, centre)
+        mean = feature.matrix[rows].mean(axis=0, dtype=np.float64) if len(rows) else 0.0
+        centred = (feature.matrix - mean).astype(np.float32)
         centred[~feature.present] = 0
         parts.append(np.float32(np.sqrt(share)) * _unit(centred))
     return _unit(np.concatenate(parts, axis=1))

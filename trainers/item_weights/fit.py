@@ -34,7 +34,7 @@ def item_weights(dataset: Dataset, choice: Choice, config: ItemWeightsConfig, th
     warm, cold = np.flatnonzero(dataset.item_counts > 0), np.flatnonzero(dataset.item_counts == 0)
     weights = _warm_columns(dataset, warm, choice, config, threads)
     if len(cold):
-        content = content_of(dataset.features, choice.shares)
+        content = content_of(dataset.features, choice.shares, warm)
         themselves = _choose_themselves(dataset, weights, content, warm, config)
         logger.info("item weights: %d cold items borrow columns, the lenders' own weight is %g", len(cold), themselves)
         weights = weights + borrow(weights, nearest_warm(cold, warm, content), themselves)
@@ -51,7 +51,7 @@ def _warm_columns(
 ) -> sp.csr_matrix:
     """Columns of the warm items, which only warm items speak for."""
     gram = common_users(dataset.matrix("train")[:, warm])
-    content = content_of(dataset.features, choice.shares)[warm]
+    content = content_of(dataset.features, choice.shares, warm)[warm]
     candidates = Candidates(gram, content, config.candidates)
     columns = solve(np.arange(len(warm)), candidates, [choice.ridge], threads)[choice.ridge].matrix(len(warm))
     if choice.kept is not None:
