@@ -5,7 +5,7 @@
     captions    images                                  → captions
     features    items; images and gallery; or captions  → features/<name>
     similarity  features/*, interactions                → similarity
-    train       interactions, features/*, similarity    → embeddings/items, embeddings/users, recommendations, metrics,
+    train       interactions, features/*, similarity    → embeddings/*, item_weights, recommendations, metrics,
                                                           epochs
     report      all of them                             → an HTML page
     registry    all of them                             → a registered version
