@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast, get_args
 from urllib.parse import unquote, urlsplit
 
+from pipeline.addresses import host_and_port
 from pipeline.demo import catalogue as demo_catalogue
 from pipeline.demo.server import serve
 from pipeline.ingest import stage as ingest
@@ -60,8 +61,8 @@ def _source_of(parameters: RunParameters) -> SourceConfig:
 
 
 def reachable(images: ImagesConfig, raw: str, image_url: str) -> ImagesConfig:
-    """Allow the hosts, or the folder, that the run itself names; what a catalogue's row names stays guarded."""
-    hosts = [urlsplit(place).netloc for place in (raw, image_url) if place.startswith(("http://", "https://"))]
+    """Allow the hosts with their ports, or the folder, that the run itself names; what a row names stays guarded."""
+    hosts = [place for place in map(host_and_port, (raw, image_url)) if place is not None]
     folder = None
     if raw and "://" not in raw:
         folder = str(Path(raw).expanduser().absolute())

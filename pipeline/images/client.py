@@ -11,15 +11,16 @@ from types import TracebackType
 from typing import Self, TypeAlias
 from urllib.parse import unquote
 
+from aiohttp import ClientResponse
 from yarl import URL
 
-from pipeline.http import logins, usable_validator
-from pipeline.images.addresses import AddressGuard, GuardedResolver, Lookup, system_lookup
+from pipeline.addresses import AddressGuard, Lookup, system_lookup
+from pipeline.http import login_at, logins, usable_validator
 from pipeline.images.network_errors import NETWORK, explain
 from pipeline.images.outcome import Fetched, PictureError, Redirect, Validators
 from pipeline.images.politeness import parse_retry_after
-from pipeline.images.response import Response, Transport
-from pipeline.images.transports import Http1, Http2
+from pipeline.images.resolver import GuardedResolver
+from pipeline.images.session import is_delimited, open_session
 from pipeline.images.urls import as_written, parse_url
 from schemas.images import ImagesConfig
 from schemas.tables import ImageStatus
@@ -42,7 +43,7 @@ _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 class Client:
-    """Sends requests through one guard and one transport. An async context manager."""
+    """Sends requests through one guard and one session. An async context manager."""
 
     def __init__(self, config: ImagesConfig, lookup: Lookup = system_lookup) -> None:
         self._config = config
@@ -54,8 +55,7 @@ class Client:
             "Accept": "image/*,*/*;q=0.1",
             "Accept-Encoding": "identity",
         }
-        resolver = GuardedResolver(self._guard, lookup)
-        self._transport: Transport = Http2(config, resolver) if config.http2 else Http1(config, resolver)
+        self._session = open_session(config, GuardedResolver(self._guard, lookup))
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,7 +63,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._transport.close()
+        await self._session.close()
 
     async def fetch(
         self, text: str, validators: Validators | None, scope: AsyncExitStack, redirect: Redirect | None = None
@@ -108,20 +108,21 @@ class Client:
         """The file, or the URL that a redirect leads to."""
         self._guard.check_literal(url.host or "", url.port)
         headers = self._headers | self._authorization(url) | _conditions(validators)
-        async with self._transport.get(url.with_user(None), headers) as response:
+        async with self._session.get(url.with_user(None), headers=headers, allow_redirects=False) as response:
             if response.status in _REDIRECTS:
                 return _redirect_target(url, response.headers)
             return await self._receive(response, validators, admit)
 
     def _authorization(self, url: URL) -> dict[str, str]:
-        """The URL's own user, or else this machine's login for the host; the same for both transports."""
+        """The URL's own user, or else this machine's login for the host."""
         has_user = url.user is not None or url.password is not None
-        login = (url.user or "", url.password or "") if has_user else self._logins.get(url.host or "")
+        own = (url.user or "", url.password or "") if has_user else None
+        login = own or login_at(self._logins, url.scheme, url.host, url.port)
         if login is None:
             return {}
         return {"Authorization": f"Basic {b64encode(':'.join(login).encode()).decode()}"}  # RFC 7617
 
-    async def _receive(self, response: Response, validators: Validators | None, admit: Admit) -> Fetched:
+    async def _receive(self, response: ClientResponse, validators: Validators | None, admit: Admit) -> Fetched:
         if response.status == 304 and validators is not None:
             return Fetched(body=None, validators=validators)
         if not 200 <= response.status < 300:
@@ -129,8 +130,8 @@ class Client:
         length = response.headers.get("Content-Length", "")
         if length.isdigit() and int(length) > self._config.max_bytes:
             raise self._too_large(f"{int(length):,} bytes announced")
-        body = await self._read(response.pieces, admit)
-        return Fetched(body=body, validators=_validators(response.headers), delimited=response.delimited)
+        body = await self._read(response.content.iter_any(), admit)
+        return Fetched(body=body, validators=_validators(response.headers), delimited=is_delimited(response))
 
     async def _read(self, arriving: AsyncIterator[bytes], admit: Admit) -> bytes:
         pieces: list[bytes] = []
@@ -203,13 +204,13 @@ def _redirect_target(url: URL, headers: Mapping[str, str]) -> URL:
         target = url.join(as_written(location))
         host = target.host  # inside `try`: yarl notices malformed punycode only now
     except ValueError as error:
-        raise PictureError(ImageStatus.REDIRECT_ERROR, f"a redirect to a broken URL: {error}") from error
+        raise PictureError(ImageStatus.REDIRECT_ERROR, "a redirect to a broken URL") from error
     if target.scheme not in ("http", "https") or not host:
-        raise PictureError(ImageStatus.REDIRECT_ERROR, f"a redirect to {target.scheme or 'no'} scheme")
+        raise PictureError(ImageStatus.REDIRECT_ERROR, "a redirect to something other than http or https")
     return target
 
 
-def _refused(response: Response) -> PictureError:
+def _refused(response: ClientResponse) -> PictureError:
     return PictureError(
         _STATUS.get(response.status, ImageStatus.HTTP_ERROR),
         f"HTTP {response.status}",
