@@ -26,7 +26,7 @@ class ImagesConfig(BaseModel):
     max_bytes: int = Field(20 << 20, gt=0, description="largest file downloaded, bytes")
     max_pixels: int = Field(50_000_000, gt=0, description="largest picture decoded, width × height in pixels")
     max_decode_seconds: Seconds = Field(
-        3.0, description="CPU time that decoding one picture may take, seconds; a photo of 50 million pixels takes 1"
+        3.0, description="CPU time that decoding one picture may take, seconds; 50 million pixels take up to 2"
     )
 
     concurrency: int = Field(64, ge=1, le=4096, description="requests in flight over all hosts")
@@ -38,9 +38,13 @@ class ImagesConfig(BaseModel):
 
     max_redirects: int = Field(5, ge=0, description="redirects followed for one picture")
     allowed_hosts: tuple[str, ...] = Field(
-        (), description="hosts (`name` or `name:port`) that may have a private, loopback or link-local address"
+        (),
+        description="hosts that may have a private or loopback address: `name:port`, or `name` for all its ports",
     )
     file_root: str | None = Field(None, description="folder under which file:// URLs may be read; null: nowhere")
+    allowed_folders: tuple[str, ...] = Field(
+        (), description="further folders that may be read, e.g. where symbolic links in `file_root` lead to"
+    )
     ca_file: str | None = Field(None, description="PEM file of certificate authorities trusted besides the usual ones")
     user_agent: str = Field(f"cm3-features/{CODE_VERSION}", min_length=1, description="User-Agent header sent")
 

@@ -21,7 +21,7 @@ from pipeline.images.outcome import Fetched, PictureError, Redirect, Validators
 from pipeline.images.politeness import parse_retry_after
 from pipeline.images.resolver import GuardedResolver
 from pipeline.images.session import is_delimited, open_session
-from pipeline.images.urls import as_written, parse_url
+from pipeline.images.urls import as_written, data_of, is_data, parse_url
 from schemas.images import ImagesConfig
 from schemas.tables import ImageStatus
 
@@ -78,6 +78,8 @@ class Client:
         Raises:
             PictureError: every failure; `transient` if another attempt may succeed.
         """
+        if is_data(text):
+            return self._read_data(text)
         url = redirect.url if redirect else parse_url(text)
         redirects, seconds = (redirect.number, redirect.seconds) if redirect else (0, 0.0)
         started = time.monotonic()
@@ -147,6 +149,14 @@ class Client:
                 admitted = True
         return b"".join(pieces)
 
+    def _read_data(self, text: str) -> Fetched:
+        if len(text) > 2 * self._config.max_bytes:
+            raise self._too_large(f"{len(text):,} characters")
+        body = data_of(text)
+        if len(body) > self._config.max_bytes:
+            raise self._too_large(f"{len(body):,} bytes")
+        return Fetched(body=body, validators=Validators())
+
     async def _read_file(self, url: URL, validators: Validators | None, admit: Admit) -> Fetched:
         try:
             path, size, current = await asyncio.to_thread(_locate_file, url, self._config)
@@ -168,18 +178,35 @@ def _locate_file(url: URL, config: ImagesConfig) -> tuple[Path, int, Validators]
     """The path of a file:// URL, its size in bytes and its "ETag", made of modification time and size.
 
     Raises:
-        PictureError: BLOCKED_ADDRESS outside `file_root` (symbolic links followed), NOT_FOUND.
+        PictureError: BLOCKED_ADDRESS outside `file_root` and `allowed_folders` (symbolic links followed), NOT_FOUND.
         OSError: the file's size and date cannot be read.
     """
     if config.file_root is None:
-        raise PictureError(ImageStatus.BLOCKED_ADDRESS, "file:// URLs are not allowed; set file_root to a folder")
-    path = Path(unquote(url.raw_path)).resolve()
-    if url.host or not path.is_relative_to(Path(config.file_root).resolve()):
-        raise PictureError(ImageStatus.BLOCKED_ADDRESS, "the file is outside file_root")
+        raise PictureError(
+            ImageStatus.BLOCKED_ADDRESS, "file:// URLs are not allowed; set images.file_root to a folder"
+        )
+    written = Path(unquote(url.raw_path))
+    path = written.resolve()
+    folders = [Path(folder).resolve() for folder in (config.file_root, *config.allowed_folders)]
+    if url.host or not any(map(path.is_relative_to, folders)):
+        raise PictureError(ImageStatus.BLOCKED_ADDRESS, _outside(written, path, config.file_root))
     if not path.is_file():
         raise PictureError(ImageStatus.NOT_FOUND, "no such file")
     stat = path.stat()
     return path, stat.st_size, Validators(etag=f'"{stat.st_mtime_ns}-{stat.st_size}"')
+
+
+def _outside(written: Path, path: Path, root: str) -> str:
+    """Why a file is not read, and what to do if it should be; names the symbolic link that leads out, if one does."""
+    link = next((part for part in (*reversed(written.parents), written) if _leads_out(part, Path(root))), None)
+    if link is None:
+        return f"the file is outside images.file_root, {root}; to read it, add its folder to images.allowed_folders"
+    folder = link.resolve() if link.is_dir() else path.parent
+    return f"{link} is a link that leads out of images.file_root; to follow it, add {folder} to images.allowed_folders"
+
+
+def _leads_out(path: Path, root: Path) -> bool:
+    return path.is_symlink() and path.parent.resolve().is_relative_to(root.resolve()) and path != root
 
 
 def _validators(headers: Mapping[str, str]) -> Validators:

@@ -164,6 +164,7 @@ def _rules(config: ImagesConfig) -> str:
         "max_redirects",
         "allowed_hosts",
         "file_root",
+        "allowed_folders",
         "ca_file",
         "user_agent",
     }

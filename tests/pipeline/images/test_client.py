@@ -116,6 +116,25 @@ def test_files_are_read_only_under_the_folder_the_run_names(store: Store, tmp_pa
     assert {row["status"] for row in outside} == {"blocked_address"}
 
 
+def test_a_link_out_of_the_folder_is_named_and_followed_where_the_operator_says_so(
+    store: Store, tmp_path: Path
+) -> None:
+    shop, disk = tmp_path / "shop", tmp_path / "disk"
+    for folder in (shop, disk):
+        folder.mkdir()
+    (disk / "a.jpg").write_bytes(jpeg(1))
+    (shop / "img").symlink_to(disk)
+    (shop / "b.jpg").symlink_to(disk / "a.jpg")
+    urls = [f"{shop.as_uri()}/img/a.jpg", f"{shop.as_uri()}/b.jpg"]
+    refused = image_rows(store, urls, file_root=str(shop))
+    assert {row["status"] for row in refused} == {"blocked_address"}
+    for row, link in zip(refused, ("img", "b.jpg"), strict=True):
+        assert row["error"].startswith(f"{shop / link} is a link that leads out of images.file_root")
+        assert row["error"].endswith(f"add {disk} to images.allowed_folders")
+    allowed = image_rows(store, urls, file_root=str(shop), allowed_folders=(str(disk),))
+    assert {row["status"] for row in allowed} == {"ok"}
+
+
 def test_files_that_may_not_be_read_are_rows_and_those_beside_them_are_read(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
