@@ -27,13 +27,17 @@ job.run(parameters=DemoParameters.model_validate_json(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_every_line_of_a_run_is_json_with_run_data_set_stage_and_shard(tmp_path: Path) -> None:
     parameters = {"store": str(tmp_path), "demo": SMALL.model_dump(), "trainer": QUICK.model_dump(mode="json")}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps(parameters | {"features": ["sentence"]})],
-        env=os.environ | {"CM3_LOGS": "json"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    lines = [json.loads(line) for line in done.stderr.splitlines()]
+        env=os.environ | {"CM3_LOGS": "json"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [json.loads(line) for line in process.stderr.splitlines()]
     staged = [line for line in lines if "stage" in line]
     assert {line["stage"] for line in staged} >= {"ingest", "images", "features/sentence", "similarity", "train"}
     assert {(line["dataset"], line["run"]) for line in staged} == {
