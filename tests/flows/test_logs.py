@@ -1,4 +1,4 @@
-"""Logs for machines: one JSON object a line, with what it is about."""
+"""Logs for machines: one JSON object per line, with what the line is about."""
 
 import json
 import logging
@@ -52,10 +52,9 @@ def test_a_line_is_one_object_with_its_message_and_what_it_is_about(monkeypatch:
     logs.show_stages()
     with log_fields.about(run="r", shard=3):
         record = logging.getLogger("pipeline").makeRecord("pipeline", logging.WARNING, "f", 1, "%d left", (2,), None)
-    said = json.loads(logs.json_lines().format(record))
-    assert (
-        said.items() >= {"level": "WARNING", "logger": "pipeline", "message": "2 left", "run": "r", "shard": 3}.items()
-    )
+    line = json.loads(logs.json_lines().format(record))
+    expected = {"level": "WARNING", "logger": "pipeline", "message": "2 left", "run": "r", "shard": 3}
+    assert line.items() >= expected.items()
 
 
 def test_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

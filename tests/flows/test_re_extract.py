@@ -40,8 +40,8 @@ class Shop:
     def re_extract(
         self,
         features: tuple[str, ...] = ("sentence",),
-        images: dict[str, str] = {},
-        **retrain: float,  # noqa: B006
+        images: dict[str, str] | None = None,
+        **retrain: float,
     ) -> ReExtractSummary:
         parameters = ReExtractCatalogue(
             raw=str(self.raw),
@@ -49,7 +49,7 @@ class Shop:
             store=str(self.store),
             models="offline",
             features=features,
-            images=images,
+            images=images or {},
             ingest={"core_k": 1},
             trainer={"max_epochs": 1, "dim": 8, "device": "cpu"},
         )
