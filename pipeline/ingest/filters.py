@@ -25,7 +25,7 @@ def apply(
 
     Args:
         frame: as `interactions.collect` returns it.
-        catalogue: ids of the items that may be kept.
+        catalogue: ids of the published items.
         items_file, file: names of the two files, for the tally and for errors.
 
     Raises:
@@ -41,7 +41,7 @@ def apply(
         )
     frame = latest_only(frame, file, quality)
     before_core = at_least(frame, min_rating, file, quality)
-    frame = core(before_core, core_k, items_file, file, quality)
+    frame = core(before_core, core_k, file, quality)
     if frame.is_empty():
         users, items = before_core["user_id"].n_unique(), before_core["item_id"].n_unique()
         limits = {"core_k": core_k if core_k > 1 else None, "min_rating": min_rating}
@@ -98,8 +98,8 @@ def at_least(frame: pl.DataFrame, min_rating: float | None, file: str, quality: 
     return frame.filter(ok)
 
 
-def core(frame: pl.DataFrame, k: int, items_file: str, file: str, quality: Quality) -> pl.DataFrame:
-    """The `k`-core; interactions, users and items outside it are counted."""
+def core(frame: pl.DataFrame, k: int, file: str, quality: Quality) -> pl.DataFrame:
+    """The `k`-core; interactions and users outside it are counted."""
     rows = k_core(*codes(frame), k)
     if len(rows) == len(frame):
         return frame
@@ -108,13 +108,11 @@ def core(frame: pl.DataFrame, k: int, items_file: str, file: str, quality: Quali
     outside[rows] = False
     lost = np.flatnonzero(outside)
     quality.add(file, f"interaction_{rule}", "dropped", len(lost), examples(frame, lost))
-    for column, of_file in (("user_id", file), ("item_id", items_file)):
-        ids = frame[column].to_physical().to_numpy()
-        stays = np.zeros(int(ids.max()) + 1, dtype=bool)
-        stays[ids[rows]] = True
-        gone = frame[column].gather(lost[~stays[ids[lost]]]).unique(maintain_order=True)
-        shown = tuple(gone.head(EXAMPLES).cast(pl.String))
-        quality.add(of_file, f"{column.removesuffix('_id')}_{rule}", "dropped", len(gone), shown)
+    users = codes(frame)[0]
+    stays = np.zeros(int(users.max()) + 1, dtype=bool)
+    stays[users[rows]] = True
+    gone = frame["user_id"].gather(lost[~stays[users[lost]]]).unique(maintain_order=True)
+    quality.add(file, f"user_{rule}", "dropped", len(gone), tuple(gone.head(EXAMPLES).cast(pl.String)))
     return frame[rows]
 
 

@@ -3,7 +3,7 @@
 import html
 import os
 import re
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,13 +119,10 @@ class Finisher:
         if self.base and self.base.startswith("file:"):
             self._folder = Path(unquote(urlsplit(self.base).path)).resolve()
 
-    def rows(
-        self, items: Iterable[RawItem], *, chosen: Container[str], require: Collection[str]
-    ) -> Iterator[dict[str, Any]]:
-        """A row for each item that may be kept. Of two items with one id the first counts.
+    def rows(self, items: Iterable[RawItem], *, require: Collection[str]) -> Iterator[dict[str, Any]]:
+        """A row for each item that is kept. Of two items with one id the first counts.
 
         Args:
-            chosen: ids of the items with at least one interaction; others are left out.
             require: "title", "image": what an item must have.
 
         Raises:
@@ -137,9 +134,6 @@ class Finisher:
                 self._count(item, "duplicate_item", "dropped")
                 continue
             seen.add(item.item_id)
-            if item.item_id not in chosen:
-                self._count(item, "item_without_interaction", "dropped")
-                continue
             row = self.row(item)
             lacks = [name for name in require if _lacks(row, name)]
             if lacks:
@@ -150,7 +144,7 @@ class Finisher:
             raise UserError(f"{self.file}: no record has an id. Check the file and the column of the id.")
 
     def row(self, item: RawItem) -> dict[str, Any]:
-        """One row with the columns of `schemas.tables.ITEMS`."""
+        """One row with the columns of `schemas.tables.ITEMS`, except the number of its interactions."""
         title = self._cleaned(item, "title", item.title)
         description = self._cleaned(item, "description", item.description)
         brand = self._cleaned(item, "brand", item.brand)

@@ -3,8 +3,9 @@
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
+import polars as pl
 import pyarrow as pa
 
 from pipeline.ingest import filters, interactions, splits, spool
@@ -12,7 +13,7 @@ from pipeline.ingest.items import Finisher, is_missing
 from pipeline.ingest.raw import RawFile
 from pipeline.ingest.sources import open_source
 from pipeline.ingest.sources.base import Source
-from pipeline.ingest.tally import Quality
+from pipeline.ingest.tally import EXAMPLES, Quality
 from pipeline.published import Published, rows_by
 from pipeline.store import Store, explained
 from schemas.ingest import IngestConfig
@@ -22,7 +23,7 @@ from schemas.tables import INTERACTIONS, ITEMS, QUALITY
 
 logger = logging.getLogger(__name__)
 
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 SCHEMAS = {"items": ITEMS, "interactions": INTERACTIONS, "quality": QUALITY}
 """The tables that this stage publishes."""
 
@@ -67,37 +68,61 @@ def _ingest(
     method: str,
     lineages: dict[str, Lineage],
 ) -> dict[str, TableVersion]:
-    """The path of one catalogue. Interactions are read first, for only items that someone chose are kept."""
+    """The path of one catalogue. Items are read first, and published once their interactions are counted."""
     quality = Quality()
     dataset, items_file, file = lineages["items"].dataset, files["items"].name, files["interactions"].name
-
-    batches = reader.interactions(files, quality, config.max_bad_share, published_split=method == "published")
-    frame = interactions.collect(batches, file, quality)
-    rows_read = len(frame)
 
     scratch = store.scratch(f"ingest/{dataset}")  # a fixed name: the next run overwrites what a killed one left
     records = reader.items(files, quality, config.max_bad_share)
     finisher = Finisher(items_file, quality, reader.image_base, image_url)
-    item_rows = finisher.rows(records, chosen=interactions.item_ids(frame), require=config.require)
-    with explained(f"{dataset}'s items, unfiltered,", store):
-        catalogue = spool.write(scratch / "items.parquet", item_rows)
+    with explained(f"{dataset}'s items, before they are published,", store):
+        catalogue = spool.write(scratch / "items.parquet", finisher.rows(records, require=config.require))
+
+    batches = reader.interactions(files, quality, config.max_bad_share, published_split=method == "published")
+    frame = interactions.collect(batches, file, quality)
+    rows_read, chosen = len(frame), interactions.item_ids(frame)
 
     core_k = 1 if method == "published" else config.core_k  # a published split is used as it is
     frame = filters.apply(
         frame, catalogue, quality, min_rating=config.min_rating, core_k=core_k, items_file=items_file, file=file
     )
     frame = splits.apply(frame, method, config, file, quality)
-    kept = interactions.item_ids(frame)
-    logger.info("%s: %s of %s interactions, %s items kept", file, f"{len(frame):,}", f"{rows_read:,}", len(kept))
+    counts = dict.fromkeys(chosen, 0) | _by_item(frame)
+    logger.info(
+        "%s: %s of %s interactions kept, with %s of %s items",
+        *(file, f"{len(frame):,}", f"{rows_read:,}", f"{frame['item_id'].n_unique():,}", f"{len(catalogue):,}"),
+    )
 
-    contents: dict[str, Iterable[pa.Table]] = {
-        "items": spool.read(scratch / "items.parquet", kept),
-        "interactions": interactions.tables(frame),
-        "quality": [quality.table()],
+    item_tables = _counted(spool.read(scratch / "items.parquet", counts), counts, items_file, quality)
+    versions = {
+        "items": _publish(store, lineages["items"], item_tables),
+        "interactions": _publish(store, lineages["interactions"], interactions.tables(frame)),
+        "quality": _publish(store, lineages["quality"], [quality.table()]),
     }
-    versions = {name: _publish(store, lineages[name], tables) for name, tables in contents.items()}
     shutil.rmtree(scratch, ignore_errors=True)
     return versions
+
+
+def _by_item(frame: pl.DataFrame) -> dict[str, int]:
+    """Item id → its number of rows."""
+    counts = frame.group_by("item_id").len()
+    return dict(zip(counts["item_id"].cast(pl.String), counts["len"], strict=True))
+
+
+def _counted(tables: Iterable[pa.Table], counts: Mapping[str, int], file: str, quality: Quality) -> Iterator[pa.Table]:
+    """The same tables of items; counts how many are warm, rare and unsold.
+
+    Args:
+        counts: item id → its published interactions, of every item that was chosen at all.
+    """
+    for table in tables:
+        kinds: dict[str, list[str]] = {"warm_item": [], "rare_item": [], "unsold_item": []}
+        for item_id in table["item_id"].to_pylist():
+            count = counts.get(item_id)
+            kinds["unsold_item" if count is None else "warm_item" if count else "rare_item"].append(item_id)
+        for rule, ids in kinds.items():
+            quality.add(file, rule, "kept", len(ids), tuple(ids[:EXAMPLES]))
+        yield table
 
 
 def _publish(store: Store, lineage: Lineage, tables: Iterable[pa.Table]) -> TableVersion:

@@ -161,20 +161,15 @@ def test_any_address_gives_one_inside_or_none(raw) -> None:
     assert raw.startswith("http") or url is None or url.startswith("http://shop/raw/")
 
 
-def rows_of(items, *, chosen="abc", require=()):
+def rows_of(items, *, require=()):
     quality = Quality()
-    rows = Finisher("items", quality, "http://shop/").rows(items, chosen=chosen, require=require)
+    rows = Finisher("items", quality, "http://shop/").rows(items, require=require)
     return [row["title"] for row in rows], [(row["rule"], row["examples"]) for row in quality.table().to_pylist()]
 
 
-def test_the_first_of_items_with_one_id_and_only_chosen_ones_become_rows() -> None:
-    items = [
-        RawItem("a", title="A"),
-        RawItem("a", title="Again"),
-        RawItem("x", title="Unsold"),
-        RawItem("b", title="B"),
-    ]
-    assert rows_of(items) == (["A", "B"], [("duplicate_item", ["a"]), ("item_without_interaction", ["x"])])
+def test_the_first_of_items_with_one_id_becomes_a_row() -> None:
+    items = [RawItem("a", title="A"), RawItem("a", title="Again"), RawItem("b", title="B")]
+    assert rows_of(items) == (["A", "B"], [("duplicate_item", ["a"])])
 
 
 def test_items_without_what_is_required_are_counted_by_the_first_thing_that_they_lack() -> None:
