@@ -22,7 +22,7 @@ from schemas.tables import INTERACTIONS, ITEMS, QUALITY
 
 logger = logging.getLogger(__name__)
 
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 SCHEMAS = {"items": ITEMS, "interactions": INTERACTIONS, "quality": QUALITY}
 """The tables that this stage publishes."""
 
