@@ -12,8 +12,8 @@ from pipeline.ingest.tally import Quality
 
 LONGEST = 1 << 20
 """Characters; a longer cell is not read as a list."""
-LIKE_LISTS = tuple("[({a ")
-"""First characters of the texts that `listed` looks at."""
+LIKE_LISTS = ("[", "(", "{", "array(", " [", " {")
+"""How the texts begin that `listed` looks at."""
 _STRING = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _ELEMENT = rf"(?:{_STRING}|None|null|nan|[-+]?\d+(?:\.\d*)?)"
 _LIST = re.compile(rf"[\[(]\s*(?:{_ELEMENT}(?:\s*,\s*|\s+|(?<=['\"])(?=['\"])))*(?:{_ELEMENT})?\s*[\])]", re.DOTALL)
@@ -99,6 +99,10 @@ def present(items: Iterable[RawItem], missing: Collection[str], file: str, quali
     for item in items:
         if item.item_id in words:
             quality.add(file, "item_without_id", "dropped", 1, ((item.title or "untitled")[:60],))
+            continue
+        texts = (item.title, item.description, item.brand, item.image_url, *item.categories, *item.gallery_urls)
+        if words.isdisjoint(map(str.strip, texts)) and not isinstance(item.price, str):
+            yield item
             continue
         for name in ("title", "description", "brand", "image_url", "price"):
             value = getattr(item, name)

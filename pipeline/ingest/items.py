@@ -87,10 +87,10 @@ class Finisher:
 
     def row(self, item: RawItem) -> dict[str, Any]:
         """One row with the columns of `schemas.tables.ITEMS`."""
-        title, description, brand = (
-            "".join(self._cleaned(item, name, getattr(item, name))) for name in ("title", "description", "brand")
-        )
-        categories = self._cleaned(item, "categories", *item.categories)
+        title = self._cleaned(item, "title", item.title)
+        description = self._cleaned(item, "description", item.description)
+        brand = self._cleaned(item, "brand", item.brand)
+        categories = [word for raw in item.categories if (word := self._cleaned(item, "categories", raw))]
         cost = price(item.price)
         if cost is None and item.price not in (None, ""):
             self._count(item, "price_unreadable", "repaired")
@@ -110,12 +110,11 @@ class Finisher:
             "gallery_urls": urls[1:] or None,
         }
 
-    def _cleaned(self, item: RawItem, name: str, *raw: str) -> list[str]:
-        """The texts of a field as plain text, without empty ones; what was repaired is counted once per item."""
-        cleaned = [plain(each) for each in raw]
-        for repair in dict.fromkeys(each.repair for each in cleaned if each.repair):
+    def _cleaned(self, item: RawItem, name: str, raw: str) -> str:
+        text, repair = plain(raw) if raw else ("", "")
+        if repair:
             self._count(item, f"{name}_{repair}", "repaired")
-        return [each.text for each in cleaned if each.text]
+        return text
 
     def pictures(self, item: RawItem) -> list[str]:
         """Usable addresses, each once, the main picture's first; unusable ones are counted by reason."""

@@ -3,7 +3,7 @@
 import html
 import re
 import unicodedata
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from selectolax.lexbor import LexborHTMLParser  # HTML5 as browsers read it, in C
 
@@ -57,21 +57,16 @@ _PASSES = 4
 Repair = Literal["", "html", "entities", "code"]
 
 
-class Plain(NamedTuple):
-    """A cleaned text, and what was found in it."""
-
-    text: str
-    repair: Repair
-
-
 def clean(text: str) -> str:
     """As `plain`, the text alone."""
-    return plain(text).text
+    return plain(text)[0]
 
 
-def plain(text: str) -> Plain:
-    """Plain text: entities resolved (with their semicolon only), CDATA opened; control characters and white space
-    become single spaces. Invisible hyphens are removed; joiners and characters that this Python does not know stay.
+def plain(text: str) -> tuple[str, Repair]:
+    """Plain text, and what it was repaired of.
+
+    Entities are resolved (with their semicolon only), CDATA is opened, control characters and white space become single
+    spaces. Invisible hyphens are removed; joiners and characters that this Python does not know stay.
 
     A text is HTML if it has a tag of a known element, in lower case, with attributes, closed, or one that needs no end
     tag. Then a parser reads it, and scripts and styles are left out. `Size <L> shirt` has no tag. A text that is itself
@@ -84,12 +79,12 @@ def plain(text: str) -> Plain:
         text, markup = _without_markup(text)
         repair = repair or markup
     if ("{" in text or "=" in text or "(" in text) and _CODE.match(text):
-        return Plain("", "code")
+        return "", "code"
     if not text.isprintable():
         # A lone surrogate is legal in JSON's escapes but not in UTF-8.
         text = _BREAKS.sub(" ", text.encode(errors="replace").decode())
         text = _without_ends(text.translate(dict.fromkeys(map(ord, _INVISIBLE))))
-    return Plain(" ".join(text.split()), repair)
+    return " ".join(text.split()), repair
 
 
 def _without_markup(text: str) -> tuple[str, Repair]:

@@ -19,6 +19,8 @@ from schemas.errors import UserError
 
 MAX_FIELD = 1 << 20
 """Characters of a field at most; a longer one is a quote that was never closed."""
+LONGEST_HEADER = 1 << 20
+"""Bytes."""
 NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar", " ": "blank"}
 _QUOTE, _FEED, _RETURN = b'"\n\r'
 
@@ -75,7 +77,7 @@ def header_of(file: RawFile, separator: str = ",", encoding: str = UTF8) -> list
     Raises:
         UserError: the file is empty or its first line is no header.
     """
-    for block in blocks(file, encoding=encoding, keep_returns=True):
+    for block in blocks(file, encoding=encoding, keep_returns=True, size=LONGEST_HEADER):
         names, _, _ = _header(block.data, file, separator)
         return [name for name in names if name]
     raise UserError(f"{file.name} is empty; expected a header line. Check {file.source}.")
@@ -83,15 +85,21 @@ def header_of(file: RawFile, separator: str = ",", encoding: str = UTF8) -> list
 
 def _header(data: bytes, file: RawFile, separator: str) -> tuple[list[str], bytes, int]:
     """The names in the first line, what follows it, and how many lines it takes (a name may hold a line break)."""
-    lines = _lines(data)
-    reader = csv.reader(lines, delimiter=separator)
+    taken: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in _text(data[:LONGEST_HEADER]):
+            taken.append(line)
+            yield line
+
+    reader = csv.reader(lines(), delimiter=separator)
     try:
         names = [name.strip() for name in next(reader)]
     except (csv.Error, StopIteration) as error:
         raise UserError(f"{file.name}: the first line is no header ({error}). Check {file.source}.") from error
     if not any(names):
         raise UserError(f"{file.name}: the first line is blank; expected column names. Check {file.source}.")
-    end = sum(len(_bytes(line)) for line in lines[: reader.line_num])
+    end = sum(len(_bytes(line)) for line in taken)
     return [_printable(name) for name in names], data[end:], reader.line_num
 
 
@@ -123,7 +131,11 @@ def _with_last(parts: Iterator[Block]) -> Iterator[tuple[Block, bool]]:
 
 def _lines(data: bytes) -> list[str]:
     """Lines as csv counts them: a carriage return alone ends one. Bytes that are not UTF-8 become surrogates."""
-    return list(io.StringIO(data.decode(errors="surrogateescape"), newline=""))
+    return list(_text(data))
+
+
+def _text(data: bytes) -> io.StringIO:
+    return io.StringIO(data.decode(errors="surrogateescape"), newline="")
 
 
 def _bytes(text: str) -> bytes:

@@ -102,12 +102,12 @@ def absent(names: Collection[str], file: RawFile, form: FileFormat = DEFAULT) ->
 
 
 def separator_hint(file: RawFile, names: Collection[str], form: FileFormat, parameter: str) -> str:
-    """What to say if a file's one column looks like several."""
-    if form.separator or len(format_of(file, form)) > 1 or len(names) != 1:
+    """What to say if the names of a file's columns have another separator in them."""
+    if form.separator or len(format_of(file, form)) > 1:
         return ""
-    (only,) = names
-    separator = max(_SEPARATORS, key=only.count)
-    if not only.count(separator):
+    line = " ".join(names)
+    separator = max(_SEPARATORS, key=line.count)
+    if not line.count(separator):
         return ""
     return (
         f" Its first line has {separator!r} between fields: give `{parameter}: {{separator: {separator!r}}}`; if it is "

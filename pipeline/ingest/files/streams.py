@@ -184,4 +184,6 @@ def likely_encoding(sample: bytes) -> str:
 
     common = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "shift_jis", "gb18030", "big5", "euc_kr", "utf_8"]
     best = charset_normalizer.from_bytes(sample, cp_isolation=common).best()
-    return best.encoding if best and best.encoding != "utf_8" else "cp1252"
+    if best is None or best.encoding == "utf_8" or sample.decode("cp1252", "replace") == str(best):
+        return "cp1252"  # the most common of those in which the sample reads the same
+    return best.encoding

@@ -100,7 +100,9 @@ class Catalogue:
         """The fields, of which lists written as text are lists; what cannot be read is left out. Both are counted."""
         for name, depth in DEPTHS.items():
             value = fields.get(name)
-            if isinstance(value, str) and value[:1] in LIKE_LISTS:
+            if value is None or (isinstance(value, str) and not value.startswith(LIKE_LISTS)):
+                continue
+            if isinstance(value, str):
                 try:
                     value = listed(value, quoted=name not in ("categories", "gallery_urls"))
                 except ValueError:
@@ -137,7 +139,11 @@ class Catalogue:
 
 def part_names(raw: RawFiles, name: str) -> list[str]:
     """The files of a folder, as Spark, Dask and DuckDB write them, or of a pattern such as `part-*.parquet`, relative
-    to the local folder `raw`; none if the name is a file's, or the folder is not local."""
+    to the local folder `raw`; none if the name is a file's, or the folder is not local.
+
+    Raises:
+        UserError: a folder has no such files.
+    """
     if raw.folder is None:
         return []
     path = raw.folder / name
@@ -149,7 +155,12 @@ def part_names(raw: RawFiles, name: str) -> list[str]:
     else:
         return []
     inside = [file.relative_to(raw.folder) for file in files if file.is_file()]
-    return sorted(str(file) for file in inside if not any(part.startswith(("_", ".")) for part in file.parts))
+    names = sorted(str(file) for file in inside if not any(part.startswith(("_", ".")) for part in file.parts))
+    if not names and path.is_dir():
+        raise UserError(
+            f"{path} is a folder, and no file in it ends in {end}. Give a file, or the folder of its parts."
+        )
+    return names
 
 
 def joined(value: Any) -> str:
