@@ -89,9 +89,19 @@ def latest_only(frame: pl.DataFrame, file: str, quality: Quality) -> pl.DataFram
 
 
 def at_least(frame: pl.DataFrame, min_rating: float | None, file: str, quality: Quality) -> pl.DataFrame:
-    """Ratings of at least `min_rating`; a row without a rating is dropped too. None keeps every row."""
+    """Ratings of at least `min_rating`; a row without a rating is dropped too. None keeps every row.
+
+    Raises:
+        UserError: no row has a rating.
+    """
     if min_rating is None:
         return frame
+    if frame["rating"].null_count() == len(frame):
+        raise UserError(
+            f"ingest.min_rating is {min_rating:g}, but none of the {len(frame):,} interactions of {file} has a rating "
+            "that can be read. Name the column of the ratings in the source's mapping, give `rating_values` if they "
+            "are words, or leave out min_rating."
+        )
     ok = (frame["rating"] >= min_rating).fill_null(value=False)
     lost = (~ok).arg_true()
     quality.add(file, "rating_below_threshold", "dropped", len(lost), examples(frame, lost))

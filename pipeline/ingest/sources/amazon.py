@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import polars as pl
 
+from pipeline.ingest.cells import present
 from pipeline.ingest.files import json_lines
 from pipeline.ingest.files.delimited import tables
-from pipeline.ingest.files.interaction_columns import Columns, raw_interactions
+from pipeline.ingest.files.interaction_columns import Columns, Reading, raw_interactions
 from pipeline.ingest.files.json_lines import Record, as_text, nested
 from pipeline.ingest.raw import RawFile, RawFiles
 from pipeline.ingest.sources.base import RawItem
@@ -133,11 +134,13 @@ class Amazon:
             batches = tables(file, quality, max_bad, header=_CSV_HEADERS[self.config.release])
         else:
             batches = json_lines.columns(file, fields.present().values(), quality, max_bad)
-        return raw_interactions(batches, fields, file, quality)
+        return raw_interactions(batches, fields, file, quality, Reading(self.config.missing))
 
     def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:
         """Metadata as raw items."""
-        file = files["items"]
+        return present(self._items(files["items"], quality, max_bad), self.config.missing, files["items"].name, quality)
+
+    def _items(self, file: RawFile, quality: Quality, max_bad: float) -> Iterator[RawItem]:
         make = _ITEMS[self.config.release]
         for record in json_lines.records(file, quality, max_bad, literal=self.config.release == 2014):
             if item_id := as_text(record.get("parent_asin" if self.config.release == 2023 else "asin")):

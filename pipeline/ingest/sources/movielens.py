@@ -95,6 +95,7 @@ class MovieLens:
                     timestamp="timestamp",
                 ),
                 category_separator="," if ours else "|",
+                missing=self.config.missing,
             ),
             self.cache,
         )
