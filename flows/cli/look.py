@@ -67,12 +67,17 @@ def export(
         Literal["none", "flat", "hnsw", "lance"],
         typer.Option(help="FAISS index or Lance data set, written beside the vectors."),
     ] = "flat",
+    part: Annotated[
+        Literal["score", "item"],
+        typer.Option(help="Embeddings: whole vectors, for users' scores, or the trained part, for item to item."),
+    ] = "score",
     store: StoreOption = "store",
     as_json: JsonOption = False,
 ) -> None:
     """Write vectors as `vectors.npy`, their ids as `ids.npy`, and a FAISS index or a Lance data set.
 
-    Example: `cm3 export demo/embeddings/items@champion ./vectors --index hnsw`
+    Examples: `cm3 export demo/embeddings/items@champion ./vectors --index hnsw`,
+    `cm3 export demo/embeddings/items ./alike --part item`
     """
     from pipeline.registry import export as exports
     from pipeline.registry import versions
@@ -80,10 +85,11 @@ def export(
 
     source = opened(store)
     version = versions.resolve(source, reference)
-    exported = exports.run(store=source, version=version, folder=folder, config=ExportConfig(index=index))
+    exported = exports.run(store=source, version=version, folder=folder, config=ExportConfig(index=index, part=part))
     left_out = f"; {exported.missing:,} rows without a vector are left out" if exported.missing else ""
     files = "\n".join(filter(None, (exported.vectors, exported.ids, exported.index)))
-    answer(exported, as_json, f"{exported.rows:,} vectors of {exported.dim} numbers{left_out}\n{files}")
+    recall = f"\nrecall of the index, measured: {exported.recall:.3f} of a sample's 10 best" if exported.recall else ""
+    answer(exported, as_json, f"{exported.rows:,} vectors of {exported.dim} numbers{left_out}{recall}\n{files}")
 
 
 def recommend(
@@ -112,7 +118,7 @@ def recommend(
     if chosen:
         table, unknown = recommending.for_items(served, chosen, k)
         answers = [{"chosen": chosen, "unknown": unknown, "items": recommending.described(served, table)}]
-        names = [f"who chose {', '.join(chosen)}" + (f" (no such item: {', '.join(unknown)})" if unknown else "")]
+        names = [f"who chose {', '.join(chosen)}" + (f" (no such item: {', '.join(unknown)})" * bool(unknown))]
     else:
         lists = recommending.for_users(served, users, k)
         answers = [{"user": user, "items": recommending.described(served, rows)} for user, rows in lists.items()]

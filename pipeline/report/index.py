@@ -37,6 +37,7 @@ def datasets(store: Store) -> list[dict[str, Any]]:
             continue
         entry = {
             "name": name,
+            "reason": "",
             "tables": tables,
             "size": sum(version.size for version in tables.values()),
             "created": max(version.created for version in tables.values()),
