@@ -47,7 +47,7 @@ def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
         UserError: anything the user can mend; earlier versions stay readable, finished work is kept.
     """
     store = Store(parameters.store)
-    client.check(store, parameters.registry)
+    client.ready(store, parameters.source.dataset, parameters.registry)
     record = Recorder(call)
     dataset = parameters.source.dataset
     with (
@@ -181,7 +181,7 @@ def conclude(store: Store, tables: Tables, parameters: RunParameters, record: Re
         store=store,
         tables=tables,
         config=parameters.registry,
-        artifacts={"report.html": f"{store.root}/{address}"},
+        report=address,
         parameters=parameters.model_dump(mode="json", exclude={"registry", "report", "cluster"}),
     )
     metrics = store.read(tables["metrics"])

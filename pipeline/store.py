@@ -67,7 +67,7 @@ class Store:
         """One version by its name or an unambiguous beginning of it.
 
         Raises:
-            UserError: there is no such version, or more than one.
+            UserError: there is no such version, or more than one, or its manifest is damaged.
         """
         exact = self._load(dataset, table, version)
         if exact is not None:
@@ -223,8 +223,14 @@ class Store:
         if not self.fs.exists(path):
             return None
         folder = self._path(dataset, table, f"{version}.parquet")
-        record = json.loads(self.fs.cat_file(path))
-        return TableVersion(**record, path=folder if self.is_local else self.fs.unstrip_protocol(folder))
+        try:
+            record = json.loads(self.fs.cat_file(path))
+            return TableVersion(**record, path=folder if self.is_local else self.fs.unstrip_protocol(folder))
+        except (TypeError, ValueError) as error:  # pydantic's and JSON's errors are ValueErrors
+            raise UserError(
+                f"{path} is no manifest: expected the JSON that was published, found something else "
+                f"({str(error).splitlines()[0]}). Restore the file, or delete it and run again: the table is made anew."
+            ) from error
 
     def _parts(self, version: TableVersion) -> list[str]:
         return [f"{self.inside(version.path)}/{name}" for name in sorted(version.files)]

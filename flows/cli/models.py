@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from flows.cli.options import Dataset, JsonOption, StoreOption, answer, opened
+from flows.cli.options import Dataset, JsonOption, StoreOption, answer, log_to_terminal, opened
 from schemas.errors import UserError
 
 
@@ -98,15 +98,19 @@ def gc(
 
     Examples: `cm3 gc demo`, `cm3 gc demo --keep 5 --delete`
     """
+    from flows.exclusive import alone
     from pipeline.registry import garbage
 
     source = opened(store)
     if not source.tables(dataset):
         raise UserError(f"No data set {dataset!r} in {source}. Data sets: {', '.join(source.datasets()) or 'none'}.")
-    unneeded = garbage.unneeded(source, dataset, keep)
     if delete:
-        garbage.remove(source, unneeded)
+        log_to_terminal()  # says that it waits for a run
+        with alone(source, dataset):
+            unneeded = garbage.remove(source, garbage.unneeded(source, dataset, keep))
         garbage.remove_abandoned_staging(source)
+    else:
+        unneeded = garbage.unneeded(source, dataset, keep)
     size = sum(version.size for version in unneeded)
     lines = [f"{version.table}@{version.version}  {version.created}  {version.size:,} bytes" for version in unneeded]
     status = "deleted" if delete else "to delete; add --delete to do it"

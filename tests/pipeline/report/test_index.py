@@ -70,6 +70,21 @@ def test_only_what_the_store_lists_is_served(store: Store, client: httpx.Client,
         assert "secret" not in answer.text.replace("%2fsecret", "").replace("../secret", "")
 
 
+def test_one_damaged_manifest_hides_no_other_data_set(store: Store, client: httpx.Client) -> None:
+    publish_clip(store, "whole", {})
+    version = publish_clip(store, "shop", {})
+    store.put(f"shop/features/clip/{version}.json", b'{"dataset": "sh')
+    page = client.get("/")
+    assert page.status_code == 200
+    assert 'href="/whole"' in page.text
+    assert f"{version}.json is no manifest" in page.text
+    assert client.get("/shop").status_code == 500
+
+
+def test_an_address_that_cannot_be_read_is_answered_with_400(client: httpx.Client) -> None:
+    assert client.get("/", headers={"Host": "["}).status_code == 400
+
+
 def test_looking_at_a_store_without_a_registry_makes_none(store: Store, client: httpx.Client) -> None:
     publish_clip(store, "shop", {})
     assert "No embeddings were registered yet" in client.get("/shop").text

@@ -1,0 +1,59 @@
+"""Tables for a terminal of any width: what a row is about is never lost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+
+CUT_WIDTH = 12
+"""Least width of a column of words that may be cut, characters."""
+BORDER = 3
+"""Characters that a column takes besides its cells: one space on each side and a line."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One column.
+
+    Attributes:
+        cut: words that end in … where the terminal is narrow.
+        optional: left out, from the right, where the terminal is too narrow for all columns.
+    """
+
+    name: str
+    cells: Sequence[str]
+    numeric: bool = False
+    cut: bool = False
+    optional: bool = False
+
+    @property
+    def width(self) -> int:
+        """Least width, characters, with the border."""
+        widest = max(map(cell_len, (self.name, *self.cells)))
+        return BORDER + (min(widest, CUT_WIDTH) if self.cut else widest)
+
+
+def fitted(columns: Sequence[Shown], title: str | None = None, width: int | None = None) -> Table:
+    """The columns as a table of at most `width` characters (default: the terminal's), in which no number is cut."""
+    room = (width or Console().width) - 1
+    kept = list(columns)
+    for column in [c for c in reversed(columns) if c.optional]:
+        if sum(c.width for c in kept) > room:
+            kept.remove(column)
+    absent = [column.name for column in columns if column not in kept]
+    caption = f"not shown in this width: {', '.join(absent)} (--json has all)" if absent else None
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for column in kept:
+        table.add_column(
+            column.name,
+            justify="right" if column.numeric else "left",
+            no_wrap=not column.cut,
+            overflow="ellipsis" if column.cut else "fold",
+        )
+        if column.cut:
+            table.columns[-1].min_width = min(CUT_WIDTH, column.width - BORDER)
+    for cells in zip(*(column.cells for column in kept), strict=True):
+        table.add_row(*cells)
+    return table
