@@ -14,6 +14,7 @@ from typing import Any
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
 
+from flows import allowed
 from flows.exclusive import alone
 from flows.ingest_and_train import as_task, one_per_source
 from flows.job import conclude, previous_tables, recorded, refresh, train
@@ -150,6 +151,7 @@ def markdown(summary: ReExtractSummary) -> str:
 
 def body(parameters: ReExtractParameters) -> dict[str, Any]:
     """Body of every flow here; returns the record."""
+    allowed.check(parameters)
     with log_fields.about(flow_run=runtime.flow_run.name):
         summary = run(parameters=parameters, retrain=parameters.retrain, call=as_task)
     create_markdown_artifact(markdown(summary), key=f"{re.sub('[^a-z0-9]', '-', summary.dataset)}-re-extract")
