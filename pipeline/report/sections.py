@@ -26,6 +26,7 @@ TABLES = (
     "similarity",
     "embeddings/items",
     "embeddings/users",
+    "item_weights",
     "recommendations",
     "metrics",
     "epochs",
