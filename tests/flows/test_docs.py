@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -235,9 +236,39 @@ def test_yaml_in_the_docs_is_deployments_or_a_part_of_a_run_with_good_parameters
 
 @pytest.mark.parametrize(("page", "code"), blocks("python"), ids=[page for page, _ in blocks("python")])
 def test_python_in_the_docs_runs_on_the_demos_tables(finished: Finished, page: str, code: str) -> None:
+    run_python(finished, page, code)
+
+
+@pytest.mark.parametrize(
+    ("page", "code"), [block for block in blocks("python") if "item_weights" in block[1]], ids=["DuckDB", "polars"]
+)
+def test_ranking_again_as_the_page_shows_gives_the_published_recommendations(
+    finished: Finished, page: str, code: str
+) -> None:
+    names = run_python(finished, page, code)
+    lists = names["lists"] if isinstance(names["lists"], pl.DataFrame) else names["lists"].pl()
+    store, _ = finished
+    published = pl.read_parquet(versions.resolve(store, "demo/recommendations@champion").path)
+    chosen = pl.read_parquet(versions.resolve(store, "demo/interactions@champion").path)
+    assert published.join(chosen, on=["user_id", "item_id"], how="semi").is_empty()
+    assert len(lists) == len(published)
+    both = published.join(lists, on=["user_id", "item_id"], suffix="_again")
+    assert len(both) == len(published), "the same items for every user"
+    assert both.select((pl.col("score") - pl.col("score_again")).abs().max()).item() < 1e-5
+    moved = both.filter(pl.col("rank") != pl.col("rank_again"))
+    ties = published.join(moved, on=["user_id"], suffix="_moved").filter(pl.col("rank") == pl.col("rank_again"))
+    assert ties.filter((pl.col("score") - pl.col("score_moved")).abs() > 1e-5).is_empty(), "another place only in a tie"
+
+
+def run_python(finished: Finished, page: str, code: str) -> dict[str, Any]:
+    """The names that a block leaves behind, run on the demo's tables."""
     store, summary = finished
-    paths = {f"path_of_{stage.table.replace('embeddings/items', 'embeddings')}": stage.path for stage in summary.stages}
-    exec(compile(code, page, "exec"), paths | {"resolve": lambda name: versions.resolve(store, name).path})
+    names: dict[str, Any] = {
+        f"path_of_{stage.table.replace('embeddings/items', 'embeddings')}": stage.path for stage in summary.stages
+    }
+    names["resolve"] = lambda name: versions.resolve(store, name).path
+    exec(compile(code, page, "exec"), names)
+    return names
 
 
 def test_commands_within_sentences_exist_with_their_options() -> None:

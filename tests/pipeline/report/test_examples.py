@@ -28,7 +28,7 @@ def test_a_users_list_gives_the_chosen_items_that_speak_for_each_place(hostile_r
 
 
 def test_a_list_without_chosen_items_shows_no_hits_and_says_why(page: HtmlPage) -> None:
-    assert "the lists leave out everything that was chosen" in page.text
+    assert "the lists leave out everything that they chose" in page.text
     assert "✓" not in page.text
     assert "Chose later" not in page.text
     assert "held-out choices among" not in page.text
@@ -68,6 +68,6 @@ def test_lists_that_leave_nothing_out_mark_what_training_has_seen(
     config = ReportConfig(thumbnail=48, users=2)
     report.run(store=run, tables={**tables, "recommendations": lists}, output=output, config=config)
     text = HtmlPage(output.read_text(encoding="utf-8")).text
-    assert "the lists may hold what was chosen" in text
+    assert "the lists may hold them, marked “chosen before”" in text
     assert text.count(" chosen before ") >= 2
     assert "✓" not in text
