@@ -33,14 +33,19 @@ class Catalogue:
         """The place of the two files."""
         return self.raw.base
 
-    def check(self) -> None:
+    def check(self, *, items_only: bool = False) -> None:
         """Both files exist."""
-        for role in ("items", "interactions"):
+        if not items_only and not self.config.interactions:
+            raise UserError(
+                "interactions: training needs a file, and none is named. Name it, or make features alone with "
+                "`cm3 extract catalogue`."
+            )
+        for role in _roles(items_only):
             self.raw.find(f"the {role} file ({role})", [getattr(self.config, role)])
 
-    def fetch(self) -> dict[str, RawFile]:
+    def fetch(self, *, items_only: bool = False) -> dict[str, RawFile]:
         """The roles `items` and `interactions`."""
-        return {role: self.raw.fetch(getattr(self.config, role)) for role in ("items", "interactions")}
+        return {role: self.raw.fetch(getattr(self.config, role)) for role in _roles(items_only)}
 
     def has_split(self, files: dict[str, RawFile]) -> bool:
         """Whether a column is mapped to `split`, or is called so."""
@@ -84,6 +89,10 @@ class Catalogue:
             image_url=as_text(fields.get("image_url")) or "",
             gallery_urls=texts(fields.get("gallery_urls"), self.config.gallery_separator),
         )
+
+
+def _roles(items_only: bool) -> tuple[str, ...]:
+    return ("items",) if items_only else ("items", "interactions")
 
 
 def texts(value: Any, separator: str) -> list[str]:
