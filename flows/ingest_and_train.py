@@ -16,11 +16,11 @@ from flows.parameters import documented, flat
 from flows.summary import markdown
 from pipeline import log_fields
 from schemas.errors import ClusterError, StoreError, UserError
-from schemas.run import PARAMETERS, RunParameters
+from schemas.run import PARAMETERS, FeatureParameters, RunParameters
 
 P = ParamSpec("P")
 R = TypeVar("R")
-M = TypeVar("M", bound=RunParameters)
+M = TypeVar("M", bound=FeatureParameters)
 
 FLOW = "ingest-and-train"
 RETRIES = 2

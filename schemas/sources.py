@@ -264,7 +264,9 @@ class CatalogueSource(FileSource):
     raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the two files.")
     name: str = Field("catalogue", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Default name in the store.")
     items: str = Field("items.jsonl", description="File of items, relative to raw; the suffix says the format.")
-    interactions: str = Field("interactions.csv", description="File of interactions, relative to raw.")
+    interactions: str = Field(
+        "interactions.csv", description="File of interactions, relative to raw; empty: none, for features alone."
+    )
     item_columns: ItemColumns = Field(ItemColumns(), description="Which column of the items file is what.")
     interaction_columns: InteractionColumns = Field(
         InteractionColumns(), description="Which column of the interactions file is what."
@@ -286,7 +288,9 @@ class CatalogueSource(FileSource):
 
     @field_validator("items", "interactions")
     @classmethod
-    def _readable(cls, name: str) -> str:
+    def _readable(cls, name: str, info: ValidationInfo) -> str:
+        if info.field_name == "interactions" and not name:
+            return name
         if not plain_name(name).endswith(SUFFIXES) or (plain_name(name).endswith(".parquet") and _is_packed(name)):
             raise ValueError(
                 f"expected a name that ends in one of {', '.join(SUFFIXES)} (also packed: {', '.join(PACKED)}, except "

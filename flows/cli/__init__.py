@@ -16,18 +16,18 @@ from schemas.errors import UserError
 
 
 @cache
-def _run_commands() -> MutableMapping[str, Any]:
+def _by_source(verb: str) -> MutableMapping[str, Any]:
     from flows.cli import run  # its options are read from the models of all parameters: other commands start faster
 
-    return typer.main.get_group(run.app).commands
+    return typer.main.get_group(getattr(run, f"{verb}_app")).commands
 
 
-class _Run(TyperGroup):
-    """`cm3 run`, whose commands are made when one of them, or their help, is asked for."""
+class _BySource(TyperGroup):
+    """`cm3 run` or `cm3 extract`, whose commands are made when one of them, or their help, is asked for."""
 
     @property
     def commands(self) -> MutableMapping[str, Any]:
-        return _run_commands()
+        return _by_source(str(self.name))
 
     @commands.setter
     def commands(self, _: MutableMapping[str, Any]) -> None:
@@ -41,9 +41,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-app.add_typer(
-    typer.Typer(cls=_Run, no_args_is_help=True, help="Run the main job in this process, without a server."), name="run"
-)
+for verb, purpose in (
+    ("run", "Run the main job in this process, without a server."),
+    ("extract", "Make features and similarity alone, from the items: no interactions, no training, no server."),
+):
+    app.add_typer(typer.Typer(cls=_BySource, no_args_is_help=True, help=purpose), name=verb)
 for commands in (look, models, research):
     commands.add_to(app)
 

@@ -1,5 +1,6 @@
 """Which interactions are kept: rules over ids as dictionary codes, each counted."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from pipeline.ingest.interactions import codes, examples
 from pipeline.ingest.tally import EXAMPLES, Quality
 from schemas.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def apply(
@@ -28,12 +31,15 @@ def apply(
         catalogue: ids of the published items.
         items_file, file: names of the two files, for the tally and for errors.
 
+    Returns:
+        An empty frame if nothing is left, which is logged.
+
     Raises:
-        UserError: nothing is left.
+        UserError: no item of the interactions is in the catalogue.
     """
     rows_read = len(frame)
     frame = in_catalogue(frame, catalogue, file, quality)
-    if frame.is_empty():
+    if rows_read and frame.is_empty():
         raise UserError(
             f"None of the {rows_read:,} interactions of {file} is with an item of {items_file} "
             f"({quality.count('unknown_item'):,} unknown). Do the two files belong together, and is the right "
@@ -46,10 +52,10 @@ def apply(
         users, items = before_core["user_id"].n_unique(), before_core["item_id"].n_unique()
         limits = {"core_k": core_k if core_k > 1 else None, "min_rating": min_rating}
         advice = " or ".join(f"{name} (now {limit:g})" for name, limit in limits.items() if limit is not None)
-        raise UserError(
+        logger.warning(
             f"Nothing is left of {file}: {rows_read:,} interactions were read, {len(before_core):,} remained before "
-            f"the {core_k}-core ({users:,} users, {items:,} items), 0 after it. Lower {advice}, or use a larger "
-            "category."
+            f"the {core_k}-core ({users:,} users, {items:,} items), 0 after it."
+            + (f" Lower {advice}, or use a larger category." if rows_read else "")
         )
     return frame
 

@@ -109,7 +109,7 @@ def _users(store: Store, version: TableVersion, width: int) -> NDArray[np.float3
 
 
 def _search_wide_enough(
-    index: "faiss.IndexHNSWFlat", vectors: NDArray[np.float32], queries: NDArray[np.float32] | None
+    index: "faiss.Index", vectors: NDArray[np.float32], queries: NDArray[np.float32] | None
 ) -> float:
     """Widen the index's search, which is kept in its file, until it finds `RECALL` of a sample; returns its recall.
 

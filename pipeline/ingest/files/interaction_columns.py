@@ -121,7 +121,7 @@ def raw_interactions(
             "test, or 0, 1 or 2. Name another column in the source's mapping, mend the file, or choose an ingest.split "
             "that leaves the column alone: per_user, leave_one_out or global_time."
         )
-    if kept == 0:
+    if rows and not kept:
         raise UserError(
             f"{file.name}: none of {rows:,} rows has both a user ({columns.user_id}) and an item ({columns.item_id}). "
             f"Check that {file.source} is the right file."

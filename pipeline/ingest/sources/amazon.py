@@ -106,15 +106,15 @@ class Amazon:
         """The place of the raw files; the catalogue's own addresses are absolute."""
         return self.raw.base
 
-    def check(self) -> None:
+    def check(self, *, items_only: bool = False) -> None:
         """Both files exist, and `raw` is given if the picture template is relative."""
         if self.relative_images and self.image_base is None:
             raise UserError("image_url: a relative template needs `raw`. Give a full http(s) URL, or `raw`.")
-        self._names()
+        self._names(items_only)
 
-    def fetch(self) -> dict[str, RawFile]:
+    def fetch(self, *, items_only: bool = False) -> dict[str, RawFile]:
         """The roles `items` and `interactions`."""
-        return {role: self.raw.fetch(name) for role, name in self._names().items()}
+        return {role: self.raw.fetch(name) for role, name in self._names(items_only).items()}
 
     def has_split(self, files: dict[str, RawFile]) -> bool:  # noqa: ARG002
         """Never."""
@@ -150,12 +150,10 @@ class Amazon:
             else:
                 quality.add(file.name, "item_without_id", "dropped", 1, (str(record.get("title") or "untitled")[:60],))
 
-    def _names(self) -> dict[str, str]:
+    def _names(self, items_only: bool) -> dict[str, str]:
         what = f"of Amazon {self.config.release} {self.config.category}"
-        return {
-            "items": self.raw.find(f"the metadata {what}", self._metadata),
-            "interactions": self.raw.find(f"the reviews {what}", self._reviews),
-        }
+        names = {"items": self.raw.find(f"the metadata {what}", self._metadata)}
+        return names if items_only else names | {"interactions": self.raw.find(f"the reviews {what}", self._reviews)}
 
 
 def _unreadable(record: Record, release: int) -> Iterable[str]:

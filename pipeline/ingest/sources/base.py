@@ -57,15 +57,21 @@ class Source(Protocol):
     relative_images: bool
     """Whether picture addresses may be relative to where the files lie."""
 
-    def check(self) -> None:
+    def check(self, *, items_only: bool = False) -> None:
         """Make sure that every file exists, before any work. Quick.
+
+        Args:
+            items_only: the interactions are not needed, and may be absent.
 
         Raises:
             UserError: names the field, what was expected and what was found.
         """
 
-    def fetch(self) -> dict[str, RawFile]:
+    def fetch(self, *, items_only: bool = False) -> dict[str, RawFile]:
         """Role ("items", "interactions", …) → file on this machine, downloaded if necessary.
+
+        Args:
+            items_only: see `check`.
 
         Raises:
             UserError: a file is missing or cannot be downloaded.

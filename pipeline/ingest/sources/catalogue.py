@@ -35,16 +35,21 @@ class Catalogue:
         """The place of the two files."""
         return self.raw.base
 
-    def check(self) -> None:
+    def check(self, *, items_only: bool = False) -> None:
         """Both files exist."""
-        for role in ("items", "interactions"):
+        if not items_only and not self.config.interactions:
+            raise UserError(
+                "interactions: training needs a file, and none is named. Name it, or make features alone with "
+                "`cm3 extract catalogue`."
+            )
+        for role in _roles(items_only):
             name = getattr(self.config, role)
             if not part_names(self.raw, name):
                 self.raw.find(f"the {role} file ({role})", [name])
 
-    def fetch(self) -> dict[str, RawFile]:
+    def fetch(self, *, items_only: bool = False) -> dict[str, RawFile]:
         """The roles `items` and `interactions`."""
-        return {role: self._fetched(getattr(self.config, role)) for role in ("items", "interactions")}
+        return {role: self._fetched(getattr(self.config, role)) for role in _roles(items_only)}
 
     def _fetched(self, name: str) -> RawFile:
         names = part_names(self.raw, name)
@@ -135,6 +140,10 @@ class Catalogue:
             image_url=as_text(image) or "",
             gallery_urls=pictures,
         )
+
+
+def _roles(items_only: bool) -> tuple[str, ...]:
+    return ("items",) if items_only else ("items", "interactions")
 
 
 def part_names(raw: RawFiles, name: str) -> list[str]:

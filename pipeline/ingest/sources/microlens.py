@@ -33,13 +33,13 @@ class MicroLens:
         """The place of the files."""
         return self.raw.base
 
-    def check(self) -> None:
+    def check(self, *, items_only: bool = False) -> None:
         """Pairs and titles exist."""
-        self._names()
+        self._names(items_only)
 
-    def fetch(self) -> dict[str, RawFile]:
+    def fetch(self, *, items_only: bool = False) -> dict[str, RawFile]:
         """The roles `items` and `interactions`."""
-        return {role: self.raw.fetch(name) for role, name in self._names().items()}
+        return {role: self.raw.fetch(name) for role, name in self._names(items_only).items()}
 
     def has_split(self, files: dict[str, RawFile]) -> bool:  # noqa: ARG002
         """Never."""
@@ -75,10 +75,11 @@ class MicroLens:
                 else:
                     quality.add(file.name, "item_without_id", "dropped", 1, ((row.get("title") or "untitled")[:60],))
 
-    def _names(self) -> dict[str, str]:
+    def _names(self, items_only: bool) -> dict[str, str]:
         return {
             role: self.raw.find(what, [name.format(self.config.prefix) for name in names])
             for role, what, names in (("items", "the titles", TITLES), ("interactions", "the pairs", PAIRS))
+            if role == "items" or not items_only
         }
 
 

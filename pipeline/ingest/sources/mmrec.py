@@ -37,11 +37,11 @@ class MMRec:
         """The folder."""
         return self.raw.base
 
-    def check(self) -> None:
+    def check(self, *, items_only: bool = False) -> None:  # noqa: ARG002 - one file has both
         """The .inter file exists."""
         self.raw.find("the interactions (name)", [f"{self.config.name}.inter"])
 
-    def fetch(self) -> dict[str, RawFile]:
+    def fetch(self, *, items_only: bool = False) -> dict[str, RawFile]:  # noqa: ARG002
         """The roles `items` and `interactions` (one file), and the mappings that exist."""
         inter = self.raw.fetch(f"{self.config.name}.inter")
         files = {"items": inter, "interactions": inter}
