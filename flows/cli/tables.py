@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 CUT_WIDTH = 12
 """Least width of a column of words that may be cut, characters."""
@@ -48,7 +49,12 @@ def fitted(columns: Sequence[Shown], title: str | None = None, width: int | None
             kept.remove(column)
     absent = [column.name for column in columns if column not in kept]
     caption = f"not shown in this width: {', '.join(absent)} (--json has all)" if absent else None
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        caption=Text(caption) if caption else None,
+        caption_justify="left",
+    )
     spare = max(0, room - sum(column.least + BORDER for column in kept))
     for column in kept:
         more = min(spare, column.widest - column.least)
@@ -58,7 +64,7 @@ def fitted(columns: Sequence[Shown], title: str | None = None, width: int | None
             justify="right" if column.numeric else "left",
             width=column.least + more,
             no_wrap=True,
-            overflow="ellipsis" if column.cut else "ignore",
+            overflow="ellipsis" if column.cut else "fold",
         )
     for cells in zip(*(column.cells for column in kept), strict=True):
         table.add_row(*cells)
