@@ -217,7 +217,7 @@ def conclude(store: Store, tables: Tables, parameters: RunParameters, record: Re
         tables=tables,
         config=parameters.registry,
         report=address,
-        parameters=parameters.model_dump(mode="json", exclude={"registry", "report", "cluster"}),
+        parameters=parameters.model_dump(mode="json", exclude={"registry", "report", "cluster", "store"}),
     )
     metrics = store.read(tables["metrics"])
     cutoffs = [k for k in parameters.trainer.evaluation.cutoffs if k in (10, 20)]

@@ -59,7 +59,8 @@ def up(port: int) -> int:
     with house(port):
         print(
             f"\nThe server is at http://127.0.0.1:{port} and the deployments are served. From another terminal, in "
-            "this folder:\n\n    .venv/bin/prefect deployment run ingest-and-train/demo --watch\n\n"
+            f"this folder:\n\n    PREFECT_API_URL=http://127.0.0.1:{port}/api "
+            ".venv/bin/prefect deployment run ingest-and-train/demo --watch\n\n"
             "Ctrl-C stops everything.\n",
             flush=True,
         )

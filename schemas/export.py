@@ -12,8 +12,8 @@ class ExportConfig(BaseModel):
 
     part: Literal["score", "item"] = Field(
         "score",
-        description="Of embeddings, score: the whole vectors as published; the inner product of a user's and an "
-        "item's, plus `item_weights`, is the score. item: the trained part alone, scaled to length 1, to compare items with "
+        description="score: embeddings as published, whole; the inner product of a user's and an item's, "
+        "plus `item_weights`, is the score; item: the trained part, scaled to length 1, to compare items with "
         "items. Vectors of features are scaled to length 1 either way.",
     )
     index: Literal["none", "flat", "hnsw", "lance"] = Field(

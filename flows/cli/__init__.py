@@ -51,11 +51,18 @@ for commands in (look, models, research):
 
 
 def main() -> None:
-    """Entry point: a user's error is one paragraph and status 1 (2: a wrong command line), without a stack trace."""
+    """Entry point: a user's error is one paragraph and status 1 (2: a wrong command line), without a stack trace.
+
+    Ctrl-C ends with status 130 and says that the work so far is kept.
+    """
     try:
         sys.exit(app(prog_name="cm3", standalone_mode=False))
     except UserError as error:
         _refuse(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        words = "stopped. Finished work is kept: give the same command again to go on from here."
+        Console(stderr=True).print(words, highlight=False, soft_wrap=True)
+        sys.exit(130)
     except TyperException as error:
         message, context = error.format_message().strip(), getattr(error, "ctx", None)
         if not message:  # no arguments: the help is on the screen already

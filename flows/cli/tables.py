@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 CUT_WIDTH = 12
 """Least width of a column of words that may be cut, characters."""
@@ -29,10 +30,14 @@ class Shown:
     optional: bool = False
 
     @property
-    def width(self) -> int:
-        """Least width, characters, with the border."""
-        widest = max(map(cell_len, (self.name, *self.cells)))
-        return BORDER + (min(widest, CUT_WIDTH) if self.cut else widest)
+    def widest(self) -> int:
+        """Characters of the longest cell."""
+        return max(map(cell_len, (self.name, *self.cells)))
+
+    @property
+    def least(self) -> int:
+        """Least width, characters."""
+        return min(self.widest, max(CUT_WIDTH, cell_len(self.name))) if self.cut else self.widest
 
 
 def fitted(columns: Sequence[Shown], title: str | None = None, width: int | None = None) -> Table:
@@ -40,20 +45,27 @@ def fitted(columns: Sequence[Shown], title: str | None = None, width: int | None
     room = (width or Console().width) - 1
     kept = list(columns)
     for column in [c for c in reversed(columns) if c.optional]:
-        if sum(c.width for c in kept) > room:
+        if sum(c.least + BORDER for c in kept) > room:
             kept.remove(column)
     absent = [column.name for column in columns if column not in kept]
     caption = f"not shown in this width: {', '.join(absent)} (--json has all)" if absent else None
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        caption=Text(caption) if caption else None,
+        caption_justify="left",
+    )
+    spare = max(0, room - sum(column.least + BORDER for column in kept))
     for column in kept:
+        more = min(spare, column.widest - column.least)
+        spare -= more
         table.add_column(
             column.name,
             justify="right" if column.numeric else "left",
-            no_wrap=not column.cut,
+            width=column.least + more,
+            no_wrap=True,
             overflow="ellipsis" if column.cut else "fold",
         )
-        if column.cut:
-            table.columns[-1].min_width = min(CUT_WIDTH, column.width - BORDER)
     for cells in zip(*(column.cells for column in kept), strict=True):
         table.add_row(*cells)
     return table

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import faiss
 import numpy as np
@@ -125,8 +126,9 @@ def _search_wide_enough(
         best = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k:]
     least = best.min(axis=1, keepdims=True)
     recall = 0.0
+    graph = cast(faiss.IndexHNSWFlat, faiss.downcast_index(index)).hnsw
     for width in WIDTHS:
-        index.hnsw.efSearch = width
+        graph.efSearch = width
         scores, _ = index.search(queries, k)
         # Equal vectors give equal scores, up to rounding: any of them is right.
         recall = float((scores >= least - 1e-5 * np.abs(least) - 1e-6).mean())
