@@ -65,7 +65,7 @@ def _inside(parameter: str, place: str, prefixes: Sequence[str], variable: str) 
 
 def _refusal(parameter: str, place: str, allowed: Sequence[str], variable: str) -> str:
     return (
-        f"{parameter} {place!r}: the operator does not allow runs to go there; allowed: {', '.join(allowed) or 'none'}. "
+        f"{parameter} {place!r}: the operator allows no run there; allowed: {', '.join(allowed) or 'none'}. "
         f"Choose one of these, or have the operator add it to {variable} where the flows run."
     )
 
