@@ -52,6 +52,7 @@ def _read(parameters: RunParameters) -> list[tuple[str, str]]:
     if (template := getattr(parameters, "image_url", "")).startswith(("http://", "https://")):
         places.append(("image_url", template))
     places.append(("images.file_root", parameters.images.file_root or ""))
+    places += [("images.allowed_folders", folder) for folder in getattr(parameters.images, "allowed_folders", ())]
     places += [("images.allowed_hosts", f"http://{host}/") for host in parameters.images.allowed_hosts]
     for feature, vectors in parameters.imported.items():
         places += [(f"imported.{feature}", vectors.path), (f"imported.{feature}", vectors.ids)]
@@ -66,7 +67,8 @@ def _inside(parameter: str, place: str, prefixes: Sequence[str], variable: str) 
 def _refusal(parameter: str, place: str, allowed: Sequence[str], variable: str) -> str:
     return (
         f"{parameter} {place!r}: the operator does not allow runs to go there; allowed: "
-        f"{', '.join(allowed) or 'none'}. Choose one of these, or have the operator add it to {variable} where the flows run."
+        f"{', '.join(allowed) or 'none'}. Choose one of these, or have the operator add it to {variable} where the "
+        "flows run."
     )
 
 
