@@ -27,7 +27,7 @@ from pipeline.store import Store
 from schemas.run import CatalogueParameters, RunSummary
 from tests.conftest import ROOT
 from tests.support import stand_in, warm
-from tests.support.compose import Stack
+from tests.support.compose import SECRETS, Stack
 from tests.support.moody_server import Moody
 from tests.support.small_demo import SMALL, small_demo
 
@@ -35,6 +35,8 @@ Finished = tuple[Store, RunSummary]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL = ("console", "sh")
 KINDS = (*SHELL, "python", "yaml")
+LOGIN = f"cm3:{SECRETS['PREFECT_PASSWORD']}"
+"""Of every Prefect server here."""
 PROGRAMS = ("cm3", "prefect", "python", "make", "docker")
 
 
@@ -75,6 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server with nothing on it; its host and port."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CM3_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("PREFECT_SERVER_API_AUTH_STRING", LOGIN)
         port = local.free_port()
         command = [local.executable("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         with (local.home() / "server.log").open("ab") as log:
@@ -185,6 +188,7 @@ def test_every_command_block_runs_as_shown(
         "PREFECT_HOME": str(desk / ".prefect"),
         "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": f"http://{answers.get('127.0.0.1:4200', '127.0.0.1:9')}/api",
+        "PREFECT_API_AUTH_STRING": LOGIN,
         warm.SOCKET: warm_commands,
     }
     process = subprocess.run(
