@@ -49,6 +49,9 @@ for verb, purpose in (
 for commands in (look, models, research):
     commands.add_to(app)
 
+INTERRUPTED = 130
+"""What typer answers with after Ctrl-C."""
+
 
 def main() -> None:
     """Entry point: a user's error is one paragraph and status 1 (2: a wrong command line), without a stack trace.
@@ -56,19 +59,20 @@ def main() -> None:
     Ctrl-C ends with status 130 and says that the work so far is kept.
     """
     try:
-        sys.exit(app(prog_name="cm3", standalone_mode=False))
+        status = app(prog_name="cm3", standalone_mode=False)
     except UserError as error:
         _refuse(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort):
-        words = "stopped. Finished work is kept: give the same command again to go on from here."
-        Console(stderr=True).print(words, highlight=False, soft_wrap=True)
-        sys.exit(130)
     except TyperException as error:
         message, context = error.format_message().strip(), getattr(error, "ctx", None)
         if not message:  # no arguments: the help is on the screen already
             sys.exit(error.exit_code)
         advice = f" See `{context.command_path} --help`." if context is not None else ""
         _refuse(f"{message}{'' if message.endswith(('.', '?')) else '.'}{advice}", error.exit_code)
+    else:
+        if status == INTERRUPTED:
+            words = "stopped. Finished work is kept: give the same command again to go on from here."
+            Console(stderr=True).print(words, highlight=False, soft_wrap=True)
+        sys.exit(status)
 
 
 def _refuse(message: str, status: int) -> NoReturn:
