@@ -113,12 +113,17 @@ def check_interactions(store: Store, tables: Tables, parameters: RunParameters) 
     rows = store.read(tables["quality"]).to_pylist()
     dropped = [r for r in rows if r["action"] == "dropped" and not r["rule"].startswith(of_items)]
     why = ", ".join(f"{r['rule']} {r['count']:,}" for r in dropped) or "the file has no rows"
-    limits = {"core_k": parameters.ingest.core_k, "min_rating": parameters.ingest.min_rating}
-    now = " or ".join(f"ingest.{name} (now {limit:g})" for name, limit in limits.items() if limit is not None)
+    rules = " ".join(row["rule"] for row in dropped)
+    limits = (
+        ("core_k", "_core", parameters.ingest.core_k),
+        ("min_rating", "rating_below", parameters.ingest.min_rating),
+    )
+    lower = [f"ingest.{name} (now {limit:g})" for name, rule, limit in limits if rule in rules and limit is not None]
+    advice = f"Lower {' or '.join(lower)}, give" if lower else "Give"
     raise UserError(
         f"{tables['items'].dataset}: nothing to train on: no interaction is left ({why}). Items, features and the "
-        f"similarity graph are published; no embeddings were made, and earlier versions stay as they are. Lower {now}, "
-        "give more interactions, or run `extract`, which needs none."
+        f"similarity graph are published; no embeddings were made, and earlier versions stay as they are. {advice} "
+        "more interactions, or run `extract`, which needs none."
     )
 
 
