@@ -123,16 +123,21 @@ def test_an_error_leaves_standard_output_empty_for_a_machine(finished: Finished)
     assert (answer.returncode, answer.stdout) == (1, "")
 
 
+GROUPS = ("run", "extract")
+"""Commands that have one command per source."""
+
+
 def test_every_command_but_ui_answers_machines() -> None:
-    commands = {**{name: APPLICATION.commands[name] for name in APPLICATION.commands if name != "run"}}
-    commands |= APPLICATION.commands["run"].commands
+    commands = {name: command for name, command in APPLICATION.commands.items() if name not in GROUPS}
+    for group in GROUPS:
+        commands |= {f"{group} {name}": command for name, command in APPLICATION.commands[group].commands.items()}
     without = {name for name, command in commands.items() if not any("--json" in p.opts for p in command.params)}
     assert without == {"ui"}
 
 
 @pytest.mark.parametrize("command", APPLICATION.commands)
 def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
-    arguments = ("run", "amazon", "--help") if command == "run" else (command, "--help")
+    arguments = (command, "amazon", "--help") if command in GROUPS else (command, "--help")
     answer = cm3(*arguments, store=tmp_path)
     assert answer.returncode == 0
     assert f"cm3 {command}" in answer.stdout
