@@ -70,8 +70,8 @@ class Recorder:
                 )
             )
             counts = {}
-        if "encoded" in published.counts:
-            self.encoded[name.removeprefix("features/")] = int(published.counts["encoded"])
+        if "reused" in published.counts:  # of the stages that encode; an unchanged table counts nothing else
+            self.encoded[name.removeprefix("features/")] = int(published.counts.get("encoded", 0))
         return dict(published.tables)
 
 

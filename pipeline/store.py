@@ -21,7 +21,6 @@ from pathlib import Path
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline.filesystem import file_sha256, open_filesystem, write_atomically
 from pipeline.table_writer import TableWriter
@@ -255,11 +254,18 @@ class explained(ContextDecorator):  # noqa: N801 - reads as a word: `with explai
         return None
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, OSError | BotoCoreError | ClientError):
+        if error is not None and isinstance(error, failures()):
             raise StoreError(
                 f"Could not write {self.what} to {self.store}: {error}. Versions published before are untouched. Free "
                 "space or mend the store, then run again: finished shards are kept."
             ) from error
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a file system that cannot be reached, read or written raises."""
+    from botocore.exceptions import BotoCoreError, ClientError  # after a failure only: a local store does without it
+
+    return OSError, BotoCoreError, ClientError
 
 
 def parse_reference(reference: str) -> tuple[str, str, str]:

@@ -1,13 +1,18 @@
 """What every test may ask for."""
 
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
+# torch's threads spin while they wait, which takes the core from another test process that has work for it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 install_import_hook("trainers", "beartype.beartype")  # before anything imports them: shapes are checked in all tests
 
+from pipeline.registry import client  # noqa: E402
 from pipeline.store import Store  # noqa: E402
 from schemas.run import RunSummary  # noqa: E402
 from tests.support.small_demo import small_demo  # noqa: E402
@@ -28,6 +33,24 @@ def shared_data() -> Path:
 def store(tmp_path: Path) -> Store:
     """An empty store in a folder of this test's own."""
     return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def make_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], None]]:
+    """MLflow takes seconds to make a registry's database: one is made, and each store's begins as its copy.
+
+    The fixture is the function that really makes one, for the tests that are about it.
+    """
+    make, template = client.make_database, tmp_path_factory.mktemp("registry") / "mlflow.db"
+
+    def copy(database: Path) -> None:
+        if not template.exists():
+            make(template)
+        shutil.copyfile(template, database)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "make_database", copy)
+        yield make
 
 
 @pytest.fixture(scope="session")

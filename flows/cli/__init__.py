@@ -1,15 +1,38 @@
-"""The command line `cm3`: run the main job without a server, find tables, look at what is there."""
+"""The command line `cm3`: run the main job without a server, find tables, look at them."""
 
 import sys
-from typing import NoReturn
+from collections.abc import MutableMapping
+from functools import cache
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from flows.cli import look, models, research, run
+from flows.cli import look, models, research
 from schemas.errors import UserError
+
+
+@cache
+def _run_commands() -> MutableMapping[str, Any]:
+    from flows.cli import run  # its options are read from the models of all parameters: other commands start faster
+
+    return typer.main.get_group(run.app).commands
+
+
+class _Run(TyperGroup):
+    """`cm3 run`, whose commands are made when one of them, or their help, is asked for."""
+
+    @property
+    def commands(self) -> MutableMapping[str, Any]:
+        return _run_commands()
+
+    @commands.setter
+    def commands(self, _: MutableMapping[str, Any]) -> None:
+        """Typer's constructor sets the empty mapping of the group below."""
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,23 +41,25 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-app.add_typer(run.app, name="run")
+app.add_typer(
+    typer.Typer(cls=_Run, no_args_is_help=True, help="Run the main job in this process, without a server."), name="run"
+)
 for commands in (look, models, research):
     commands.add_to(app)
 
 
 def main() -> None:
-    """Entry point: a user's error is one paragraph and status 1 (2: of the command line itself), no stack trace."""
+    """Entry point: a user's error is one paragraph and status 1 (2: a wrong command line), without a stack trace."""
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="cm3", standalone_mode=False))
     except UserError as error:
         _refuse(str(error), 1)
     except TyperException as error:
-        said, context = error.format_message().strip(), getattr(error, "ctx", None)
-        if not said:  # no arguments: the help is on the screen already
+        message, context = error.format_message().strip(), getattr(error, "ctx", None)
+        if not message:  # no arguments: the help is on the screen already
             sys.exit(error.exit_code)
-        where = f" `{context.command_path} --help` shows what there is." if context is not None else ""
-        _refuse(f"{said}{'' if said.endswith(('.', '?')) else '.'}{where}", error.exit_code)
+        advice = f" See `{context.command_path} --help`." if context is not None else ""
+        _refuse(f"{message}{'' if message.endswith(('.', '?')) else '.'}{advice}", error.exit_code)
 
 
 def _refuse(message: str, status: int) -> NoReturn:

@@ -28,18 +28,18 @@ def show(
     """
     from flows import summary
 
-    place = opened(store)
+    source = opened(store)
     if dataset:
-        last = summary.last(place, dataset)
+        last = summary.last(source, dataset)
         answer(last, as_json, summary.terminal(last))
         return
-    found = {name: place.tables(name) for name in place.datasets()}
-    if not found and not as_json:
-        raise UserError(f"No data set in {place} yet; `cm3 run demo` makes one.")
+    datasets = {name: source.tables(name) for name in source.datasets()}
+    if not datasets and not as_json:
+        raise UserError(f"No data set in {source} yet; `cm3 run demo` makes one.")
     table = Table("data set", "tables")
-    for name, tables in found.items():
+    for name, tables in datasets.items():
         table.add_row(name, ", ".join(tables))
-    answer(found, as_json, table)
+    answer(datasets, as_json, table)
 
 
 def resolve(
@@ -52,23 +52,18 @@ def resolve(
     Examples: `cm3 resolve demo/items`, `cm3 resolve demo/embeddings/items@champion`,
     `duckdb -c "from '$(cm3 resolve demo/similarity)' limit 5"`
     """
-    from pipeline.store import parse_reference
+    from pipeline.registry import versions
 
-    dataset, table, at = parse_reference(reference)
-    if at:
-        from pipeline.registry import versions  # MLflow takes seconds to import; the last version does without
-
-        found = versions.resolve(opened(store), reference)
-    else:
-        found = opened(store).latest(dataset, table)
-    answer(found, as_json, found.path)
+    version = versions.resolve(opened(store), reference)
+    answer(version, as_json, version.path)
 
 
 def export(
     reference: Annotated[str, typer.Argument(help="DATASET/TABLE[@VERSION|@ALIAS|@NUMBER] of a table with vectors.")],
     folder: Annotated[Path, typer.Argument(help="Folder to make.")],
     index: Annotated[
-        Literal["none", "flat", "hnsw", "lance"], typer.Option(help="FAISS index, or a Lance data set, written beside.")
+        Literal["none", "flat", "hnsw", "lance"],
+        typer.Option(help="FAISS index or Lance data set, written beside the vectors."),
     ] = "flat",
     store: StoreOption = "store",
     as_json: JsonOption = False,
@@ -81,12 +76,12 @@ def export(
     from pipeline.registry import versions
     from schemas.export import ExportConfig
 
-    place = opened(store)
-    version = versions.resolve(place, reference)
-    made = exports.run(store=place, version=version, folder=folder, config=ExportConfig(index=index))
-    left_out = f"; {made.missing:,} rows without a vector are left out" if made.missing else ""
-    files = "\n".join(filter(None, (made.vectors, made.ids, made.index)))
-    answer(made, as_json, f"{made.rows:,} vectors of {made.dim} numbers{left_out}\n{files}")
+    source = opened(store)
+    version = versions.resolve(source, reference)
+    exported = exports.run(store=source, version=version, folder=folder, config=ExportConfig(index=index))
+    left_out = f"; {exported.missing:,} rows without a vector are left out" if exported.missing else ""
+    files = "\n".join(filter(None, (exported.vectors, exported.ids, exported.index)))
+    answer(exported, as_json, f"{exported.rows:,} vectors of {exported.dim} numbers{left_out}\n{files}")
 
 
 def similar(
@@ -100,13 +95,13 @@ def similar(
 
     Example: `cm3 similar demo D0001`
     """
-    from pipeline.similarity import similar as neighbors
+    from pipeline.similarity import lookup
 
-    found = neighbors(opened(store), dataset, item, k).to_pylist()
-    table = Table(*(found[0] if found else ("no neighbours",)))
-    for row in found:
+    neighbors = lookup.similar(opened(store), dataset, item, k).to_pylist()
+    table = Table(*neighbors[0])
+    for row in neighbors:
         table.add_row(*(_cell(value) for value in row.values()))
-    answer(found, as_json, table)
+    answer(neighbors, as_json, table)
 
 
 def ui(

@@ -22,17 +22,17 @@ def versions(dataset: Dataset, store: StoreOption = "store", as_json: JsonOption
     """
     from pipeline.registry.versions import registered
 
-    place = opened(store)
-    known = registered(place, dataset)
-    if not known:
-        there = ", ".join(place.datasets()) or "none"
-        raise UserError(f"{dataset} has no registered version in {place}; `cm3 run` makes one. Data sets: {there}.")
+    source = opened(store)
+    entries = registered(source, dataset)
+    if not entries:
+        datasets = ", ".join(source.datasets()) or "none"
+        raise UserError(f"{dataset} has no registered version in {source}; `cm3 run` makes one. Data sets: {datasets}.")
     table = Table("version", "alias", "valid NDCG@20", "items", "why")
-    for version in known:
+    for version in entries:
         table.add_row(
             str(version.number), version.alias, f"{version.validation_ndcg:.4f}", f"{version.items:,}", version.reason
         )
-    answer(known, as_json, table)
+    answer(entries, as_json, table)
 
 
 def diff(
@@ -48,14 +48,14 @@ def diff(
     """
     from pipeline.registry import diff as differences
 
-    found = differences.run(store=opened(store), dataset=dataset, a=a, b=b)
-    table = Table(f"{dataset}: {found.a} → {found.b}", str(found.a), str(found.b), "change")
-    table.add_row("items", *_counts(found.items_both, found.items_only_a, found.items_only_b))
-    for name, pair in [*((f"coverage {n}", p) for n, p in found.coverage.items()), *found.metrics.items()]:
+    result = differences.run(store=opened(store), dataset=dataset, a=a, b=b)
+    table = Table(f"{dataset}: {result.a} → {result.b}", str(result.a), str(result.b), "change")
+    table.add_row("items", *_counts(result.items_both, result.items_only_a, result.items_only_b))
+    for name, pair in [*((f"coverage {n}", p) for n, p in result.coverage.items()), *result.metrics.items()]:
         table.add_row(name, _figure(pair.a), _figure(pair.b), _figure(pair.change))
     for name in ("neighbor_overlap", "graph_overlap", "drift"):
-        table.add_row(name.replace("_", " "), "", "", _figure(getattr(found, name)))
-    answer(found, as_json, table)
+        table.add_row(name.replace("_", " "), "", "", _figure(getattr(result, name)))
+    answer(result, as_json, table)
 
 
 def promote(
@@ -87,29 +87,31 @@ def rollback(dataset: Dataset, store: StoreOption = "store", as_json: JsonOption
 
 def gc(
     dataset: Dataset,
-    keep: Annotated[int, typer.Option(min=1, help="Newest versions of each table, and registered ones, to keep.")] = 3,
+    keep: Annotated[
+        int, typer.Option(min=1, help="How many of each table's newest versions, and of the registered ones, stay.")
+    ] = 3,
     delete: Annotated[bool, typer.Option("--delete", help="Delete them; without it they are only listed.")] = False,
     store: StoreOption = "store",
     as_json: JsonOption = False,
 ) -> None:
-    """List, or delete, versions that no alias names and that are not among the last ones.
+    """List, or delete, versions that no alias names and that are not among the newest.
 
     Examples: `cm3 gc demo`, `cm3 gc demo --keep 5 --delete`
     """
     from pipeline.registry import garbage
 
-    place = opened(store)
-    if not place.tables(dataset):
-        raise UserError(f"No data set {dataset!r} in {place}. Data sets: {', '.join(place.datasets()) or 'none'}.")
-    doomed = garbage.unneeded(place, dataset, keep)
+    source = opened(store)
+    if not source.tables(dataset):
+        raise UserError(f"No data set {dataset!r} in {source}. Data sets: {', '.join(source.datasets()) or 'none'}.")
+    unneeded = garbage.unneeded(source, dataset, keep)
     if delete:
-        garbage.remove(place, doomed)
-        garbage.remove_abandoned_staging(place)
-    size = sum(version.size for version in doomed)
-    lines = [f"{version.table}@{version.version}  {version.created}  {version.size:,} bytes" for version in doomed]
-    said = "deleted" if delete else "to delete; add --delete to do it"
-    record = {"versions": doomed, "bytes": size, "deleted": delete}
-    answer(record, as_json, *lines, f"{len(doomed)} versions, {size:,} bytes {said}.")
+        garbage.remove(source, unneeded)
+        garbage.remove_abandoned_staging(source)
+    size = sum(version.size for version in unneeded)
+    lines = [f"{version.table}@{version.version}  {version.created}  {version.size:,} bytes" for version in unneeded]
+    status = "deleted" if delete else "to delete; add --delete to do it"
+    record = {"versions": unneeded, "bytes": size, "deleted": delete}
+    answer(record, as_json, *lines, f"{len(unneeded)} versions, {size:,} bytes {status}.")
 
 
 def _counts(both: int, only_a: int, only_b: int) -> tuple[str, str, str]:

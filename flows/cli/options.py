@@ -71,15 +71,13 @@ def opened(uri: str) -> "Store":
     Raises:
         UserError: a remote one does not answer.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from pipeline.store import Store  # half a second to import, which --help does not need
+    from pipeline.store import Store, failures  # pyarrow and fsspec, which --help does without
 
     store = Store(uri)
     if not store.is_local:
         try:
             store.fs.exists(store.root)
-        except (OSError, BotoCoreError, ClientError) as error:
+        except failures() as error:
             raise UserError(
                 f"{store} cannot be reached: {error}. Check --store (or CM3_STORE), AWS_ENDPOINT_URL and the keys "
                 "in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."

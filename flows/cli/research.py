@@ -1,13 +1,15 @@
 """Compare recommenders and tune them on a data set's own tables: compare, tune."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
 
 from flows.cli.options import Dataset, JsonOption, StoreOption, answer, json_object, log_to_terminal, opened
 from flows.parameters import validated
-from schemas.training import ComparisonConfig, ComparisonRow, EvaluationConfig, TuningConfig, TuningResult
+
+if TYPE_CHECKING:  # the models of all trainers' parameters, which every other command does without
+    from schemas.training import ComparisonRow, EvaluationConfig, TuningResult
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,7 +20,9 @@ def add_to(app: typer.Typer) -> None:
 
 def compare(
     dataset: Dataset,
-    models: Annotated[list[str], typer.Option(help="Recommenders.")] = list(ComparisonConfig().models),  # noqa: B006, B008 - typer reads defaults
+    models: Annotated[
+        list[str], typer.Option(help="Recommenders; by default CM3 and all that it is measured against.")
+    ] = [],  # noqa: B006 - typer reads defaults
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 5,
     ablations: Annotated[bool, typer.Option(help="Add CM3 without each of its parts and features.")] = False,
     cm3: Annotated[Any, typer.Option(help="CM3's hyper-parameters (JSON).", parser=json_object, metavar="JSON")] = "{}",
@@ -35,13 +39,11 @@ def compare(
     `cm3 compare demo --models cm3 --ablations`
     """
     from flows import research
+    from schemas.training import ComparisonConfig
 
     log_to_terminal()
-    fields = {
-        "models": tuple(models), "seeds": tuple(range(seeds)), "ablations": ablations, "cm3": cm3,
-        "overrides": overrides,
-    }  # fmt: skip
-    config = validated(ComparisonConfig, fields)
+    fields: dict[str, Any] = {"seeds": tuple(range(seeds)), "ablations": ablations, "cm3": cm3, "overrides": overrides}
+    config = validated(ComparisonConfig, fields | ({"models": tuple(models)} if models else {}))
     rows, path = research.compare(opened(store), dataset, config)
     answer(rows, as_json, _comparison(rows, config.cm3.evaluation), path)
 
@@ -62,39 +64,45 @@ def tune(
     store: StoreOption = "store",
     as_json: JsonOption = False,
 ) -> None:
-    """Search hyper-parameters on validation; test is touched once, at the end. Run again to go on after a stop.
+    """Search hyper-parameters on validation; test is used once, at the end. Run it again to resume a search.
 
     Example: `cm3 tune demo --trials 20`
     """
     from flows import research
+    from schemas.training import TuningConfig
 
     log_to_terminal()
     fields = {"model": model, "trials": trials, "base": base, "space": space}
-    found = research.tune(opened(store), dataset, validated(TuningConfig, fields))
-    answer(found, as_json, _tuned(found))
+    result = research.tune(opened(store), dataset, validated(TuningConfig, fields))
+    answer(result, as_json, _tuned(result))
 
 
-def _comparison(rows: list[ComparisonRow], judged: EvaluationConfig) -> Table:
-    metric = f"{judged.selection_metric.upper()}@{judged.selection_k}"
+def _comparison(rows: "list[ComparisonRow]", evaluation: "EvaluationConfig") -> Table:
+    metric = f"{evaluation.selection_metric.upper()}@{evaluation.selection_k}"
     columns = ("runs", "valid", f"test {metric}", "p vs CM3", "seconds", "parameters")
     table = Table("model", *(Column(name, justify="right", no_wrap=True) for name in columns))
     for row in rows:
-        p_value = "" if row.p_value is None else f"{row.p_value:.2g}"
         table.add_row(
-            row.model, str(row.runs), f"{row.validation:.4f}", f"{row.mean:.4f} ± {row.spread:.4f}", p_value,
-            f"{row.seconds:.0f}", f"{row.parameters:,}",
-        )  # fmt: skip
+            row.model,
+            str(row.runs),
+            f"{row.validation:.4f}",
+            f"{row.mean:.4f} ± {row.spread:.4f}",
+            "" if row.p_value is None else f"{row.p_value:.2g}",
+            f"{row.seconds:.0f}",
+            f"{row.parameters:,}",
+        )
     return table
 
 
-def _tuned(found: TuningResult) -> Table:
-    table = Table(title=f"{found.model}: {found.finished} trials, {found.pruned} stopped early", title_justify="left")
+def _tuned(result: "TuningResult") -> Table:
+    title = f"{result.model}: {result.finished} trials, {result.pruned} stopped early"
+    table = Table(title=title, title_justify="left")
     table.add_column("chosen on validation")
     table.add_column("value", justify="right")
-    for name, value in found.best.items():
+    for name, value in result.best.items():
         table.add_row(name, str(value))
     table.add_section()
-    table.add_row("validation", f"{found.validation:.4f}")
-    for name in (name for name in ("ndcg@20", "recall@20", "precision@20", "map@20") if name in found.test):
-        table.add_row(f"test {name.upper()}", f"{found.test[name]:.4f}")
+    table.add_row("validation", f"{result.validation:.4f}")
+    for name in (name for name in ("ndcg@20", "recall@20", "precision@20", "map@20") if name in result.test):
+        table.add_row(f"test {name.upper()}", f"{result.test[name]:.4f}")
     return table

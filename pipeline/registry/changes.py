@@ -9,22 +9,27 @@ from schemas.lineage import TableVersion
 from schemas.re_extract import Changes
 
 CONTENTS = ("items", "images", "gallery")
-"""Tables that tell what encoders read."""
+"""Tables that hold what encoders read."""
 BATCH_ROWS = 65536
 
 
 def run(*, store: Store, before: Mapping[str, TableVersion], after: Mapping[str, TableVersion]) -> Changes:
-    """Compare `items`, `images`, `interactions` and, where a run made one, `gallery` of two runs of one data set.
+    """Compare `items`, `images`, `interactions` and, if a run made one, `gallery` of two runs of one data set.
 
-    Equal versions are not read: an unchanged catalogue costs nothing here. Otherwise an item costs some 40 bytes of
-    memory and an interaction 16, in each of the two states.
+    Equal versions are not read: comparing an unchanged catalogue costs nothing. Otherwise memory is about 40 bytes per
+    item and 16 per interaction, for each of the two states.
     """
     new, changed, vanished, unchanged = _items(store, before, after)
-    came, went, kept = _interactions(store, before["interactions"], after["interactions"])
+    added, removed, kept = _interactions(store, before["interactions"], after["interactions"])
     return Changes(
-        new=new, changed=changed, vanished=vanished, unchanged=unchanged,
-        new_interactions=came, vanished_interactions=went, kept_interactions=kept,
-    )  # fmt: skip
+        new=new,
+        changed=changed,
+        vanished=vanished,
+        unchanged=unchanged,
+        new_interactions=added,
+        vanished_interactions=removed,
+        kept_interactions=kept,
+    )
 
 
 def _items(
@@ -42,7 +47,7 @@ def _items(
 
 
 def _contents(store: Store, tables: Mapping[str, TableVersion]) -> pl.DataFrame:
-    """One row an item: item_id and a hash each of what text and image encoders read; null where there is nothing."""
+    """One row per item: item_id, and a hash for each kind of content that an encoder reads; null if it has none."""
     words = _hashed(store, tables["items"], "text").rename({"text": "words"})
     pictures = _hashed(store, tables["images"], "sha256").rename({"sha256": "picture"})
     gallery = _hashed(store, tables.get("gallery"), "sha256").drop_nulls()

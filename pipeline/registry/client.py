@@ -6,14 +6,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from typing import TYPE_CHECKING
 
 from pipeline.store import Store, explained
 from schemas.errors import StoreError, UserError
 from schemas.registry import RegistryConfig
+
+if TYPE_CHECKING:  # MLflow takes seconds to import: only the functions that ask it do
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import RegisteredModel
 
 
 def check(store: Store, config: RegistryConfig | None = None) -> None:
@@ -40,14 +41,17 @@ def _named(config: RegistryConfig | None) -> str | None:
     return (config.tracking if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
 
 
-def connect(store: Store, config: RegistryConfig | None = None) -> MlflowClient:
+def connect(store: Store, config: RegistryConfig | None = None) -> "MlflowClient":
     """A client of the registry that belongs to this store.
 
     Raises:
         UserError: as `check`.
     """
+    from mlflow import MlflowClient
+
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 7 say nothing for four minutes; flows try again
+    # MLflow's 7 retries are silent for four minutes; flows retry the whole stage.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     for talkative in ("alembic", "mlflow.store.db.utils"):  # they log every migration of a new database
         logging.getLogger(talkative).setLevel(logging.WARNING)
     check(store, config)
@@ -57,13 +61,15 @@ def connect(store: Store, config: RegistryConfig | None = None) -> MlflowClient:
         with explained("the registry", store):
             database.parent.mkdir(parents=True, exist_ok=True)
         if not database.exists():
-            _create(database)
+            make_database(database)
         uri = f"sqlite:///{database}"
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _create(database: Path) -> None:
-    """The database under another name first: MLflow cannot go on with one whose tables a killed run half made."""
+def make_database(database: Path) -> None:
+    """Make the database under another name first: MLflow cannot use one whose tables a killed run left half made."""
+    from mlflow import MlflowClient
+
     draft = database.with_name(f".{os.getpid()}.db")
     try:
         draft.unlink(missing_ok=True)
@@ -77,17 +83,32 @@ def _create(database: Path) -> None:
 
 
 @contextmanager
-def asked(store: Store, config: RegistryConfig | None) -> Iterator[MlflowClient]:
-    """The registry's client; what its server or database fails at becomes one line.
+def session(store: Store, config: RegistryConfig | None) -> Iterator["MlflowClient"]:
+    """The registry's client; an error of its server or database becomes one line.
 
     Raises:
-        StoreError: it cannot be reached or read.
+        StoreError: the registry cannot be reached or read.
     """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
         yield connect(store, config)
     except (MlflowException, SQLAlchemyError) as error:
-        said = re.sub(r"//[^/@\s]*@", "//", str(error).splitlines()[0])[:300]  # an address may hold a password
+        message = re.sub(r"//[^/@\s]*@", "//", str(error).splitlines()[0])[:300]  # an address may hold a password
         raise StoreError(
-            f"The registry of {store} failed: {said}. Is MLFLOW_TRACKING_URI right and its server there (without one: "
-            "is _mlflow/mlflow.db in the store whole, is the disk full)? Then run again: finished work is kept."
+            f"The registry of {store} failed: {message}. Is MLFLOW_TRACKING_URI right and its server up (without one: is "
+            "_mlflow/mlflow.db in the store whole, is the disk full)? Then run again: finished work is kept."
         ) from error
+
+
+def model_of(client: "MlflowClient", dataset: str) -> "RegisteredModel | None":
+    """The registered model that holds a data set's versions; None before the first one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(dataset)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None

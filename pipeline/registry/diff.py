@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 
 NEIGHBORS = 10
 QUERIES = 5000
-"""Items whose neighbours are compared; a larger catalogue is sampled, evenly by item_id."""
+"""Items whose neighbours are compared; of a larger catalogue, an even sample in the order of item_id."""
 BLOCK = 512
 MOST_MOVED = 10
 MODEL = "cm3"
@@ -26,10 +26,10 @@ def run(*, store: Store, dataset: str, a: str, b: str, config: RegistryConfig | 
     """Compare the versions that `a` and `b` name: a registry number or an alias.
 
     Raises:
-        UserError: there is no such version, or garbage collection took one of its tables.
+        UserError: there is no such version, or garbage collection removed one of its tables.
     """
-    known = versions.registered(store, dataset, config)
-    first, second = versions.find(known, dataset, a), versions.find(known, dataset, b)
+    registered = versions.registered(store, dataset, config)
+    first, second = versions.find(registered, dataset, a), versions.find(registered, dataset, b)
     ids_a, vectors_a = _embeddings(store, first)
     ids_b, vectors_b = _embeddings(store, second)
     both, in_a, in_b = np.intersect1d(ids_a, ids_b, assume_unique=True, return_indices=True)
@@ -54,10 +54,10 @@ def run(*, store: Store, dataset: str, a: str, b: str, config: RegistryConfig | 
 
 
 def drift(a: Floats, b: Floats) -> Floats:
-    """1 − cosine of each row of `a` with that of `b` turned as a whole onto `a`; in [0, 2].
+    """1 − cosine of each row of `a` with the row of `b` after `b` was rotated onto `a` as a whole; in [0, 2].
 
-    Training is blind to rotations of the space, so they are no change: the rotation is the orthogonal Procrustes
-    solution (Schönemann 1966) on the L2-normalised rows.
+    A rotation of the whole space changes no score, so it does not count as drift: it is removed by the orthogonal
+    Procrustes solution (Schönemann 1966) on the L2-normalised rows.
 
     Args: a, b: (n, dim), float32; a row of zeros has no direction and drifts by 1.
     """
@@ -69,9 +69,9 @@ def drift(a: Floats, b: Floats) -> Floats:
 
 
 def neighbor_overlap(a: Floats, b: Floats, k: int) -> float:
-    """Mean share of the k nearest rows by cosine, the row itself left out, that are the same in `a` and in `b`.
+    """Mean share of each row's k nearest other rows, by cosine, that are the same in `a` and in `b`.
 
-    With fewer than k others all of them count; over more than `QUERIES` rows an even sample is asked.
+    With fewer than k other rows, all of them count; of more than `QUERIES` rows, an even sample is compared.
     """
     n = len(a)
     k = min(k, n - 1)
@@ -98,7 +98,7 @@ def _normalised(rows: Floats) -> Floats:
 
 
 def _same_width(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """The narrower one gets zeros, which change no cosine."""
+    """Pad the narrower one with zeros, which change no cosine."""
     width = max(a.shape[1], b.shape[1])
     return tuple(np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for rows in (a, b))  # type: ignore[return-value]
 
@@ -108,7 +108,7 @@ def _table(store: Store, registered: Registered, table: str) -> TableVersion:
 
 
 def _embeddings(store: Store, registered: Registered) -> tuple[NDArray[np.str_], Floats]:
-    """Ids and trained vectors, without the score's further terms."""
+    """Ids and trained vectors, without the columns that other terms of the score add."""
     version = _table(store, registered, versions.EMBEDDINGS)
     table = store.read(version).combine_chunks()
     vectors = table["embedding"].combine_chunks()
@@ -142,7 +142,7 @@ def _paired(a: dict[str, float], b: dict[str, float]) -> dict[str, Pair]:
 
 
 def _graph_overlap(store: Store, first: Registered, second: Registered, both: NDArray[np.str_]) -> float | None:
-    """Edges that both graphs have by edges that one of them has, among the items in both versions."""
+    """Edges in both graphs divided by edges in either, among the items of both versions; None without edges."""
     items = pl.DataFrame({"item_id": both.tolist()}, schema={"item_id": pl.String})
     a, b = (
         pl.DataFrame(store.read(_table(store, registered, "similarity"), ["item_id", "neighbor_id"]))

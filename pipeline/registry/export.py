@@ -1,4 +1,4 @@
-"""Vectors of a published table as `.npy`, ids and a FAISS index, for readers that want no Parquet."""
+"""Vectors of a published table as `.npy`, with their ids and a FAISS index, for readers that do not want Parquet."""
 
 import shutil
 import uuid
@@ -27,13 +27,13 @@ def run(*, store: Store, version: TableVersion, folder: Path, config: ExportConf
         version: of `features/<name>`, `embeddings/items` or `embeddings/users`. Rows without a vector are left out.
 
     Raises:
-        UserError: the table holds no vectors, `folder` is there already, or Lance is not installed.
+        UserError: the table holds no vectors, `folder` exists already, or Lance is not installed.
     """
     if config.index == "lance" and find_spec("lance") is None:
         raise UserError("index: 'lance' needs a package that is not installed: pip install 'cm3-features[lance]'.")
     dim = _dim(store, version)
     if folder.exists():
-        raise UserError(f"{folder} is there already; expected a new folder. Name another, or remove it.")
+        raise UserError(f"{folder} exists already; expected a new folder. Name another, or remove it.")
     working = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
     working.mkdir(parents=True)
     try:
@@ -52,7 +52,7 @@ def run(*, store: Store, version: TableVersion, folder: Path, config: ExportConf
 
 
 def _write(store: Store, version: TableVersion, dim: int, working: Path, config: ExportConfig) -> int:
-    """Memory: a batch, the ids, and the index where there is one."""
+    """Write the files and return the number of rows. Memory: one batch, the ids, and the index if there is one."""
     ids: list[str] = []
     index = _index(dim, config)
     with (working / "vectors.raw").open("wb") as raw:
@@ -75,7 +75,7 @@ def _write(store: Store, version: TableVersion, dim: int, working: Path, config:
 
 
 def _as_lance(working: Path, ids: list[str], dim: int) -> None:
-    """The files just written as a Lance data set, a batch at a time."""
+    """Write the files just written as a Lance data set, batch by batch."""
     import lance
 
     vectors = np.load(working / "vectors.npy", mmap_mode="r")
@@ -92,7 +92,7 @@ def _as_lance(working: Path, ids: list[str], dim: int) -> None:
 
 
 def _as_npy(raw: Path, target: Path, shape: tuple[int, int]) -> None:
-    """Put NumPy's header, which must say how many rows follow, before the rows."""
+    """Put NumPy's header before the rows; it says how many rows follow, so it can only be written now."""
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     with target.open("wb") as out, raw.open("rb") as rows:
         np.lib.format.write_array_header_1_0(out, header)

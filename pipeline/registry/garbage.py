@@ -1,4 +1,4 @@
-"""Which published versions nobody needs any more, and their removal: dry run first."""
+"""Which published versions nobody needs any more, and their removal."""
 
 import logging
 import shutil
@@ -13,7 +13,7 @@ from schemas.registry import RegistryConfig
 logger = logging.getLogger(__name__)
 
 STAGING_SECONDS = 24 * 3600
-"""A staging folder untouched for so long belongs to a run that was killed."""
+"""A staging folder that has not changed for this long belongs to a run that was killed."""
 
 
 def unneeded(store: Store, dataset: str, keep: int, config: RegistryConfig | None = None) -> list[TableVersion]:
@@ -22,7 +22,7 @@ def unneeded(store: Store, dataset: str, keep: int, config: RegistryConfig | Non
 
     Raises:
         ValueError: `keep` is below 1.
-        UserError: the registry knows none of the embeddings that are here, so it cannot be this store's.
+        UserError: the registry knows none of the store's embeddings, so it cannot be this store's registry.
     """
     if keep < 1:
         raise ValueError(f"keep={keep} must be at least 1")

@@ -1,4 +1,4 @@
-"""Whether a newly trained version becomes champion: what is measured of it, and the gate it must pass."""
+"""Whether a newly trained version becomes champion: what it is judged by, and the gate that it must pass."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ BATCH_ROWS = 65536
 
 
 def choose(challenger: Measured, champion: Measured | None, config: RegistryConfig) -> tuple[str, str]:
-    """The alias, and why: champion, unless the version lost too much of the present one's metric or coverage."""
+    """The alias and the reason: champion, unless it lost too much of the present champion's metric or coverage."""
     if champion is None:
         return "champion", "the first version"
     losses = [*_metric_loss(challenger, champion, config), *_coverage_losses(challenger, champion, config)]
@@ -41,13 +41,13 @@ def covered(store: Store, feature: TableVersion) -> float:
 
 
 def validation_set(store: Store, interactions: TableVersion) -> str:
-    """Number of validation interactions and a digest of them: equal where two versions were judged on the same ones."""
+    """Number of validation interactions and a digest of them; equal if two versions were judged on the same ones."""
     rows = total = 0
     for batch in store.batches(interactions, ["user_id", "item_id", "split"], BATCH_ROWS):
         held_out = batch.filter(pc.equal(batch["split"], "valid"))
         rows += len(held_out)
         for pair in zip(held_out["user_id"].to_pylist(), held_out["item_id"].to_pylist(), strict=True):
-            # Added up, so that the order of rows, which follows the raw file's, does not count.
+            # A sum, so that the order of the rows, which is the raw file's, does not matter.
             total += int.from_bytes(hashlib.sha256("\t".join(pair).encode()).digest())
     return f"{rows} {total % (1 << 64):016x}"
 
@@ -61,7 +61,7 @@ def _metric_loss(challenger: Measured, champion: Measured, config: RegistryConfi
 
 
 def _coverage_losses(challenger: Measured, champion: Measured, config: RegistryConfig) -> list[str]:
-    """Items, and items that have each feature. A feature that only one of the two has was asked for, not lost."""
+    """Losses of items, and of items with a feature. A feature that only one version has was configured, not lost."""
     allowed = f"where {config.max_coverage_loss:.1%} is allowed"
     losses = []
     if (loss := 1 - challenger.items / champion.items) > config.max_coverage_loss:

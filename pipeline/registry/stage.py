@@ -1,7 +1,7 @@
-"""The registry of embedding versions: MLflow keeps runs, metrics, versions and aliases; this module only speaks to it.
+"""The registry stage: what was trained becomes a version in MLflow, which keeps runs, metrics, versions and aliases.
 
-One registered model a data set. A model version points at `embeddings/items` and carries, as tags, the version of every
-table that led to it, so `@champion` resolves any table to what the champion was made from.
+One registered model per data set. A model version points at `embeddings/items` and carries, as tags, the version of
+every table that led to it, so `@champion` resolves any table to what the champion was made from.
 """
 
 import logging
@@ -17,7 +17,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
 from pipeline.registry import promotion
-from pipeline.registry.client import asked
+from pipeline.registry.client import session
 from pipeline.registry.promotion import value
 from pipeline.registry.versions import COVERAGE_TAG, EMBEDDINGS, PENDING_TAG, TABLE_TAG, crown, find, versions_of
 from pipeline.store import Store
@@ -43,21 +43,21 @@ def run(
 
     Args:
         tables: every table of the run by name; `embeddings/items`, `metrics` and `epochs` must be among them.
-        parameters: logged as they are, one a key.
-        artifacts: name → path within the store's file system, of files to keep with the run, such as the report.
+        parameters: logged as they are, one per key.
+        artifacts: name → path within the store's file system: files to keep with the run, such as the report.
         model: the name under which `metrics` holds the trained model's rows.
 
     Returns:
-        The registered version; marked `reused`, and nothing written, where this one was registered before.
+        The registered version; marked `reused`, with nothing written, if these embeddings were registered before.
     """
-    with asked(store, config) as client:
+    with session(store, config) as client:
         embeddings = tables[EMBEDDINGS]
         registered = versions_of(client, embeddings.dataset)
-        again = next((v for v in registered if v.tables[EMBEDDINGS] == embeddings.version), None)
-        if again is not None:
-            if again == registered[-1] and _finish(client, again):
-                again = find(versions_of(client, embeddings.dataset), embeddings.dataset, str(again.number))
-            return again.model_copy(update={"reused": True})
+        same = next((v for v in registered if v.tables[EMBEDDINGS] == embeddings.version), None)
+        if same is not None:
+            if same == registered[-1] and _finish(client, same):
+                same = find(versions_of(client, embeddings.dataset), embeddings.dataset, str(same.number))
+            return same.model_copy(update={"reused": True})
         metrics = store.read(tables["metrics"])
         measured = _measure(store, tables, metrics, model)
         run_id = _log_run(client, store, tables, parameters, metrics, artifacts or {}, model)
@@ -106,7 +106,7 @@ def _give_alias(client: MlflowClient, dataset: str, number: int, alias: str) -> 
 
 
 def _finish(client: MlflowClient, version: Registered) -> bool:
-    """Give a version its alias whose run was killed before it had one; whether there was one to give."""
+    """Give a version the alias that a killed run judged it to get but did not set; False if it has its alias."""
     alias = client.get_model_version(version.dataset, str(version.number)).tags.get(PENDING_TAG)
     if alias:
         _give_alias(client, version.dataset, version.number, alias)
@@ -129,14 +129,12 @@ def _log_run(
     client.log_batch(run_id, params=params)
     curve = store.read(tables["epochs"]).filter(pc.field("model") == model).to_pylist()
     created = run.info.start_time
-    logged = [Metric(_name(row["metric"]), row["value"], created, row["epoch"]) for row in curve]
-    logged += [
-        Metric(_name(f"{row['model']}_{row['split']}_{row['metric']}" + (f"_{row['k']}" if row["k"] else "")),
-               row["value"], created, 0)
-        for row in metrics.to_pylist()
-    ]  # fmt: skip
-    for start in range(0, len(logged), BATCH):
-        client.log_batch(run_id, metrics=logged[start : start + BATCH])
+    figures = [Metric(_name(row["metric"]), row["value"], created, row["epoch"]) for row in curve]
+    for row in metrics.to_pylist():
+        parts = [row["model"], row["split"], row["metric"], *([str(row["k"])] if row["k"] else [])]
+        figures.append(Metric(_name("_".join(parts)), row["value"], created, 0))
+    for start in range(0, len(figures), BATCH):
+        client.log_batch(run_id, metrics=figures[start : start + BATCH])
     with TemporaryDirectory() as folder:
         for name, path in artifacts.items():
             store.fs.get_file(path, f"{folder}/{name}")
@@ -146,7 +144,7 @@ def _log_run(
 
 
 def _name(metric: str) -> str:
-    """MLflow's metric names take letters, digits and `_-. /` only."""
+    """A name that MLflow accepts for a metric: letters, digits and `_-. /` only."""
     return re.sub(r"[^\w\-. /]", "_", metric)
 
 

@@ -3,35 +3,29 @@
 import json
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-
-from pipeline.registry.client import asked
+from pipeline.registry.client import model_of, session
 from pipeline.store import Store, parse_reference
 from schemas.errors import UserError
 from schemas.lineage import TableVersion, canonical_json
 from schemas.registry import Registered, RegistryConfig
 
+if TYPE_CHECKING:  # a reference without an alias is resolved without MLflow
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
 EMBEDDINGS = "embeddings/items"
-
-
 TABLE_TAG = "table."
-
-
 COVERAGE_TAG = "coverage."
-
-
-_HISTORY_TAG = "champions"
-
-
 PENDING_TAG = "alias"
-"""Of a version that has not yet the alias it was judged to get."""
+"""On a version that does not have its alias yet: the alias that it was judged to get."""
+_HISTORY_TAG = "champions"
 
 
 def registered(store: Store, dataset: str, config: RegistryConfig | None = None) -> list[Registered]:
     """Every registered version of a data set, oldest first, each with the alias it holds now ("" for none)."""
-    with asked(store, config) as client:
+    with session(store, config) as client:
         return versions_of(client, dataset)
 
 
@@ -41,7 +35,7 @@ def promote(store: Store, dataset: str, at: str, config: RegistryConfig | None =
     Raises:
         UserError: there is no such version, or one of its files was changed or lost.
     """
-    with asked(store, config) as client:
+    with session(store, config) as client:
         chosen = find(versions_of(client, dataset), dataset, at)
         for table in (EMBEDDINGS, "embeddings/users"):
             if table in chosen.tables:
@@ -56,7 +50,7 @@ def rollback(store: Store, dataset: str, config: RegistryConfig | None = None) -
     Raises:
         UserError: no other version was champion before.
     """
-    with asked(store, config) as client:
+    with session(store, config) as client:
         history = _champions(client, dataset)
         if len(history) < 2:
             raise UserError(
@@ -87,21 +81,21 @@ def resolve(store: Store, reference: str, config: RegistryConfig | None = None) 
     return store.get(dataset, table, version.tables[table])
 
 
-def find(known: list[Registered], dataset: str, at: str) -> Registered:
-    """The registered version with that alias or number."""
-    for version in known:
+def find(versions: list[Registered], dataset: str, at: str) -> Registered:
+    """The registered version with that alias or number.
+
+    Raises:
+        UserError: there is none.
+    """
+    for version in versions:
         if at == version.alias or at == str(version.number):
             return version
-    names = ", ".join(f"{v.number}{f' ({v.alias})' if v.alias else ''}" for v in known) or "none"
+    names = ", ".join(f"{v.number}{f' ({v.alias})' if v.alias else ''}" for v in versions) or "none"
     raise UserError(f"{dataset} has no registered version {at!r}; registered: {names}.")
 
 
-def _tagged(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
-    return {name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)}
-
-
-def crown(client: MlflowClient, dataset: str, number: int) -> None:
-    """Remember it for `rollback`, and set the alias."""
+def crown(client: "MlflowClient", dataset: str, number: int) -> None:
+    """Make a version the champion, and note it for `rollback`."""
     history = _champions(client, dataset)
     if history[-1:] != [number]:  # else `rollback` would give it back to itself
         client.set_registered_model_tag(dataset, _HISTORY_TAG, canonical_json([*history, number]))
@@ -110,41 +104,41 @@ def crown(client: MlflowClient, dataset: str, number: int) -> None:
     client.set_registered_model_alias(dataset, "champion", str(number))
 
 
-def _champions(client: MlflowClient, dataset: str) -> list[int]:
-    """Numbers of the versions that were champion, in order, the present one last."""
-    try:
-        tags = client.get_registered_model(dataset).tags
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise UserError(f"{dataset} has no registered version yet.") from error
-    return [int(number) for number in json.loads(tags.get(_HISTORY_TAG, "[]"))]
-
-
-def versions_of(client: MlflowClient, dataset: str) -> list[Registered]:
-    try:
-        aliases = client.get_registered_model(dataset).aliases
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+def versions_of(client: "MlflowClient", dataset: str) -> list[Registered]:
+    """As `registered`, in a session that is open already."""
+    model = model_of(client, dataset)
+    if model is None:
         return []
-    by_number = {str(number): alias for alias, number in aliases.items()}
-    found = client.search_model_versions(f"name = '{dataset}'")
-    return sorted(
-        (
-            Registered(
-                dataset=dataset,
-                number=int(version.version),
-                alias=by_number.get(str(version.version), ""),
-                reason=version.tags.get("reason", ""),
-                run_id=version.run_id or "",
-                tables=_tagged(version.tags, TABLE_TAG),
-                validation_ndcg=float(version.tags["validation_ndcg_20"]),
-                validation_set=version.tags.get("validation_set", ""),
-                items=int(version.tags["items"]),
-                coverage={name: float(share) for name, share in _tagged(version.tags, COVERAGE_TAG).items()},
-            )
-            for version in found
-        ),
-        key=lambda v: v.number,
+    aliases = {str(number): alias for alias, number in model.aliases.items()}
+    versions = [
+        _from_mlflow(dataset, version, aliases.get(str(version.version), ""))
+        for version in client.search_model_versions(f"name = '{dataset}'")
+    ]
+    return sorted(versions, key=lambda version: version.number)
+
+
+def _from_mlflow(dataset: str, version: "ModelVersion", alias: str) -> Registered:
+    return Registered(
+        dataset=dataset,
+        number=int(version.version),
+        alias=alias,
+        reason=version.tags.get("reason", ""),
+        run_id=version.run_id or "",
+        tables=_tagged(version.tags, TABLE_TAG),
+        validation_ndcg=float(version.tags["validation_ndcg_20"]),
+        validation_set=version.tags.get("validation_set", ""),
+        items=int(version.tags["items"]),
+        coverage={name: float(share) for name, share in _tagged(version.tags, COVERAGE_TAG).items()},
     )
+
+
+def _tagged(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)}
+
+
+def _champions(client: "MlflowClient", dataset: str) -> list[int]:
+    """Numbers of the versions that were champion, in order, the present one last."""
+    model = model_of(client, dataset)
+    if model is None:
+        raise UserError(f"{dataset} has no registered version yet.")
+    return [int(number) for number in json.loads(model.tags.get(_HISTORY_TAG, "[]"))]

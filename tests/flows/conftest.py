@@ -1,44 +1,10 @@
-"""A finished run of a small demo, shared by the tests that look at what a run leaves."""
+"""The services of docker-compose.yml as processes, shared by the tests that ask them."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from flows import job
-from pipeline.store import Store
-from schemas.demo import DemoConfig
-from schemas.run import DemoParameters, RunSummary
-from schemas.training import CM3Config
 from tests.support.compose import STACK_DEMO, FlowRun, Stack, as_options
-
-SMALL = DemoConfig(items=60, users=150)
-QUICK = CM3Config(max_epochs=3)
-
-
-def small_demo(store: Path, **changes: object) -> DemoParameters:
-    """Parameters of a demo that takes seconds."""
-    return DemoParameters(store=str(store), demo=SMALL, trainer=QUICK, **changes)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, RunSummary]:
-    """A store after one run of the small demo, and the run's summary."""
-    folder = tmp_path_factory.mktemp("finished")
-    summary = job.run(parameters=small_demo(folder))
-    return Store(folder), summary
-
-
-def cm3(*arguments: str, store: Path | str, timeout: float = 500) -> "subprocess.CompletedProcess[str]":
-    """Run the command line as a user does."""
-    command = [str(Path(sys.executable).parent / "cm3"), *arguments]
-    environment = os.environ | {"CM3_STORE": str(store), "COLUMNS": "160", "NO_COLOR": "1"}
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=timeout, check=False, cwd=store
-    )
 
 
 @pytest.fixture(scope="session")

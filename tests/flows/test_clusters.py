@@ -10,8 +10,8 @@ from pipeline.store import Store
 from schemas.errors import ClusterError, UserError
 from schemas.images import ImagesConfig
 from schemas.run import RunSummary
-from tests.flows.conftest import small_demo
 from tests.support.dask_cluster import DaskCluster, Killer, running
+from tests.support.small_demo import small_demo
 
 COLUMNS = {
     "images": ["item_id", "status", "sha256", "image"],

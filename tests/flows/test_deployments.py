@@ -20,7 +20,7 @@ from pipeline.registry import versions
 from pipeline.store import Store
 from schemas.sources import SOURCES
 from tests.conftest import ROOT
-from tests.flows.conftest import QUICK, SMALL
+from tests.support.small_demo import QUICK, SMALL
 
 SECONDS = 580
 PROGRESS = {"any_": ["progress"]}

@@ -25,10 +25,10 @@ from pipeline.registry import versions
 from pipeline.store import Store
 from schemas.run import CatalogueParameters, RunSummary
 from tests.conftest import ROOT
-from tests.flows.conftest import SMALL, small_demo
-from tests.support import stand_in
+from tests.support import stand_in, warm
 from tests.support.compose import Stack
 from tests.support.moody_server import Moody
+from tests.support.small_demo import SMALL, small_demo
 
 Finished = tuple[Store, RunSummary]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -78,6 +78,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield f"127.0.0.1:{port}"
         finally:
             local.stop(child)
+
+
+@pytest.fixture(scope="module")
+def warm_commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The socket at which `cm3` is answered by processes that have imported everything."""
+    with warm.serving(tmp_path_factory.mktemp("warm")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -140,40 +147,51 @@ def answers(request: pytest.FixtureRequest, desk: Path) -> dict[str, str]:
     text = request.node.callspec.params["text"]
     if "amazon" in text or "movielens" in text:
         bring_shared(desk, request.getfixturevalue("shared_data"))
-    found = {}
+    addresses = {}
     if "docker compose up" in text or "make up" in text:
         stack: Stack = request.getfixturevalue("stack")
-        found["127.0.0.1:4200"] = f"127.0.0.1:{stack.ports['4200']}"
+        addresses["127.0.0.1:4200"] = f"127.0.0.1:{stack.ports['4200']}"
     elif "prefect" in text:
-        found["127.0.0.1:4200"] = request.getfixturevalue("server")
+        addresses["127.0.0.1:4200"] = request.getfixturevalue("server")
     if "127.0.0.1:8000" in text:
-        found["127.0.0.1:8000"] = f"127.0.0.1:{Moody().server_port}"
-    return found
+        addresses["127.0.0.1:8000"] = f"127.0.0.1:{Moody().server_port}"
+    return addresses
 
 
 @pytest.mark.parametrize(("page", "text"), blocks(*SHELL), ids=[page for page, _ in blocks(*SHELL)])
 def test_every_command_block_runs_as_shown(
-    page: str, text: str, desk: Path, registered: Store, answers: dict[str, str]
+    page: str, text: str, desk: Path, registered: Store, answers: dict[str, str], warm_commands: str
 ) -> None:
     for shown, here in answers.items():
         text = text.replace(shown, here)
     environment = os.environ | {
-        "PATH": f"{desk / '.venv' / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "NO_COLOR": "1",
-        "CM3_STORE": registered.uri, "PREFECT_HOME": str(desk / ".prefect"), "DO_NOT_TRACK": "1",
+        "PATH": f"{desk / '.venv' / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "NO_COLOR": "1",
+        "CM3_STORE": registered.uri,
+        "PREFECT_HOME": str(desk / ".prefect"),
+        "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": f"http://{answers.get('127.0.0.1:4200', '127.0.0.1:9')}/api",
-    }  # fmt: skip
+        warm.SOCKET: warm_commands,
+    }
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script(text)], cwd=desk, env=environment, capture_output=True, text=True,
-        input="http://127.0.0.1:9/alerts\n", timeout=580, check=False,
-    )  # fmt: skip
+        ["bash", "-euo", "pipefail", "-c", script(text)],
+        cwd=desk,
+        env=environment,
+        capture_output=True,
+        text=True,
+        input="http://127.0.0.1:9/alerts\n",
+        timeout=580,
+        check=False,
+    )
     assert done.returncode == 0, f"{page}:\n{text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
 def test_every_fenced_block_is_of_a_kind_that_is_run() -> None:
     for page in PAGES:
-        found = list(fenced(page))
-        assert len(re.findall(r"^ *```", page.read_text(), re.M)) == 2 * len(found), f"{page}: a fence is left open"
-        assert {language for language, _ in found} <= set(KINDS), f"{page.relative_to(ROOT)}"
+        fences = list(fenced(page))
+        assert len(re.findall(r"^ *```", page.read_text(), re.M)) == 2 * len(fences), f"{page}: a fence is left open"
+        assert {language for language, _ in fences} <= set(KINDS), f"{page.relative_to(ROOT)}"
 
 
 def test_what_is_not_run_here_is_listed_with_a_reason_and_shown_somewhere() -> None:
@@ -210,10 +228,10 @@ def test_python_in_the_docs_runs_on_the_demos_tables(finished: Finished, page: s
 
 
 def test_commands_within_sentences_exist_with_their_options() -> None:
-    known = typer.main.get_command(cli.app)
+    application = typer.main.get_command(cli.app)
     for page in PAGES:
         for words in re.findall(r"`cm3 ([^`<…]+)`", page.read_text(encoding="utf-8")):
-            command = known
+            command = application
             for word in words.split():
                 if isinstance(command, typer.core.TyperGroup):
                     assert word in command.commands, f"{page.relative_to(ROOT)}: cm3 {words}"

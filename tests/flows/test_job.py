@@ -1,10 +1,9 @@
 """The main job from drawn catalogue to registered embeddings, in one process, with real models."""
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -12,8 +11,10 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from flows import job
+from pipeline import machine
 from pipeline.registry import versions
 from pipeline.store import Store
 from schemas import tables
@@ -21,7 +22,7 @@ from schemas.encoders import VectorsConfig
 from schemas.errors import UserError
 from schemas.ingest import IngestConfig
 from schemas.run import DemoParameters, RunSummary
-from tests.flows.conftest import QUICK, small_demo
+from tests.support.small_demo import QUICK, small_demo
 
 Finished = tuple[Store, RunSummary]
 TABLES = {
@@ -69,7 +70,7 @@ def test_the_record_counts_work_done_and_saved_and_failures_by_reason(finished: 
         assert counts["encoded"] == summary.encoded[feature] > 0
         assert counts["encoded"] + counts["reused"] + counts["missing"] + counts["unreadable"] == len(statuses)
     quality = store.read(store.latest("demo", "quality")).to_pylist()
-    assert stages["quality"].counts == {row["rule"]: row["count"] for row in quality}
+    assert stages["items"].counts == {row["rule"]: row["count"] for row in quality}, "of the stage's first table"
 
 
 def test_every_feature_has_the_items_ids_in_their_order(finished: Finished) -> None:
@@ -84,17 +85,17 @@ def test_imported_vectors_stand_beside_ours_in_graph_and_trainer(finished: Finis
     np.save(tmp_path / "image_feat.npy", np.random.default_rng(0).normal(size=(len(ids), 8)))
     (tmp_path / "ids.txt").write_text("\n".join(ids))
     theirs = VectorsConfig(path=f"{tmp_path}/image_feat.npy", format="npy", ids=f"{tmp_path}/ids.txt")
-    job = small_demo(tmp_path / "store", features=("sentence",), imported={"theirs": theirs})
-    summary = job.run(parameters=job)
+    parameters = small_demo(tmp_path / "store", features=("sentence",), imported={"theirs": theirs})
+    summary = job.run(parameters=parameters)
     assert summary.coverage == {"sentence": 1.0, "theirs": 1.0}
     store = Store(tmp_path / "store")
     graph = pq.read_schema(Path(store.latest("demo", "similarity").path) / "part-00000.parquet")
     assert "similarity_theirs" in graph.names
     inputs = json.loads(store.latest("demo", "embeddings/items").lineage["cm3.inputs"])
     assert {"features/sentence", "features/theirs"} <= set(inputs)
-    cut = job.model_copy(update={"imported": {"theirs": theirs.model_copy(update={"ids": str(tmp_path / "gone")})}})
+    lost = theirs.model_copy(update={"ids": str(tmp_path / "gone")})
     with pytest.raises(UserError, match="cannot read"):
-        job.check_models(cut)
+        job.check_models(parameters.model_copy(update={"imported": {"theirs": lost}}))
 
 
 def test_one_picture_can_be_followed_from_its_file_to_its_vector(finished: Finished) -> None:
@@ -119,22 +120,28 @@ def test_planted_defects_end_as_rows_with_a_reason(finished: Finished) -> None:
     assert summary.coverage["sentence"] > summary.coverage["clip"] > 0.5
 
 
-AGAIN = """
-import sys, torch
-from flows import job
-from schemas.run import DemoParameters
-summary = job.run(parameters=DemoParameters.model_validate_json(sys.argv[1]))
-print(sum(summary.encoded.values()), torch.get_num_threads())
-"""
+@pytest.fixture
+def threads_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within the test, CM3_THREADS is 1 and is read as in a new process."""
+    before = torch.get_num_threads()
+    for answer in (machine.threads, machine.use_threads):
+        answer.cache_clear()
+    monkeypatch.setenv("CM3_THREADS", "1")
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+    for answer in (machine.threads, machine.use_threads):
+        answer.cache_clear()
 
 
-def test_cm3_threads_holds_for_training_too_where_nothing_is_left_to_encode(tmp_path: Path) -> None:
-    parameters = small_demo(tmp_path, features=("sentence",))
-    job.run(parameters=parameters)
-    other = parameters.model_copy(update={"trainer": QUICK.model_copy(update={"seed": 1})})
-    command = [sys.executable, "-c", AGAIN, other.model_dump_json()]
-    done = subprocess.run(command, env=os.environ | {"CM3_THREADS": "1"}, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "0 1"
+def test_cm3_threads_holds_for_training_too_where_nothing_is_left_to_encode(
+    finished: Finished, tmp_path: Path, threads_again: None
+) -> None:
+    store = shutil.copytree(finished[0].root, tmp_path / "store")
+    other_seed = small_demo(store).model_copy(update={"trainer": QUICK.model_copy(update={"seed": 1})})
+    summary = job.run(parameters=other_seed)
+    assert sum(summary.encoded.values()) == 0
+    assert torch.get_num_threads() == 1
 
 
 def test_a_second_run_encodes_nothing_and_finds_everything(finished: Finished) -> None:
@@ -153,10 +160,10 @@ def test_the_report_and_the_summary_are_in_the_store(finished: Finished) -> None
     assert summary.popularity["ndcg@20"] > 0
 
 
-def test_another_encoder_encodes_its_own_feature_and_nothing_else(finished: Finished) -> None:
-    store, _ = finished
+def test_another_encoder_encodes_its_own_feature_and_nothing_else(finished: Finished, tmp_path: Path) -> None:
+    store = shutil.copytree(finished[0].root, tmp_path / "store")
     shorter = {"sentence": {"kind": "sentence", "model": "offline:minilm", "truncate_dim": 64}}
-    changed = DemoParameters(**small_demo(Path(store.root)).model_dump() | {"encoders": shorter})
+    changed = DemoParameters(**small_demo(store).model_dump() | {"encoders": shorter})
     summary = job.run(parameters=changed)
     assert summary.encoded["sentence"] > 0
     assert summary.encoded["clip"] == summary.encoded["captions"] == summary.encoded["caption"] == 0

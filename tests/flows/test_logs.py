@@ -12,7 +12,7 @@ import pytest
 from flows import logs
 from pipeline import log_fields
 from schemas.errors import UserError
-from tests.flows.conftest import QUICK, SMALL
+from tests.support.small_demo import QUICK, SMALL
 
 RUN = """
 import sys

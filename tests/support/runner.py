@@ -1,7 +1,6 @@
-"""Runs of the main job in processes of their own that can be watched and killed, each ready in a moment."""
+"""Runs of the main job in processes of their own, which can be watched and killed."""
 
 import logging
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -13,12 +12,9 @@ import polars as pl
 from pipeline.store import Store
 from schemas.errors import UserError
 from schemas.run import DemoParameters, RunSummary
+from tests.support.warm import CONTEXT
 
 DEADLINE = 300.0
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    ["flows.job", "pipeline.encoders.sentence", "pipeline.encoders.timm", "tests.support.runner"]
-)  # torch and the like are imported once
 
 
 class Run:
@@ -26,8 +22,8 @@ class Run:
 
     def __init__(self, parameters: DemoParameters) -> None:
         self.lines: list[str] = []
-        self._pipe, theirs = _context.Pipe()
-        self.process = _context.Process(target=_child, args=(parameters, theirs), daemon=True)
+        self._pipe, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=_child, args=(parameters, theirs), daemon=True)
         self.process.start()
         theirs.close()
 

@@ -16,6 +16,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.support import warm
+
 INSTEAD = {
     # Lines for a Docker engine, which is not here: what tests.support.compose makes of docker-compose.yml.
     "docker compose up --build --detach": "the fixture `stack` has started every service, as Compose orders them",
@@ -41,8 +43,10 @@ def main(name: str, arguments: list[str]) -> int:
         return 0 if line in INSTEAD else 64
     if arguments == ["ui"]:
         return _ui()
-    program = str(Path(sys.executable).parent / name)
-    return subprocess.run([program, *arguments, *_quick(name, arguments)], check=False).returncode
+    arguments = [*arguments, *_quick(name, arguments)]
+    if name == "cm3":
+        return warm.command(arguments)
+    return subprocess.run([str(Path(sys.executable).parent / name), *arguments], check=False).returncode
 
 
 def _quick(name: str, arguments: list[str]) -> list[str]:

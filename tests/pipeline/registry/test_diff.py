@@ -1,6 +1,5 @@
-"""`diff` compares versions as the closed forms say: rotations are no change, lost items and figures are."""
+"""`diff` compares versions as the closed forms say: a rotation is no change; lost items and other figures are."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,25 +13,15 @@ from pipeline.registry import diff
 from pipeline.store import Store
 from schemas import tables
 from schemas.errors import UserError
-from schemas.lineage import Lineage, TableVersion
 from schemas.registry import RegistryConfig
 from schemas.training import CM3Config
+from tests.support.published import publish
 
 DIM = 6
 RNG = np.random.default_rng(3)
 VECTORS = RNG.normal(size=(40, DIM)).astype(np.float32)
 ROTATION = ortho_group.rvs(DIM, random_state=5).astype(np.float32)
 IDS = [f"i{n:02d}" for n in range(40)]
-
-
-def publish(store: Store, table: str, rows: pa.Table, run: int) -> TableVersion:
-    return publish_as(store, rows, Lineage(dataset="shop", table=table, stage="test", stage_version=run, config={}))
-
-
-def publish_as(store: Store, rows: pa.Table, lineage: Lineage) -> TableVersion:
-    with store.writer(rows.schema, lineage) as writer:
-        writer.write(rows)
-    return writer.version
 
 
 def register(
@@ -47,21 +36,21 @@ def register(
     epoch = {"model": "cm3", "seed": 0, "epoch": 1, "metric": "loss", "value": 1.0}
     feature = [pa.array(ids), content, fixed_width_from(vectors, missing=~have), pa.nulls(len(ids), pa.string())]
     embedded = pa.table([pa.array(ids), fixed_width_from(vectors)], schema=tables.item_embeddings(vectors.shape[1]))
-    published: Mapping[str, pa.Table] = {
+    rows_by_table = {
         "embeddings/items": embedded,
         "features/sentence": pa.table(feature, schema=tables.features(vectors.shape[1])),
         "similarity": pa.Table.from_pylist(graph, schema=tables.similarity(())),
         "metrics": pa.Table.from_pylist(rows, schema=tables.METRICS),
         "epochs": pa.Table.from_pylist([epoch], schema=tables.EPOCHS),
-    }  # fmt: skip
-    versions = {name: publish(store, name, rows, run) for name, rows in published.items()}
+    }
+    versions = {name: publish(store, name, rows, config={"run": run}) for name, rows in rows_by_table.items()}
     if "embeddings" in figures:
         versions["embeddings/items"] = figures["embeddings"]
     registry.run(store=store, tables=versions, parameters={}, config=RegistryConfig())
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def drifted(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Version 1; 2: rotated and scaled alone; 3: two items gone, one new, one moved, other figures."""
     store = Store(tmp_path_factory.mktemp("diff"))
     ring = [(IDS[n], IDS[(n + 1) % 40]) for n in range(40)]
@@ -75,25 +64,25 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-def test_a_rotation_of_the_whole_space_is_no_drift_and_moves_no_neighbour(shop: Store) -> None:
-    found = diff.run(store=shop, dataset="shop", a="1", b="2")
-    assert (found.items_both, found.items_only_a, found.items_only_b) == (40, 0, 0)
-    assert found.drift == pytest.approx(0, abs=1e-5)
-    assert found.neighbor_overlap == found.graph_overlap == 1
-    assert all(pair.change == 0 for pair in found.metrics.values())
+def test_a_rotation_of_the_whole_space_is_no_drift_and_moves_no_neighbour(drifted: Store) -> None:
+    compared = diff.run(store=drifted, dataset="shop", a="1", b="2")
+    assert (compared.items_both, compared.items_only_a, compared.items_only_b) == (40, 0, 0)
+    assert compared.drift == pytest.approx(0, abs=1e-5)
+    assert compared.neighbor_overlap == compared.graph_overlap == 1
+    assert all(pair.change == 0 for pair in compared.metrics.values())
 
 
-def test_items_coverage_metrics_and_the_one_item_that_moved_are_named(shop: Store) -> None:
-    found = diff.run(store=shop, dataset="shop", a="1", b="champion")
-    assert (found.a, found.b) == (1, 3)
-    assert (found.items_both, found.items_only_a, found.items_only_b) == (38, 2, 1)
-    assert found.coverage["sentence"].model_dump() == {"a": 0.9, "b": 1.0}
-    assert found.metrics["test ndcg@20"].change == pytest.approx(0.1)
-    assert found.graph_overlap == pytest.approx(19 / (37 + 1))
-    assert next(iter(found.most_moved)) == "i07"
-    assert found.most_moved["i07"] > 5 * list(found.most_moved.values())[1]
-    assert found.neighbor_overlap is not None
-    assert 0.5 < found.neighbor_overlap < 1
+def test_items_coverage_metrics_and_the_one_item_that_moved_are_named(drifted: Store) -> None:
+    compared = diff.run(store=drifted, dataset="shop", a="1", b="champion")
+    assert (compared.a, compared.b) == (1, 3)
+    assert (compared.items_both, compared.items_only_a, compared.items_only_b) == (38, 2, 1)
+    assert compared.coverage["sentence"].model_dump() == {"a": 0.9, "b": 1.0}
+    assert compared.metrics["test ndcg@20"].change == pytest.approx(0.1)
+    assert compared.graph_overlap == pytest.approx(19 / (37 + 1))
+    assert next(iter(compared.most_moved)) == "i07"
+    assert compared.most_moved["i07"] > 5 * list(compared.most_moved.values())[1]
+    assert compared.neighbor_overlap is not None
+    assert 0.5 < compared.neighbor_overlap < 1
 
 
 def test_neighbour_overlap_is_what_a_plain_loop_counts() -> None:
@@ -114,22 +103,26 @@ def test_vectors_of_another_width_are_compared_too() -> None:
     assert diff.drift(a, b).max() < 1e-4
 
 
-def test_an_unknown_version_is_refused_with_those_that_exist(shop: Store) -> None:
+def test_an_unknown_version_is_refused_with_those_that_exist(drifted: Store) -> None:
     with pytest.raises(UserError, match=r"no registered version '9'; registered: 1, 2, 3 \(champion\)"):
-        diff.run(store=shop, dataset="shop", a="1", b="9")
+        diff.run(store=drifted, dataset="shop", a="1", b="9")
 
 
 def test_terms_of_the_score_are_no_part_of_what_an_item_is(store: Store) -> None:
     for run, loud in enumerate((0.1, 50.0)):
         noise = loud * np.random.default_rng(run).normal(size=(40, 3)).astype(np.float32)
         vectors = np.concatenate([VECTORS, noise], axis=1)
-        config = CM3Config(dim=DIM // 2).model_dump(mode="json")
-        lineage = Lineage(
-            dataset="shop", table="embeddings/items", stage="train", stage_version=run, config=config, encoder="cm3",
+        embeddings = publish(
+            store,
+            "embeddings/items",
+            pa.table([pa.array(IDS), fixed_width_from(vectors)], schema=tables.item_embeddings(DIM + 3)),
+            config=CM3Config(dim=DIM // 2).model_dump(mode="json"),
+            stage="train",
+            stage_version=run,
+            encoder="cm3",
             inputs={"features/sentence": "x"},
-        )  # fmt: skip
-        table = pa.table([pa.array(IDS), fixed_width_from(vectors)], schema=tables.item_embeddings(DIM + 3))
-        register(store, run, IDS, VECTORS, [], ndcg=0.1, missing=0, embeddings=publish_as(store, table, lineage))
-    found = diff.run(store=store, dataset="shop", a="1", b="2")
-    assert found.drift == pytest.approx(0, abs=1e-6)
-    assert found.neighbor_overlap == 1
+        )
+        register(store, run, IDS, VECTORS, [], ndcg=0.1, missing=0, embeddings=embeddings)
+    compared = diff.run(store=store, dataset="shop", a="1", b="2")
+    assert compared.drift == pytest.approx(0, abs=1e-6)
+    assert compared.neighbor_overlap == 1

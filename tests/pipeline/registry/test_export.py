@@ -13,13 +13,13 @@ from pipeline.store import Store
 from schemas import tables
 from schemas.errors import UserError
 from schemas.export import ExportConfig
-from schemas.lineage import Lineage, TableVersion
-from tests.support.published import publish_items
+from schemas.lineage import TableVersion
+from tests.support.published import publish, publish_items
 
 VECTORS = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
 MISSING = np.arange(30) % 7 == 3
 IDS = [f"Ø{n:02d}" for n in range(30)]
-THERE = [i for i, missing in zip(IDS, MISSING, strict=True) if not missing]
+PRESENT = [i for i, missing in zip(IDS, MISSING, strict=True) if not missing]
 
 
 @pytest.fixture
@@ -27,10 +27,7 @@ def version(store: Store) -> TableVersion:
     hashes = pa.array([None if missing else "h" for missing in MISSING], pa.string())
     columns = [pa.array(IDS), hashes, fixed_width_from(VECTORS, missing=MISSING), pa.nulls(len(IDS), pa.string())]
     rows = pa.table(columns, schema=tables.features(8))
-    lineage = Lineage(dataset="d", table="features/x", stage="test", stage_version=1, config={})
-    with store.writer(rows.schema, lineage) as writer:
-        writer.write(rows)
-    return writer.version
+    return publish(store, "features/x", rows)
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
@@ -38,22 +35,22 @@ def test_ids_vectors_and_index_are_in_one_order(
     store: Store, version: TableVersion, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "BATCH_ROWS", 4)
-    made = export.run(store=store, version=version, folder=tmp_path / "out", config=ExportConfig(index=kind))
-    assert (made.rows, made.dim, made.missing) == (26, 8, 4)
-    assert np.load(made.ids).tolist() == THERE
-    vectors = np.load(made.vectors)
+    exported = export.run(store=store, version=version, folder=tmp_path / "out", config=ExportConfig(index=kind))
+    assert (exported.rows, exported.dim, exported.missing) == (26, 8, 4)
+    assert np.load(exported.ids).tolist() == PRESENT
+    vectors = np.load(exported.vectors)
     expected = VECTORS[~MISSING] / np.linalg.norm(VECTORS[~MISSING], axis=1, keepdims=True)
     np.testing.assert_allclose(vectors, expected, rtol=1e-6)
-    similarity, nearest = faiss.read_index(made.index).search(vectors, 1)
+    similarity, nearest = faiss.read_index(exported.index).search(vectors, 1)
     assert nearest[:, 0].tolist() == list(range(26))
     np.testing.assert_allclose(similarity[:, 0], 1, rtol=1e-5)
 
 
 def test_without_normalising_the_stored_numbers_come_out(store: Store, version: TableVersion, tmp_path: Path) -> None:
     config = ExportConfig(normalize=False, index="none")
-    made = export.run(store=store, version=version, folder=tmp_path / "out", config=config)
-    np.testing.assert_array_equal(np.load(made.vectors), VECTORS[~MISSING])
-    assert made.index == ""
+    exported = export.run(store=store, version=version, folder=tmp_path / "out", config=config)
+    np.testing.assert_array_equal(np.load(exported.vectors), VECTORS[~MISSING])
+    assert exported.index == ""
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ids.npy", "vectors.npy"]
 
 
@@ -65,7 +62,7 @@ def test_tables_without_vectors_and_folders_that_exist_are_refused_and_nothing_i
             store=store, version=publish_items(store, [("a", "b")]), folder=tmp_path / "out", config=ExportConfig()
         )
     (tmp_path / "taken").mkdir()
-    with pytest.raises(UserError, match="taken is there already"):
+    with pytest.raises(UserError, match="taken exists already"):
         export.run(store=store, version=version, folder=tmp_path / "taken", config=ExportConfig())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "taken"]
 
@@ -75,14 +72,14 @@ def test_a_lance_data_set_holds_the_same_vectors_and_searches_them(
 ) -> None:
     lance = pytest.importorskip("lance", reason="Lance is not installed: pip install 'cm3-features[lance]'")
     monkeypatch.setattr(export, "BATCH_ROWS", 4)
-    made = export.run(store=store, version=version, folder=tmp_path / "out", config=ExportConfig(index="lance"))
-    data = lance.dataset(made.index)
+    exported = export.run(store=store, version=version, folder=tmp_path / "out", config=ExportConfig(index="lance"))
+    data = lance.dataset(exported.index)
     rows = data.to_table()
-    assert rows["id"].to_pylist() == THERE
-    vectors = np.load(made.vectors)
+    assert rows["id"].to_pylist() == PRESENT
+    vectors = np.load(exported.vectors)
     np.testing.assert_array_equal(np.stack(rows["vector"].to_numpy()), vectors)
     nearest = data.to_table(nearest={"column": "vector", "q": vectors[5], "k": 1})
-    assert nearest["id"].to_pylist() == [THERE[5]]
+    assert nearest["id"].to_pylist() == [PRESENT[5]]
 
 
 def test_lance_that_is_not_installed_is_named_before_any_work(

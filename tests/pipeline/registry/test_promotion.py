@@ -9,9 +9,9 @@ import pytest
 from pipeline.features.columns import fixed_width_from
 from pipeline.registry import promotion
 from pipeline.store import Store
-from schemas.lineage import Lineage, TableVersion
 from schemas.registry import Measured, RegistryConfig
 from schemas.tables import INTERACTIONS, features
+from tests.support.published import publish
 
 CHAMPION = Measured(validation_ndcg=0.2, validation_set="3 aa", items=20, coverage={"clip": 1.0, "caption": 0.0})
 GATE = RegistryConfig(max_metric_loss=0.05, max_coverage_loss=0.1)
@@ -26,22 +26,22 @@ def judged(**changes: object) -> tuple[str, str]:
     [(0.3, "champion"), (0.2, "champion"), (0.191, "champion"), (0.189, "challenger"), (math.nan, "challenger")],
 )
 def test_a_version_may_lose_the_stated_share_of_the_metric_and_no_more(ndcg: float, alias: str) -> None:
-    found, reason = judged(validation_ndcg=ndcg)
-    assert found == alias
+    chosen, reason = judged(validation_ndcg=ndcg)
+    assert chosen == alias
     assert f"validation NDCG@20 {ndcg:.4f} against the champion's 0.2000" in reason
     assert ("of validation NDCG@20, where 5.0% is allowed" in reason) == (alias == "challenger")
 
 
 @pytest.mark.parametrize(("items", "alias"), [(18, "champion"), (17, "challenger"), (40, "champion")])
 def test_a_better_version_may_lose_the_stated_share_of_the_items_and_no_more(items: int, alias: str) -> None:
-    found, reason = judged(validation_ndcg=0.4, items=items)
-    assert found == alias
+    chosen, reason = judged(validation_ndcg=0.4, items=items)
+    assert chosen == alias
     assert ("covers 15.0% fewer items than the champion, where 10.0% is allowed" in reason) == (alias == "challenger")
 
 
 def test_a_better_version_whose_pictures_went_missing_is_not_promoted() -> None:
-    found, reason = judged(validation_ndcg=0.4, coverage={"clip": 0.75, "caption": 0.0})
-    assert found == "challenger"
+    chosen, reason = judged(validation_ndcg=0.4, coverage={"clip": 0.75, "caption": 0.0})
+    assert chosen == "challenger"
     assert "clip covers 75.0% of the items, 25.0% less than the champion's, where 10.0% is allowed" in reason
     assert judged(coverage={})[0] == "champion", "a feature nobody asked for is not lost"
 
@@ -58,13 +58,6 @@ def test_the_reason_says_where_two_versions_were_not_judged_on_the_same_interact
     assert "differ" not in judged(validation_set="")[1], "of a version registered without one nothing is known"
 
 
-def publish(store: Store, name: str, table: pa.Table, seed: int = 0) -> TableVersion:
-    lineage = Lineage(dataset="shop", table=name, stage="test", stage_version=1, config={"seed": seed})
-    with store.writer(table.schema, lineage) as writer:
-        writer.write(table)
-    return writer.version
-
-
 def test_coverage_is_the_share_of_items_that_have_the_feature(store: Store) -> None:
     hashes = ["h0", None, "h2", "h3"]
     vectors = fixed_width_from(np.ones((4, 2), np.float32), missing=np.array([h is None for h in hashes]))
@@ -73,11 +66,11 @@ def test_coverage_is_the_share_of_items_that_have_the_feature(store: Store) -> N
     assert promotion.coverage(store, {"features/clip": clip, "items": clip}) == {"clip": 0.75}
 
 
-def test_the_validation_set_is_known_by_its_interactions_alone(store: Store) -> None:
+def test_the_validation_set_is_identified_by_its_interactions_alone(store: Store) -> None:
     def exam(splits: str, seed: int, order: int = 1) -> str:
         names = {"v": "valid", "t": "train"}
         rows = [{"user_id": f"u{i}", "item_id": "i", "split": names[split]} for i, split in enumerate(splits)][::order]
-        version = publish(store, "interactions", pa.Table.from_pylist(rows, schema=INTERACTIONS), seed)
+        version = publish(store, "interactions", pa.Table.from_pylist(rows, schema=INTERACTIONS), config={"seed": seed})
         return promotion.validation_set(store, version)
 
     assert exam("vtvt", 0) == exam("vtvtt", 1), "more training interactions are no other exam"

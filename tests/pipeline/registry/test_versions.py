@@ -1,0 +1,63 @@
+"""Aliases and numbers resolve to Parquet, and `champion` moves only to whole versions and back."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.registry import versions
+from pipeline.store import Store
+from schemas.errors import UserError
+from tests.pipeline.registry.conftest import Shop
+from tests.support.registered import register, trained
+
+
+def test_references_resolve_by_alias_number_version_and_latest(shop: Shop) -> None:
+    store, _, tables = shop
+    items = [t["embeddings/items"].version for t in tables]
+    for at, expected in (("@champion", items[2]), ("@challenger", items[1]), ("@1", items[0]), ("", items[2])):
+        assert versions.resolve(store, f"shop/embeddings/items{at}").version == expected
+    assert versions.resolve(store, f"shop/embeddings/items@{items[0][:8]}").version == items[0]
+    assert versions.resolve(store, "shop/metrics@champion").version == tables[2]["metrics"].version
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("shop", "is not DATASET/TABLE"),
+        ("shop/embeddings/items@best", r"no registered version 'best'; registered: 1, 2 \(challenger\), 3 \(champ"),
+        ("shop/captions@champion", "was made without 'captions'"),
+        ("nowhere/items", "Published data sets: shop"),
+    ],
+)
+def test_a_reference_to_nothing_says_what_there_is(shop: Shop, reference: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        versions.resolve(shop[0], reference)
+
+
+def test_promote_and_rollback_move_the_alias_and_back(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = register(store, trained(store, seed=0, ndcg=0.3))
+    second = register(store, trained(store, seed=1, ndcg=0.2))
+    assert versions.promote(store, "shop", "challenger").number == second.number
+    assert versions.promote(store, "shop", "champion").number == second.number  # once more changes nothing
+    assert [v.alias for v in versions.registered(store, "shop")] == ["", "champion"]
+    assert versions.rollback(store, "shop").number == first.number
+    assert versions.resolve(store, "shop/embeddings/items@champion").version == first.tables["embeddings/items"]
+    with pytest.raises(UserError, match="no champion before"):
+        versions.rollback(store, "shop")
+
+
+def test_a_data_set_without_a_registered_version_cannot_be_rolled_back(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="shop has no registered version yet"):
+        versions.rollback(Store(tmp_path), "shop")
+
+
+def test_a_damaged_version_is_not_promoted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    register(store, trained(store, seed=0, ndcg=0.3))
+    register(store, trained(store, seed=1, ndcg=0.2))
+    path = Path(versions.resolve(store, "shop/embeddings/items@challenger").path) / "part-00000.parquet"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(UserError, match="does not match its manifest"):
+        versions.promote(store, "shop", "2")
+    assert versions.resolve(store, "shop/embeddings/items@champion").version != path.parent.stem
