@@ -97,8 +97,8 @@ def session(store: Store, config: RegistryConfig | None) -> Iterator["MlflowClie
     except (MlflowException, SQLAlchemyError) as error:
         message = re.sub(r"//[^/@\s]*@", "//", str(error).splitlines()[0])[:300]  # an address may hold a password
         raise StoreError(
-            f"The registry of {store} failed: {message}. Is MLFLOW_TRACKING_URI right and its server up (without one: is "
-            "_mlflow/mlflow.db in the store whole, is the disk full)? Then run again: finished work is kept."
+            f"The registry of {store} failed: {message}. Is MLFLOW_TRACKING_URI right and its server up (without one: "
+            "is _mlflow/mlflow.db in the store whole, is the disk full)? Then run again: finished work is kept."
         ) from error
 
 

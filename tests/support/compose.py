@@ -53,13 +53,13 @@ def as_options(parameters: dict[str, Any]) -> list[str]:
 
 def required(program: str, package: str) -> str:
     """Path of a system program; the test skips, or fails under CM3_REQUIRE_SYSTEM=1, where it is absent."""
-    found = shutil.which(program) or next(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"), None)
-    if found is None:
+    path = shutil.which(program) or next(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"), None)
+    if path is None:
         line = f"{program} is not installed; sudo apt-get install {package}"
         if os.environ.get("CM3_REQUIRE_SYSTEM") == "1":
             pytest.fail(line)
         pytest.skip(line)
-    return str(Path(found).resolve() if package == "postgresql" else found)
+    return str(Path(path).resolve() if package == "postgresql" else path)
 
 
 def interpolated(text: str, values: dict[str, str]) -> str:
@@ -90,6 +90,7 @@ class Stack:
         self.services: dict[str, dict[str, Any]] = document["services"]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.reached: set[str] = set()
+        self.client = httpx.Client(timeout=30)
         self.one_shots = {
             other
             for service in self.services.values()
@@ -98,7 +99,7 @@ class Stack:
         }
 
     def here(self, text: str, service: str) -> str:
-        """A word of a command or a value of an environment, as it must be on this machine."""
+        """A word of a command, or a value of an environment, with this machine's addresses, ports and folders."""
         names = "|".join(self.services)
         text = re.sub(rf"\b(?:{names})(?=:\d)|(?<=-ip=)(?:{names})\b", "127.0.0.1", text)
         text = re.sub(rf"(?<![\w.])(?:{'|'.join(PORTS)})\b", lambda m: self.ports[m[0]], text)
@@ -156,12 +157,18 @@ class Stack:
         command, options = self.postgres() if service == "postgres" else (self.command(service), {})
         with (self.folder / f"{service}.log").open("ab") as log:
             self.running[service] = subprocess.Popen(
-                command, env=self.environment(service), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, **options,
-            )  # fmt: skip
+                command,
+                env=self.environment(service),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **options,
+            )
 
     def postgres(self) -> tuple[list[str], dict[str, Any]]:
-        """What the image's entry point does: make the cluster once, with its user, password and database."""
+        """The server's command, after the image's entry point: create user, password and database once."""
         data = self.folder / "postgres"
         options: dict[str, Any] = {}
         if os.geteuid() == 0:  # the server refuses to run as root
@@ -190,6 +197,7 @@ class Stack:
 
     def down(self) -> None:
         """Stop everything, last started first."""
+        self.client.close()
         for process in reversed(self.running.values()):
             stop(process)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -208,9 +216,13 @@ class Stack:
     def prefect(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """A `prefect` command as someone at the worker would give it."""
         return subprocess.run(
-            ["prefect", *arguments], env=self.environment("worker"), cwd=ROOT, capture_output=True, text=True,
+            ["prefect", *arguments],
+            env=self.environment("worker"),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
             timeout=DEADLINE,
-        )  # fmt: skip
+        )
 
     def api(self, path: str, body: object = None, method: str = "POST") -> Any:
         """Ask Prefect's API; asked again while it is not there."""
@@ -218,7 +230,7 @@ class Stack:
         deadline = time.monotonic() + DEADLINE
         while True:
             try:
-                answer = httpx.request(method, url, json=body, timeout=30)
+                answer = self.client.request(method, url, json=body)
                 if answer.status_code < 500:
                     return answer.raise_for_status().json() if answer.content else None
             except httpx.TransportError:
@@ -229,8 +241,8 @@ class Stack:
     def runs(self, flow: str, **only: Any) -> list[FlowRun]:
         """Flow runs of a flow, the newest first."""
         body = {"flows": {"name": {"any_": [flow]}}, "flow_runs": only or None, "sort": "EXPECTED_START_TIME_DESC"}
-        found: list[FlowRun] = self.api("/flow_runs/filter", body)
-        return found
+        runs: list[FlowRun] = self.api("/flow_runs/filter", body)
+        return runs
 
     def newest_run(self, flow: str) -> FlowRun:
         """The run of a flow that was started last."""
