@@ -1,12 +1,16 @@
 # make demo   the main job on a drawn catalogue, from nothing     make up      a local server with every deployment
-# make test   the whole test suite                                make check   lint, types, import direction
-# make bench  the benchmarks' quick forms                         make docs    the documentation as a site
+# make test   the whole test suite, on every core                 make quick   tests without processes, servers, browsers
+# make check  lint, types, import direction                       make docs    the documentation as a site
+# make bench  the benchmarks' quick forms
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PORT ?= 4200
+# Test processes; each imports PyTorch, so a large machine gets no more than eight.
+WORKERS ?= logical
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
 
-.PHONY: demo up test check bench docs lock clean
+.PHONY: demo up test quick check bench docs lock clean
 
 demo: .venv/installed
 	$(BIN)/python -m flows.local demo
@@ -15,7 +19,10 @@ up: .venv/installed
 	PORT=$(PORT) $(BIN)/python -m flows.local up
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+quick: .venv/installed
+	$(PYTEST) -m "not slow"
 
 check: .venv/installed
 	$(BIN)/ruff check .

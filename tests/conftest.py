@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ install_import_hook("trainers", "beartype.beartype")  # before anything imports 
 from pipeline.registry import client  # noqa: E402
 from pipeline.store import Store  # noqa: E402
 from schemas.run import RunSummary  # noqa: E402
+from tests.support.schedule import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: E402, F401
 from tests.support.small_demo import small_demo  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -55,9 +57,19 @@ def make_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, RunSummary]:
-    """A store after one run of the small demo with real models, and the run's summary."""
-    from flows import job
+    """A store after one run of the small demo with real models, and the run's summary.
 
-    folder = tmp_path_factory.mktemp("finished")
-    summary = job.run(parameters=small_demo(folder))
-    return Store(folder), summary
+    Test processes that run side by side share the run; each has a copy of its store.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "small-demo"
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "demo/_runs/latest.json").exists():
+            from flows import job
+
+            job.run(parameters=small_demo(shared))
+    folder = Path(shutil.copytree(shared, tmp_path_factory.mktemp("finished") / "store"))
+    for record in folder.glob("demo/_runs/*.json"):
+        record.write_text(record.read_text().replace(str(shared), str(folder)))
+    return Store(folder), RunSummary.model_validate_json((folder / "demo/_runs/latest.json").read_bytes())

@@ -21,6 +21,6 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def trained(stack: Stack) -> FlowRun:
     """A small demo, run to its end by the worker as a user would have it run."""
-    done = stack.prefect("deployment", "run", "ingest-and-train/demo", *as_options(STACK_DEMO), "--watch")
-    assert done.returncode == 0, done.stdout + done.stderr + stack.log("worker")
+    process = stack.prefect("deployment", "run", "ingest-and-train/demo", *as_options(STACK_DEMO), "--watch")
+    assert process.returncode == 0, process.stdout + process.stderr + stack.log("worker")
     return stack.newest_run("ingest-and-train")

@@ -21,7 +21,7 @@ COLUMNS = {
     "features/caption": None,
     "similarity": None,
 }
-"""What the cluster made, but for the pictures' addresses: each store's demo has its own."""
+"""What the cluster made, without the pictures' addresses, which differ between two stores' demos."""
 
 
 @pytest.fixture
@@ -35,14 +35,14 @@ def test_the_demo_on_two_workers_one_killed_makes_the_tables_of_one_machine(
     finished: tuple[Store, RunSummary], tmp_path: Path, dask: DaskCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killer = Killer(dask, monkeypatch)
-    here, there = finished[0], Store(tmp_path / "store")
+    stores = finished[0], Store(tmp_path / "store")
     config = ImagesConfig(shard_rows=8)
     summary = job.run(parameters=small_demo(tmp_path / "store", cluster=dask.address, images=config))
     assert killer.dead
     assert summary.encoded == finished[1].encoded
     for table, columns in COLUMNS.items():
-        expected, found = (store.read(store.latest("demo", table), columns) for store in (here, there))
-        assert found.equals(expected), table
+        expected, actual = (store.read(store.latest("demo", table), columns) for store in stores)
+        assert actual.equals(expected), table
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "scheduler"])

@@ -30,13 +30,13 @@ ONE_SHOTS = {"migrate", "mlflow-database", "bucket", "deploy"}
 
 def test_the_compose_file_follows_the_compose_specification() -> None:
     check = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE]
-    done = subprocess.run(check, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    process = subprocess.run(check, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout
 
 
 def test_the_dockerfile_passes_hadolint() -> None:
-    done = subprocess.run([BIN / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    process = subprocess.run([BIN / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout
 
 
 def test_every_image_is_pinned_and_none_of_ours_runs_as_root() -> None:
@@ -112,10 +112,13 @@ def test_every_reader_reads_the_same_rows_and_types_over_s3(
     polars = pl.read_parquet(
         f"s3://{path}/*.parquet",
         storage_options={
-            "aws_access_key_id": options["key"], "aws_secret_access_key": options["secret"],
-            "aws_endpoint_url": options["endpoint"], "aws_region": "us-east-1", "aws_allow_http": "true",
+            "aws_access_key_id": options["key"],
+            "aws_secret_access_key": options["secret"],
+            "aws_endpoint_url": options["endpoint"],
+            "aws_region": "us-east-1",
+            "aws_allow_http": "true",
         },
-    )  # fmt: skip
+    )
     arrow = pyarrow.fs.S3FileSystem(
         access_key=options["key"],
         secret_key=options["secret"],
@@ -184,11 +187,11 @@ def test_mlflow_answers_to_its_name_in_the_compose_network_and_to_no_strange_one
 
 
 def test_no_secret_is_in_a_log_a_table_or_a_record(stack: Stack, bucket: s3fs.S3FileSystem, trained: FlowRun) -> None:
-    told = {path.name: path.read_bytes() for path in stack.folder.glob("*.log")}
-    told["Prefect's log"] = json.dumps(stack.api("/logs/filter", {"limit": 200})).encode()
-    told |= {path: bucket.cat_file(path) for path in bucket.find("cm3/features/demo")}
-    assert len(told) > 30
-    del told["s3.log"]  # SeaweedFS says whose access key it knows; the key's name is no secret, and no process of ours
-    found = {name for name, data in told.items() for secret in SECRETS.values() if secret.encode() in data}
-    assert not found
+    texts = {path.name: path.read_bytes() for path in stack.folder.glob("*.log")}
+    texts["Prefect's log"] = json.dumps(stack.api("/logs/filter", {"limit": 200})).encode()
+    texts |= {path: bucket.cat_file(path) for path in bucket.find("cm3/features/demo")}
+    assert len(texts) > 30
+    del texts["s3.log"]  # SeaweedFS says whose access key it knows; the key's name is no secret, and no process of ours
+    telling = {name for name, data in texts.items() for secret in SECRETS.values() if secret.encode() in data}
+    assert not telling
     assert SECRETS["S3_SECRET_KEY"] not in stack.log("s3")

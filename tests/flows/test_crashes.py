@@ -29,12 +29,16 @@ from schemas.training import CM3Config
 from tests.support.compose import DEADLINE, STACK_DEMO, Stack
 from tests.support.runner import Run, contents, shards
 
+pytestmark = pytest.mark.slow
+
 
 def demo(folder: Path) -> DemoParameters:
     return DemoParameters(
-        store=str(folder), demo=DemoConfig(items=40, users=60), features=("sentence", "vision"),
+        store=str(folder),
+        demo=DemoConfig(items=40, users=60),
+        features=("sentence", "vision"),
         trainer=CM3Config(max_epochs=20, dim=8, checkpoint_seconds=0, device="cpu"),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +48,10 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pl.DataFrame
     return contents(Store(folder), Run(demo(folder)).finish())
 
 
-def same(found: dict[str, pl.DataFrame], expected: dict[str, pl.DataFrame]) -> None:
-    assert found.keys() == expected.keys()
+def same(actual: dict[str, pl.DataFrame], expected: dict[str, pl.DataFrame]) -> None:
+    assert actual.keys() == expected.keys()
     for name, table in expected.items():
-        assert found[name].equals(table), name
+        assert actual[name].equals(table), name
 
 
 def test_a_run_killed_in_each_stage_in_turn_ends_as_an_unbroken_one_and_encodes_nothing_twice(
@@ -60,11 +64,19 @@ def test_a_run_killed_in_each_stage_in_turn_ends_as_an_unbroken_one_and_encodes_
         return lambda run: shards(tmp_path, cache) > 0
 
     moments: list[Callable[[Run], bool]] = [
-        *map(begun, ("models", "ingest", "images")), kept("images"),
-        begun("features/sentence"), kept("features/sentence-*"), begun("features/vision"), kept("features/timm-*"),
-        begun("similarity"), begun("train"), lambda run: run.saw("cm3 epoch 3:"),
-        lambda run: run.saw("cm3 goes on after epoch"), begun("report"), begun("registry"),
-    ]  # fmt: skip
+        *map(begun, ("models", "ingest", "images")),
+        kept("images"),
+        begun("features/sentence"),
+        kept("features/sentence-*"),
+        begun("features/vision"),
+        kept("features/timm-*"),
+        begun("similarity"),
+        begun("train"),
+        lambda run: run.saw("cm3 epoch 3:"),
+        lambda run: run.saw("cm3 goes on after epoch"),
+        begun("report"),
+        begun("registry"),
+    ]
     for moment in moments:
         run = Run(demo(tmp_path))
         run.wait(lambda moment=moment, run=run: moment(run))  # type: ignore[misc]

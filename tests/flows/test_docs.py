@@ -47,6 +47,11 @@ def blocks(*languages: str) -> list[tuple[str, str]]:
     return [(str(page.relative_to(ROOT)), text) for page in PAGES for kind, text in fenced(page) if kind in languages]
 
 
+def asks_the_services(text: str) -> bool:
+    """Whether a block of commands needs the services of docker-compose.yml."""
+    return "docker compose up" in text or "make up" in text
+
+
 def script(text: str) -> str:
     """What a reader would type: after `$ ` where a block has prompts, as its other lines are output."""
     typed = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
@@ -148,7 +153,7 @@ def answers(request: pytest.FixtureRequest, desk: Path) -> dict[str, str]:
     if "amazon" in text or "movielens" in text:
         bring_shared(desk, request.getfixturevalue("shared_data"))
     addresses = {}
-    if "docker compose up" in text or "make up" in text:
+    if asks_the_services(text):
         stack: Stack = request.getfixturevalue("stack")
         addresses["127.0.0.1:4200"] = f"127.0.0.1:{stack.ports['4200']}"
     elif "prefect" in text:
@@ -158,7 +163,14 @@ def answers(request: pytest.FixtureRequest, desk: Path) -> dict[str, str]:
     return addresses
 
 
-@pytest.mark.parametrize(("page", "text"), blocks(*SHELL), ids=[page for page, _ in blocks(*SHELL)])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        pytest.param(page, text, id=page, marks=[pytest.mark.xdist_group("stack")] if asks_the_services(text) else [])
+        for page, text in blocks(*SHELL)
+    ],
+)
 def test_every_command_block_runs_as_shown(
     page: str, text: str, desk: Path, registered: Store, answers: dict[str, str], warm_commands: str
 ) -> None:
@@ -174,7 +186,7 @@ def test_every_command_block_runs_as_shown(
         "PREFECT_API_URL": f"http://{answers.get('127.0.0.1:4200', '127.0.0.1:9')}/api",
         warm.SOCKET: warm_commands,
     }
-    done = subprocess.run(
+    process = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script(text)],
         cwd=desk,
         env=environment,
@@ -184,7 +196,7 @@ def test_every_command_block_runs_as_shown(
         timeout=580,
         check=False,
     )
-    assert done.returncode == 0, f"{page}:\n{text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert process.returncode == 0, f"{page}:\n{text}\n{process.stdout[-3000:]}\n{process.stderr[-3000:]}"
 
 
 def test_every_fenced_block_is_of_a_kind_that_is_run() -> None:
@@ -194,6 +206,7 @@ def test_every_fenced_block_is_of_a_kind_that_is_run() -> None:
         assert {language for language, _ in fences} <= set(KINDS), f"{page.relative_to(ROOT)}"
 
 
+@pytest.mark.slow
 def test_what_is_not_run_here_is_listed_with_a_reason_and_shown_somewhere() -> None:
     shown = {line.split("#")[0].strip() for _, text in blocks(*SHELL) for line in script(text).splitlines()}
     assert set(stand_in.INSTEAD) <= shown, "a line that no page shows any longer"
@@ -241,6 +254,7 @@ def test_commands_within_sentences_exist_with_their_options() -> None:
                     assert word in options, f"{page.relative_to(ROOT)}: cm3 {words}"
 
 
+@pytest.mark.slow
 def test_the_figures_are_drawn_by_their_script(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "docs" / "figures.py"), str(tmp_path)]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=500)
@@ -266,8 +280,9 @@ def test_links_between_pages_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
 
+@pytest.mark.slow
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
     assert "content_hash" in (tmp_path / "site" / "reference" / "tables" / "index.html").read_text()

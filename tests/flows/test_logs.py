@@ -1,4 +1,4 @@
-"""Logs for machines: one JSON object a line, with what it is about."""
+"""Logs for machines: one JSON object per line, with what the line is about."""
 
 import json
 import logging
@@ -27,13 +27,17 @@ job.run(parameters=DemoParameters.model_validate_json(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_every_line_of_a_run_is_json_with_run_data_set_stage_and_shard(tmp_path: Path) -> None:
     parameters = {"store": str(tmp_path), "demo": SMALL.model_dump(), "trainer": QUICK.model_dump(mode="json")}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps(parameters | {"features": ["sentence"]})],
-        env=os.environ | {"CM3_LOGS": "json"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    lines = [json.loads(line) for line in done.stderr.splitlines()]
+        env=os.environ | {"CM3_LOGS": "json"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [json.loads(line) for line in process.stderr.splitlines()]
     staged = [line for line in lines if "stage" in line]
     assert {line["stage"] for line in staged} >= {"ingest", "images", "features/sentence", "similarity", "train"}
     assert {(line["dataset"], line["run"]) for line in staged} == {
@@ -48,10 +52,9 @@ def test_a_line_is_one_object_with_its_message_and_what_it_is_about(monkeypatch:
     logs.show_stages()
     with log_fields.about(run="r", shard=3):
         record = logging.getLogger("pipeline").makeRecord("pipeline", logging.WARNING, "f", 1, "%d left", (2,), None)
-    said = json.loads(logs.json_lines().format(record))
-    assert (
-        said.items() >= {"level": "WARNING", "logger": "pipeline", "message": "2 left", "run": "r", "shard": 3}.items()
-    )
+    line = json.loads(logs.json_lines().format(record))
+    expected = {"level": "WARNING", "logger": "pipeline", "message": "2 left", "run": "r", "shard": 3}
+    assert line.items() >= expected.items()
 
 
 def test_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

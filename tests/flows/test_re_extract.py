@@ -13,6 +13,7 @@ from schemas.errors import UserError
 from schemas.re_extract import Changes, ReExtractCatalogue, ReExtractSummary, RetrainThreshold
 from tests.support.published import jpeg
 
+pytestmark = pytest.mark.slow
 ITEMS = 40
 USERS = 24
 WORDS = ("lamp", "chair", "rope", "kettle", "scarf", "drum", "clock", "boot")
@@ -37,12 +38,21 @@ class Shop:
         (self.raw / "interactions.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]))
 
     def re_extract(
-        self, features: tuple[str, ...] = ("sentence",), images: dict[str, str] = {}, **retrain: float  # noqa: B006
-    ) -> ReExtractSummary:  # fmt: skip
+        self,
+        features: tuple[str, ...] = ("sentence",),
+        images: dict[str, str] | None = None,
+        **retrain: float,
+    ) -> ReExtractSummary:
         parameters = ReExtractCatalogue(
-            raw=str(self.raw), name="shop", store=str(self.store), models="offline", features=features, images=images,
-            ingest={"core_k": 1}, trainer={"max_epochs": 1, "dim": 8, "device": "cpu"},
-        )  # fmt: skip
+            raw=str(self.raw),
+            name="shop",
+            store=str(self.store),
+            models="offline",
+            features=features,
+            images=images or {},
+            ingest={"core_k": 1},
+            trainer={"max_epochs": 1, "dim": 8, "device": "cpu"},
+        )
         return re_extract.run(parameters=parameters, retrain=RetrainThreshold(**retrain))
 
 
@@ -84,11 +94,11 @@ def test_new_changed_and_vanished_items_are_found_and_only_they_are_encoded(shop
     del shop.titles["i07"]
     shop.save()
     summary = shop.re_extract(items=0.5, interactions=0.5)
-    found = summary.since_last_run
-    assert found is not None
-    assert (found.new, found.changed, found.vanished, found.unchanged) == (1, 1, 1, ITEMS - 2)
-    assert found.new_interactions == 1
-    assert found.vanished_interactions == len([item for _, item in shop.chosen if item == "i07"]) > 0
+    changes = summary.since_last_run
+    assert changes is not None
+    assert (changes.new, changes.changed, changes.vanished, changes.unchanged) == (1, 1, 1, ITEMS - 2)
+    assert changes.new_interactions == 1
+    assert changes.vanished_interactions == len([item for _, item in shop.chosen if item == "i07"]) > 0
     assert summary.encoded == {"sentence": 2}
     assert not summary.trained
     assert summary.decision.startswith("Not trained: 7.50% of the items")

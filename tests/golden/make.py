@@ -41,7 +41,7 @@ def main(release: str = CODE_VERSION) -> None:
     """
     target = FOLDER / release
     if target.exists():
-        raise UserError(f"{target} is there: the files of a release stay as they are. Raise CODE_VERSION first.")
+        raise UserError(f"{target} exists: the files of a release stay as they are. Raise CODE_VERSION first.")
     with tempfile.TemporaryDirectory() as folder:
         parameters = DemoParameters(
             store=f"{folder}/store",
@@ -59,14 +59,18 @@ def main(release: str = CODE_VERSION) -> None:
 
 
 def publish_gallery(store: Store) -> None:
-    """The demo's items have one picture each: their gallery is the same pictures over again."""
+    """Publish a gallery of the same pictures again: the demo's items have one picture each."""
     images = store.latest("demo", "images")
     rows = store.read(images)
     rows = rows.add_column(1, GALLERY.field("position"), pa.array([1] * len(rows), pa.int32()))
     lineage = Lineage(
-        dataset="demo", table="gallery", stage="images", stage_version=STAGE_VERSION,
-        config={"pictures": "all"}, inputs={"items": json.loads(images.lineage["cm3.inputs"])["items"]},
-    )  # fmt: skip
+        dataset="demo",
+        table="gallery",
+        stage="images",
+        stage_version=STAGE_VERSION,
+        config={"pictures": "all"},
+        inputs={"items": json.loads(images.lineage["cm3.inputs"])["items"]},
+    )
     with store.writer(GALLERY, lineage) as writer:
         writer.write(rows)
 
@@ -91,8 +95,8 @@ def keep(store: Store, version: TableVersion, root: Path) -> None:
 
 def some(rows: pa.Table) -> list[int]:
     """Row numbers: the first few, and the first null of each column that has one."""
-    nulls = [np.flatnonzero(column.is_null().to_numpy())[:1].tolist() for column in rows.columns]
-    return sorted({*range(min(ROWS, len(rows))), *(row for found in nulls for row in found)})
+    first_nulls = (np.flatnonzero(column.is_null().to_numpy())[:1] for column in rows.columns)
+    return sorted({*range(min(ROWS, len(rows))), *np.concatenate([*first_nulls]).tolist()})
 
 
 if __name__ == "__main__":

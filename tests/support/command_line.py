@@ -42,7 +42,7 @@ def cm3(*arguments: str, store: Path | str) -> Answer:
 
 def cm3_process(*arguments: str, store: Path | str, **variables: str) -> Answer:
     """Run the installed command as a user does."""
-    done = subprocess.run(
+    process = subprocess.run(
         [str(Path(sys.executable).parent / "cm3"), *arguments],
         env=os.environ | _environment(store) | variables,
         cwd=store,
@@ -51,7 +51,7 @@ def cm3_process(*arguments: str, store: Path | str, **variables: str) -> Answer:
         timeout=DEADLINE,
         check=False,
     )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return Answer(process.returncode, process.stdout, process.stderr)
 
 
 def _environment(store: Path | str) -> dict[str, str]:

@@ -122,7 +122,7 @@ class Stack:
         return keep | {"PATH": path} | image | quick | loops | own
 
     def up(self) -> None:
-        """Start every service as soon as what it depends on allows; return when all are up, or done."""
+        """Start every service as soon as what it depends on allows; return when all are up or have ended well."""
         deadline = time.monotonic() + 2 * DEADLINE
         while waiting := [name for name in self.services if not self.is_up(name)]:
             for name in waiting:
@@ -225,7 +225,7 @@ class Stack:
         )
 
     def api(self, path: str, body: object = None, method: str = "POST") -> Any:
-        """Ask Prefect's API; asked again while it is not there."""
+        """Ask Prefect's API, again and again while it does not answer."""
         url = self.environment("worker")["PREFECT_API_URL"] + path
         deadline = time.monotonic() + DEADLINE
         while True:

@@ -28,7 +28,7 @@ class Run:
         theirs.close()
 
     def saw(self, line: str) -> bool:
-        """Whether the run has logged a line that begins so."""
+        """Whether the run has logged a line that begins with `line`."""
         while self._pipe.poll():
             try:
                 self.lines.append(self._pipe.recv())
@@ -81,7 +81,7 @@ def _child(parameters: DemoParameters, pipe: Connection) -> None:
 
 
 def contents(store: Store, summary: RunSummary) -> dict[str, pl.DataFrame]:
-    """Every table of a run, but for the address that the demo's server happened to have."""
+    """Every table of a run, without the columns that hold the address of the demo's server."""
     tables = {}
     for stage in summary.stages:
         version = store.get(summary.dataset, stage.table, stage.version)

@@ -1,8 +1,8 @@
-"""The programs that README and docs call, as a reader's shell finds them when a test runs a block of theirs.
+"""The programs that README and docs call, as the shell finds them when a test runs one of their blocks.
 
-`python -m tests.support.stand_in NAME ARGUMENTS…` runs the real NAME with the shown arguments and, after them, what
-makes it quick or says where its input lies here (the last of two equal options wins). What cannot run in a test at all
-stands in `INSTEAD`, with the reason; any other `make` or `docker` fails, so that a new one must be thought of.
+`python -m tests.support.stand_in NAME ARGUMENTS…` runs the real NAME with the shown arguments, and after them those
+that make it quick or say where its input lies here (the last of two equal options wins). What cannot run in a test at
+all is listed in `INSTEAD`, with the reason; any other `make` or `docker` fails, so that nobody forgets a new one.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any
 from tests.support import warm
 
 INSTEAD = {
-    # Lines for a Docker engine, which is not here: what tests.support.compose makes of docker-compose.yml.
+    # Lines for a Docker engine, which tests do without: tests.support.compose runs docker-compose.yml.
     "docker compose up --build --detach": "the fixture `stack` has started every service, as Compose orders them",
     "docker compose ps": "the fixture `stack` has waited for every health check, and for the one-shots' ends",
     # Lines about this very checkout.
@@ -28,7 +28,7 @@ INSTEAD = {
     "make up": "the fixture `stack` serves the deployments; tests/flows/test_deployments.py has this line's recipe run",
 }
 EXEC = re.compile(r"^docker compose exec (?:-it )?worker (.+)$", re.DOTALL)
-"""A line for the worker's container: its rest is run here, with the worker's environment."""
+"""A line for the worker's container; its command is run on this machine."""
 QUICK = {"max_epochs": 1, "dim": 8}
 QUICK_MODELS = dict.fromkeys(("bpr", "lightgcn", "directau", "vbpr", "freedom", "bm3"), QUICK)
 
@@ -55,8 +55,11 @@ def _quick(name: str, arguments: list[str]) -> list[str]:
         case ["cm3", "run", "file"]:
             return []  # the file has them
         case ["cm3", "run", source]:
-            shown = "--features" in arguments
-            features = [] if shown else ["--features", "caption" if "--captioner" in arguments else "sentence"]
+            features = (
+                []
+                if "--features" in arguments
+                else ["--features", "caption" if "--captioner" in arguments else "sentence"]
+            )
             small = ["--demo", '{"items": 40, "users": 60}'] if source == "demo" else []
             near = ["--raw", "./amazon-2018", "--image-url", "images/{item_id}.jpg"] if source == "amazon" else []
             return ["--models", "offline", *_merged(arguments, "--trainer", QUICK), *features, *small, *near]
@@ -73,7 +76,7 @@ def _quick(name: str, arguments: list[str]) -> list[str]:
 
 
 def _merged(arguments: list[str], option: str, quick: dict[str, Any]) -> list[str]:
-    """The option's JSON as shown, with the quick values in it: what is shown must still be accepted."""
+    """The option with the quick values added to the JSON that is shown, which must still be accepted."""
     shown = json.loads(arguments[arguments.index(option) + 1]) if option in arguments else {}
     inner = {key: shown.get(key, {}) | value for key, value in quick.items() if isinstance(value, dict)}
     return [option, json.dumps(shown | quick | inner)]

@@ -72,6 +72,7 @@ def test_a_mistyped_command_line_is_one_paragraph_and_status_2(
     assert answer.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_process_prints_a_mistake_without_a_stack_trace_and_ends_with_its_status(tmp_path: Path) -> None:
     answer = cm3_process("show", "demo", store=tmp_path)
     assert answer.returncode == 1
@@ -170,7 +171,7 @@ def test_a_command_that_looks_starts_without_the_libraries_of_the_stages(
         *arguments,
         *([] if "--help" in arguments else ["--store", finished[0].uri]),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    imported = set(done.stderr.splitlines())
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = set(process.stderr.splitlines())
     assert "typer" in imported
     assert imported.isdisjoint(ABSENT[arguments]), imported & set(ABSENT[arguments])

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.command_line import cm3_process
 
 
+@pytest.mark.slow
 def test_a_remote_store_that_does_not_answer_is_said_in_one_paragraph(tmp_path: Path) -> None:
     answer = cm3_process(
         "show",

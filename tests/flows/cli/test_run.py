@@ -25,6 +25,7 @@ QUICK_DEMO = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_on_a_terminal_shows_bars_with_rate_and_time_left(tmp_path: Path) -> None:
     shown, status = on_terminal("run", "demo", *QUICK_DEMO, store=tmp_path)
     assert status == 0, shown
@@ -33,6 +34,7 @@ def test_a_run_on_a_terminal_shows_bars_with_rate_and_time_left(tmp_path: Path) 
     assert "epoch 1:" not in shown, "a bar tells of the epochs"
 
 
+@pytest.mark.slow
 def test_a_run_without_a_terminal_logs_plain_lines_and_answers_a_machine(tmp_path: Path) -> None:
     answer = cm3_process("run", "demo", *QUICK_DEMO, "--json", store=tmp_path)
     assert answer.returncode == 0, answer.stderr
