@@ -136,7 +136,7 @@ def contestant(name: str, size: str, steps: int) -> measure.Cost:
 
 def draw(size: str) -> "Dataset":
     """Seeded interactions with a popularity slope and normal features and neighbours, as a `Dataset`."""
-    from trainers.data import Dataset, Feature, Neighbors
+    from trainers.data import Dataset, Modality, Neighbors
 
     factor = int(size.removeprefix("grown-")) if size.startswith("grown-") else 1
     users, items, count, widths = SIZES[size] if factor == 1 and size in SIZES else SIZES["MovieLens-100K"]
@@ -151,7 +151,7 @@ def draw(size: str) -> "Dataset":
     part = rng.random(len(pairs))
     split = pairs[part < 0.8], pairs[(part >= 0.8) & (part < 0.9)], pairs[part >= 0.9]
     features = {
-        name: Feature(name, rng.standard_normal((items, width), dtype=np.float32), np.ones(items, bool))
+        name: Modality(name, rng.standard_normal((items, width), dtype=np.float32), np.ones(items, bool))
         for name, width in widths.items()
     }
     names = [f"u{n:07d}" for n in range(users)], [f"i{n:07d}" for n in range(items)]
@@ -168,7 +168,8 @@ def contest(name: str, size: str, steps: int) -> dict[str, Any]:
     from pipeline.machine import use_threads
     from schemas.training import CM3Config
     from trainers.cm3.train import build
-    from trainers.fit import Batch, NegativeSampler, batches
+    from trainers.fit import Batch
+    from trainers.negatives import NegativeSampler, batches
 
     dataset = draw(size)
     rng = np.random.default_rng(0)
@@ -212,13 +213,13 @@ def reaching(name: str, store: Path) -> dict[str, Any]:
     """Train on MovieLens-100K, validating after each epoch. Raises: RuntimeError: the target was not reached."""
     import benchmarks.contestants.train_peers  # noqa: F401  # imports are not timed
     import trainers.cm3.train  # noqa: F401
+    from flows import training
     from pipeline.store import Store
     from trainers.data import load
 
-    kept = Store(str(store))
-    features = {feature: kept.latest("movielens", f"features/{feature}").path for feature in ("sentence", "vision")}
-    similarity, interactions = (kept.latest("movielens", table).path for table in ("similarity", "interactions"))
-    dataset = load(interactions=interactions, features=features, similarity=similarity)
+    names = ("interactions", "similarity", "features/sentence", "features/vision")
+    tables = {name: Store(str(store)).latest("movielens", name) for name in names}
+    dataset = load(training.paths(tables))
     curve: list[float] = []
 
     def on_epoch(_: int, terms: dict[str, float]) -> None:
@@ -252,13 +253,14 @@ def train_plain(dataset: "Dataset", on_epoch: OnEpoch) -> None:
     from benchmarks.contestants.train_peers import Plain
     from schemas.training import CM3Config
     from trainers.evaluation import evaluate
-    from trainers.fit import NegativeSampler, batches
-    from trainers.scores import Embeddings, embedding_scorer
+    from trainers.negatives import NegativeSampler, batches
+    from trainers.scores import Embeddings, Score
 
     model = Plain(dataset, DIM, LAYERS, GAMMA, pair_list=False)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     sampler, rng = NegativeSampler(dataset), np.random.default_rng(0)
-    judged = CM3Config(filter_weight=0)  # our score; by the dot product, its own, it takes longer
+    config = CM3Config(filter_weight=0)
+    score = Score.of(config)  # ours; with the plain dot product it takes longer to reach the target
     half = torch.full((len(dataset.items), 1), 0.5)
     for epoch in range(1, EPOCHS + 1):
         for rows in batches(dataset, sampler, BATCH, rng):
@@ -270,7 +272,7 @@ def train_plain(dataset: "Dataset", on_epoch: OnEpoch) -> None:
             optimizer.step()
         with torch.no_grad():
             embeddings = Embeddings(*model(half)[:2])
-        ranking = evaluate(embedding_scorer(embeddings, dataset, judged), dataset, "valid", judged.evaluation)
+        ranking = evaluate(score.scorer(embeddings, dataset), dataset, "valid", config.evaluation)
         on_epoch(epoch, {"valid_ndcg@20": ranking.values["ndcg", 20]})
 
 

@@ -21,7 +21,7 @@ from trainers.cm3.bezier import spherical_bezier
 from trainers.cm3.losses import calibrated_uniformity
 from trainers.cm3.sphere import unit
 from trainers.cm3.train import build
-from trainers.data import Dataset, Feature
+from trainers.data import Dataset, Modality
 from trainers.fit import fit
 
 COLOURS = {  # placeholder → light, dark; as in pipeline/report/templates/style.css
@@ -199,7 +199,7 @@ def catalogue() -> tuple[Dataset, np.ndarray]:
     features = {}
     for name, width in (("image", 48), ("text", 32)):
         matrix = rng.normal(size=(24, width))[kind] + 0.6 * rng.normal(size=(len(kind), width))
-        features[name] = Feature(name, matrix.astype(np.float32), np.ones(len(kind), bool))
+        features[name] = Modality(name, matrix.astype(np.float32), np.ones(len(kind), bool))
     train, held_out = [], []
     for user in range(300):
         weight = np.where(np.isin(kind, rng.choice(24, 3, replace=False)), 12.0, 1.0)

@@ -3,9 +3,9 @@
     ingest      the source's files                      → items, interactions, quality
     images      items                                   → images, and gallery where items have further pictures
     captions    images                                  → captions
-    features    items, or images, or captions           → features/<name>
+    features    items; images and gallery; or captions  → features/<name>
     similarity  features/*, interactions                → similarity
-    train       interactions, features/*, similarity    → embeddings/items, embeddings/users, recommendations, metrics,
+    train       interactions, features/*, similarity    → embeddings/*, item_weights, recommendations, metrics,
                                                           epochs
     report      all of them                             → an HTML page
     registry    all of them                             → a registered version
@@ -14,7 +14,6 @@ The functions here only wire. Each stage is called through `call`, so that the s
 Prefect tasks (`flows.ingest_and_train`).
 """
 
-import logging
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -39,14 +38,12 @@ from schemas.report import ReportConfig
 from schemas.run import RunParameters, RunSummary, StageRecord
 from schemas.sources import FileSource
 
-logger = logging.getLogger(__name__)
-
 
 def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
     """Bring one catalogue from raw files to a registered version and its report.
 
     Raises:
-        UserError: anything the user can mend; what was published before stays readable, finished work is kept.
+        UserError: anything the user can mend; earlier versions stay readable, finished work is kept.
     """
     store = Store(parameters.store)
     client.check(store, parameters.registry)
@@ -127,7 +124,7 @@ def extract_features(
 def encoded_from(
     feature: str, parameters: RunParameters, tables: Mapping[str, TableVersion]
 ) -> tuple[TableVersion, TableVersion | None]:
-    """The table that a feature's encoder reads, and that of the items' further pictures where it reads pictures."""
+    """The table that a feature's encoder reads and, if it reads pictures, the items' further pictures, if any."""
     if feature == "caption":
         return tables["captions"], None
     if parameters.encoder(feature).modality == "text":
@@ -137,15 +134,7 @@ def encoded_from(
 
 def train(store: Store, tables: Mapping[str, TableVersion], parameters: RunParameters, record: Recorder) -> Tables:
     """What CM3 makes of them: embeddings, recommendations, metrics, epochs."""
-    return record(
-        "train",
-        training.run,
-        store=store,
-        interactions=tables["interactions"],
-        features=features_of(tables),
-        similarity=tables["similarity"],
-        config=parameters.trainer,
-    )
+    return record("train", training.run, store=store, tables=training.inputs(tables), config=parameters.trainer)
 
 
 def features_of(tables: Mapping[str, TableVersion]) -> Tables:
@@ -155,8 +144,8 @@ def features_of(tables: Mapping[str, TableVersion]) -> Tables:
 
 
 def check_models(parameters: RunParameters) -> None:
-    """Make sure before the first item that every model, and every file of imported vectors, exists and is whole.
-    Models that are not on this machine yet are fetched or unpacked.
+    """Check every model and every file of imported vectors before any item is read. Models that are not on this
+    machine yet are fetched or unpacked.
 
     Raises:
         UserError: a model or file is missing, damaged or not reachable.
@@ -170,7 +159,7 @@ def check_models(parameters: RunParameters) -> None:
 
 
 def reachable(images: ImagesConfig, source: FileSource) -> ImagesConfig:
-    """Allow the hosts, or the folder, that the source itself names; what a row of its catalogue names stays guarded."""
+    """Allow the hosts, or the folder, that the source itself names; addresses in its rows get no such trust."""
     places = (source.raw, source.image_url)
     hosts = [urlsplit(place).netloc for place in places if place.startswith(("http://", "https://"))]
     folder = None
@@ -183,7 +172,7 @@ def reachable(images: ImagesConfig, source: FileSource) -> ImagesConfig:
 
 
 def conclude(store: Store, tables: Tables, parameters: RunParameters, record: Recorder) -> RunSummary:
-    """Report, register and leave the record of the run."""
+    """Report, register and write the record of the run."""
     dataset = tables["items"].dataset
     address = put_report(store, tables, parameters, record)
     registered = record.call(
@@ -215,7 +204,7 @@ def conclude(store: Store, tables: Tables, parameters: RunParameters, record: Re
 
 
 def put_report(store: Store, tables: Tables, parameters: RunParameters, record: Recorder) -> str:
-    """Render the report, unless the store has that of just these tables; returns its address."""
+    """Render the report, unless the store already has it for these tables; returns its address."""
     dataset = tables["items"].dataset
     address = report_address(tables, parameters.report)
     if not store.fs.exists(f"{store.root}/{address}"):
@@ -233,13 +222,14 @@ def put_report(store: Store, tables: Tables, parameters: RunParameters, record: 
 
 
 def report_address(tables: Mapping[str, TableVersion], config: ReportConfig) -> str:
-    """Where the report of just these tables lies in the store: a run that changed nothing finds it there."""
+    """The report's address in the store. It depends only on the tables' versions and the config, so an unchanged run
+    finds its report."""
     content = canonical_json([config.model_dump(mode="json"), {name: v.version for name, v in tables.items()}])
     return f"{tables['items'].dataset}/_reports/{digest(content)}.html"
 
 
 def previous_tables(store: Store, dataset: str) -> Tables | None:
-    """The tables of the last run that trained; None where there was none, or garbage collection took one of them."""
+    """The tables of the last run that trained; None if there was none, or garbage collection took one of them."""
     try:
         return recorded(store, dataset, last(store, dataset).stages)
     except UserError:

@@ -69,7 +69,7 @@ def up(port: int) -> int:
 
 @contextlib.contextmanager
 def house(port: int) -> Iterator[dict[str, str]]:
-    """A server on `port` and the served deployments; yields the environment in which Prefect's commands find them.
+    """Run a server on `port` and serve the deployments; yields the environment in which Prefect's commands find them.
 
     Raises:
         UserError: the port is taken, or a process did not come up.

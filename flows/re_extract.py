@@ -39,7 +39,7 @@ def run(*, parameters: RunParameters, retrain: RetrainThreshold, call: Call = pl
     """Refresh every table up to the similarity graph; train, report and register where `retrain` says so.
 
     Raises:
-        UserError: anything the user can mend; what was published before stays readable, finished work is kept.
+        UserError: anything the user can mend; earlier versions stay readable, finished work is kept.
     """
     store = Store(parameters.store)
     record = Recorder(call)

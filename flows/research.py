@@ -16,29 +16,28 @@ STAGE_VERSION = 1
 
 
 def compare(store: Store, dataset: str, config: ComparisonConfig) -> tuple[list[ComparisonRow], str]:
-    """Train and compare; the result is published as the table `comparison`.
+    """Train and compare; the table is published as `comparison`.
 
-    Finished trainings stay in the store's scratch folder, so another comparison trains only what is new.
+    Finished trainings stay in the store's scratch folder: run again, only what is new is trained.
 
     Returns:
         The rows, best first, and the path of the published table.
     """
-    interactions, features, similarity = _inputs(store, dataset)
+    tables = _inputs(store, dataset)
+    config = comparison.name_all(config)
     lineage = Lineage(
         dataset=dataset,
         table="comparison",
         stage="compare",
         stage_version=STAGE_VERSION,
         config=config.model_dump(mode="json"),
-        inputs={v.table: v.version for v in (interactions, *features.values(), similarity)},
+        inputs={name: version.version for name, version in tables.items()},
     )
     use_threads()
     output = store.scratch(f"comparison/{digest(lineage.key())}")
     with _Bar("comparison", "trainings") as bar:
         rows = comparison.run(
-            interactions=interactions.path,
-            features={name: version.path for name, version in features.items()},
-            similarity=similarity.path,
+            tables=training.paths(tables),
             output=output,
             finished=store.scratch("trainings"),
             config=config,
@@ -51,14 +50,12 @@ def compare(store: Store, dataset: str, config: ComparisonConfig) -> tuple[list[
 
 
 def tune(store: Store, dataset: str, config: TuningConfig) -> TuningResult:
-    """Search hyper-parameters, continuing the study in the store's scratch folder if there is one."""
-    interactions, features, similarity = _inputs(store, dataset)
+    """Search; a stopped search goes on with its study in the store's scratch folder."""
+    tables = _inputs(store, dataset)
     use_threads()
     with _Bar("tuning", "trials") as bar:
         return tuning.run(
-            interactions=interactions.path,
-            features={name: version.path for name, version in features.items()},
-            similarity=similarity.path,
+            tables=training.paths(tables),
             output=store.scratch(f"tuning/{dataset}"),
             config=config,
             on_plan=bar.plan,
@@ -67,7 +64,7 @@ def tune(store: Store, dataset: str, config: TuningConfig) -> TuningResult:
 
 
 class _Bar(ExitStack):
-    """A progress bar that starts once the trainer has planned its work."""
+    """A progress bar that is shown once its length is planned."""
 
     def __init__(self, description: str, unit: str) -> None:
         super().__init__()
@@ -75,12 +72,11 @@ class _Bar(ExitStack):
         self.advance: Advance
 
     def plan(self, total: int) -> None:
-        """Show the bar, `total` units long."""
+        """Show it."""
         self.advance = self.enter_context(track(self.description, total=total, unit=self.unit))
 
 
-def _inputs(store: Store, dataset: str) -> tuple[TableVersion, dict[str, TableVersion], TableVersion]:
-    """Interactions, features by name, and the similarity graph of the last finished run."""
-    tables = {s.table: store.get(dataset, s.table, s.version) for s in summary.last(store, dataset).stages}
-    features = {name.removeprefix("features/"): v for name, v in tables.items() if name.startswith("features/")}
-    return tables["interactions"], features, tables["similarity"]
+def _inputs(store: Store, dataset: str) -> dict[str, TableVersion]:
+    """What a training reads, of the data set's last finished run."""
+    stages = summary.last(store, dataset).stages
+    return training.inputs({stage.table: store.get(dataset, stage.table, stage.version) for stage in stages})

@@ -1,6 +1,5 @@
-"""Run the CM3 trainer on published tables, and publish its output."""
+"""Train CM3 on published tables and publish what it made."""
 
-import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,72 +12,81 @@ from pipeline.progress import Advance, track
 from pipeline.published import Published
 from pipeline.store import Store, digest
 from schemas.lineage import Lineage, TableVersion
-from schemas.training import CM3Config
+from schemas.training import CM3Config, TrainingTables
 from trainers import cm3
 
-logger = logging.getLogger(__name__)
-
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 OUTPUTS = {
     "embeddings/items": "items",
     "embeddings/users": "users",
+    "item_weights": "item_weights",
     "recommendations": "recommendations",
     "metrics": "metrics",
     "epochs": "epochs",
 }
-"""Published table → its name in the trainer's result."""
+"""Published table → the trainer's name for it."""
+FEATURES = "features/"
+"""Prefix of the names of feature tables."""
 
 
-def run(
-    *,
-    store: Store,
-    interactions: TableVersion,
-    features: Mapping[str, TableVersion],
-    similarity: TableVersion,
-    config: CM3Config,
-) -> Published:
-    """Train, or find what was trained from the same inputs with the same configuration.
+def run(*, store: Store, tables: Mapping[str, TableVersion], config: CM3Config) -> Published:
+    """Train, or return the tables of an earlier training with the same inputs and configuration.
 
-    A killed training goes on from its last checkpoint, which lies in the store's scratch folder until every table is
-    published. Counts `epochs`.
+    A killed training goes on from its last checkpoint, which lies in the store's scratch folder until all is published.
+
+    Args:
+        tables: see `inputs`.
     """
-    inputs = {v.table: v.version for v in (interactions, *features.values(), similarity)}
-    # Neither the device nor the time between checkpoints is part of the key.
+    # Where a training runs and how often it saves does not change its result.
     settings = config.model_dump(mode="json", exclude={"device", "checkpoint_seconds"})
+    read = {name: version.version for name, version in tables.items()}
     lineages = {
         table: Lineage(
-            dataset=interactions.dataset,
+            dataset=tables["interactions"].dataset,
             table=table,
             stage="train",
             stage_version=STAGE_VERSION,
             config=settings,
-            inputs=inputs,
+            inputs=read,
             encoder="cm3",
         )
         for table in OUTPUTS
     }
-    finished = {table: version for table in OUTPUTS if (version := store.find(lineages[table]))}
-    if len(finished) == len(OUTPUTS):
-        return Published(finished)
-    use_threads()  # rounding varies with the thread count, so it must not depend on what this process ran before
+    versions = {table: version for table in OUTPUTS if (version := store.find(lineages[table]))}
+    if len(versions) == len(OUTPUTS):
+        return Published(versions)
+    use_threads()  # rounding varies with the number of threads: use the same one whatever this process did before
     work = store.scratch(f"training/{digest(lineages['epochs'].key())}")
     with track("training, at most", total=config.max_epochs, unit="epochs", part="epoch") as advance:
         result = cm3.run(
-            interactions=interactions.path,
-            features={name: version.path for name, version in features.items()},
-            similarity=similarity.path,
+            tables=paths(tables),
             output=work,
             config=config,
             checkpoint=work / "checkpoint.pt",
             on_epoch=Epochs(advance),
         )
-    published = {table: publish(store, Path(result.files[name]), lineages[table]) for table, name in OUTPUTS.items()}
+    versions = {table: publish(store, Path(result.files[name]), lineages[table]) for table, name in OUTPUTS.items()}
     shutil.rmtree(work)
-    return Published(published, {"epochs": result.epochs})
+    return Published(versions, {"epochs": result.epochs})
+
+
+def inputs(tables: Mapping[str, TableVersion]) -> dict[str, TableVersion]:
+    """Those of a run's tables that a training reads: interactions, every feature and the similarity graph."""
+    features = {name: version for name, version in tables.items() if name.startswith(FEATURES)}
+    return {"interactions": tables["interactions"], **features, "similarity": tables["similarity"]}
+
+
+def paths(tables: Mapping[str, TableVersion]) -> TrainingTables:
+    """The same tables, as trainers take them."""
+    return TrainingTables(
+        interactions=tables["interactions"].path,
+        features={name.removeprefix(FEATURES): t.path for name, t in tables.items() if name.startswith(FEATURES)},
+        similarity=tables["similarity"].path,
+    )
 
 
 class Epochs:
-    """Advances a bar with the trainer's epochs, the first of which follows the last checkpoint."""
+    """Advances a bar by the trainer's epochs, the first of which is not 1 after a restart from a checkpoint."""
 
     def __init__(self, advance: Advance) -> None:
         self.advance, self.epoch, self.best = advance, 0, 0.0

@@ -4,14 +4,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class DemoConfig(BaseModel):
-    """Size of the drawn catalogue and how much of it is missing. Equal configs give equal bytes."""
+    """Size of the drawn catalogue, and how much of it is missing. Equal configs give equal bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int = Field(7, ge=0, description="of items, pictures, tastes and choices")
-    items: int = Field(300, ge=40, le=400, description="different products; the defects below are among or beside them")
-    users: int = Field(600, ge=20, description="users")
-    choices: int = Field(9, ge=5, description="mean choices of a user, interactions; never fewer than 5")
+    seed: int = Field(7, ge=0, description="seed of items, pictures, tastes and choices")
+    items: int = Field(
+        300, ge=40, le=400, description="different products; some have defects, others are repeated or have no id"
+    )
+    users: int = Field(600, ge=20, description="number of users")
+    choices: int = Field(9, ge=5, description="mean number of choices per user, never fewer than 5")
     picture_size: int = Field(192, ge=64, le=1024, description="width and height of a picture, pixels")
     jpeg_quality: int = Field(88, ge=30, le=95, description="Pillow's JPEG quality, 30 to 95")
     colour_unsaid: float = Field(0.6, ge=0, le=1, description="share of titles that do not name the colour")

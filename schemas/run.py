@@ -23,12 +23,15 @@ class RunParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source_type: ClassVar[type[SourceConfig]]
-    models: Literal["default", "offline"] = Field("default", description="Models from the hub, or from packages.")
+    models: Literal["default", "offline"] = Field(
+        "default", description="`default`: models from the hub; `offline`: from packages."
+    )
     features: tuple[str, ...] = Field(
         ("sentence", "clip", "caption"), description="Features to extract, by name: see `encoders`."
     )
     imported: dict[FeatureName, VectorsConfig] = Field(
-        {}, description="Features that others made, by the name each shall have: files of vectors, used beside ours."
+        {},
+        description="Features to import from files of vectors, by name; used beside those extracted here.",
     )
     store: str = Field("store", min_length=1, description="Where tables are published: a folder or s3://bucket/prefix.")
     cluster: str = Field(
@@ -37,7 +40,7 @@ class RunParameters(BaseModel):
         "compare; empty: this machine.",
     )
     encoders: dict[FeatureName, EncoderSpec] = Field(
-        {}, description="More features, or other models for known ones, by name."
+        {}, description="More features, or other models for the named ones, by name."
     )
     captioner: CaptionSpec | None = Field(None, description="Another captioner than the preset's.")
     ingest: IngestConfig = Field(IngestConfig(), description="What is kept and how it is split.")

@@ -129,9 +129,24 @@ RECOMMENDATIONS = pa.schema(
         _required("item_id", pa.string()),
         _required("rank", pa.int32()),
         _required("score", pa.float32()),
+        pa.field("because", pa.list_(pa.string())),
     ]
 )
-"""`rank` starts at 1; items the user chose in training are left out."""
+"""What may be shown to a user: `rank` starts at 1, and nothing that the user chose before, in any split, is among it
+(unless the training's `exclude` says otherwise). `score` is the dot product of the two embeddings plus the
+`item_weights` of the items that the user chose. `because`: up to three of those items, the ones that weigh most; null
+where none does."""
+
+ITEM_WEIGHTS = pa.schema(
+    [
+        _required("item_id", pa.string()),
+        _required("chosen_id", pa.string()),
+        _required("weight", pa.float32()),
+    ]
+)
+"""How much having chosen `chosen_id` adds to the score of `item_id`; one row per pair that says anything, the items in
+order and the largest weight first. A user's score for an item is the dot product of their `embeddings` plus the sum of
+`weight` over the items that the user chose."""
 
 METRICS = pa.schema(
     [

@@ -1,14 +1,27 @@
-"""Parameters of the recommenders and of their evaluation, and what a training run hands back."""
+"""What a training reads, the parameters of CM3, of evaluation, comparison and tuning, and what each gives back."""
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+Grid = Mapping[str, tuple[int | float | str, ...]]
+"""Parameter → values to try."""
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainingTables(_Frozen):
+    """The tables that a training reads: paths or URIs of their Parquet folders."""
+
+    interactions: str = Field(description="the interactions table, with its splits")
+    features: dict[str, str] = Field(description="feature name → that feature's table")
+    similarity: str | None = Field(
+        default=None, description="the similarity table over these features; null: trainers compute the neighbours"
+    )
 
 
 class EvaluationConfig(_Frozen):
@@ -27,7 +40,7 @@ class EvaluationConfig(_Frozen):
     selection_k: int = Field(default=20, ge=1, description="cut-off of the selection metric, items")
     cold_bounds: tuple[PositiveInt, ...] = Field(
         default=(1, 5, 20),
-        description="lower bounds of the item groups by training interactions, above the group 0; ascending",
+        description="lower bounds of item groups by training interactions, ascending; one more group lies below them",
     )
 
     @model_validator(mode="after")
@@ -43,44 +56,52 @@ class EvaluationConfig(_Frozen):
         return self
 
     def for_selection(self) -> "EvaluationConfig":
-        """The same rule, measuring at `selection_k` alone, without groups: a fifth less time."""
+        """The same rule with `selection_k` as the only cut-off and without groups, which takes a fifth less time."""
         return self.model_copy(update={"cutoffs": (self.selection_k,), "cold_bounds": ()})
 
 
-class GraphFilterConfig(_Frozen):
+class RecommenderConfig(_Frozen):
+    """Parameters of one recommender."""
+
+    grid: ClassVar[Grid] = {}
+    """What a search tries where it names no values of its own."""
+
+
+class GraphFilterConfig(RecommenderConfig):
     """The closed-form filter on the interaction graph's leading directions (after GF-CF, arXiv 2108.07567)."""
 
+    grid: ClassVar[Grid] = {"rank": (32, 64, 128, 256), "noise": (0.0, 0.01, 0.02, 0.05, 0.1)}
     rank: int = Field(default=64, ge=1, description="directions kept")
     noise: float = Field(
         default=0.02, ge=0, description="c: a direction of eigenvalue λ, in [0, 1], is kept by λ / (λ + c)"
     )
 
 
-class TrainingConfig(_Frozen):
+class TrainingConfig(RecommenderConfig):
     """What every trained recommender shares: optimiser, stopping rule, evaluator, seed."""
 
     dim: int = Field(default=64, ge=1, description="width of one block of an embedding, numbers")
-    batch_size: int = Field(default=2048, ge=1, description="training interactions a step")
+    batch_size: int = Field(default=2048, ge=1, description="training interactions per step")
     learning_rate: float = Field(default=1e-3, gt=0, description="Adam's step size")
     weight_decay: float = Field(default=0.0, ge=0, description="Adam's L2 penalty on every parameter")
-    max_epochs: int = Field(default=1000, ge=1, description="passes over the training interactions at most")
+    max_epochs: int = Field(default=1000, ge=1, description="maximum passes over the training interactions")
     patience: int = Field(
         default=20, ge=1, description="evaluations without a better validation metric before stopping"
     )
     evaluate_every: int = Field(default=1, ge=1, description="epochs between evaluations on validation")
-    seed: int = Field(default=0, ge=0, lt=2**63, description="of parameters, batches, negatives and fusion draws")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of parameters, batches, negatives and fusion draws")
     score: Literal["dot", "cosine"] = Field(
-        default="dot", description="user · item of the trained vectors, or of the same L2-normalised"
+        default="dot", description="dot product of a user's and an item's trained vector, or their cosine"
     )
     popularity_prior: float = Field(
         default=0.0,
         ge=0,
-        description="β of the score's prior: + β log(1 + the item's training interactions), one more coordinate",
+        description="β of the score's popularity prior: + β log(1 + the item's training interactions); one coordinate",
     )
     filter_weight: float | None = Field(
         default=0.0,
         ge=0,
-        description="η of the score's closed-form part: + η · the graph filter's scores, a user's of length 1; "
+        description="η of the score's closed-form part: + η · the graph filter's scores, scaled to length 1 per user; "
         "`filter.rank` more coordinates. null: chosen on validation after training, from 0 to 6",
     )
     filter: GraphFilterConfig = GraphFilterConfig()
@@ -90,39 +111,72 @@ class TrainingConfig(_Frozen):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="of the large matrix products in training; parameters and evaluation stay float32. auto: bfloat16 "
-        "where the machine multiplies it natively",
+        description="precision of the large matrix products in training; parameters and evaluation stay float32. auto: "
+        "bfloat16 where the machine multiplies it natively",
     )
     checkpoint_seconds: float = Field(default=30.0, ge=0, description="least time between two checkpoints, seconds")
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
+class ItemWeightsConfig(RecommenderConfig):
+    """The item–item weights of the score: a ridge regression of each item on few others, chosen on validation.
+
+    Column i solves (G + α S + λ I) w = G_i + α S_i on its candidates: G counts common users, S is the content's cosine.
+    """
+
+    candidates: int = Field(
+        default=100,
+        ge=1,
+        description="items most often chosen with an item, and as many most alike, that may speak for it",
+    )
+    alphas: tuple[float, ...] = Field(
+        default=(0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), description="α: weights of content to try", min_length=1
+    )
+    penalties: tuple[PositiveFloat, ...] = Field(
+        default=(50.0, 100.0, 200.0, 400.0), description="λ: ridge penalties to try", min_length=1
+    )
+    kept: tuple[PositiveInt, ...] = Field(
+        default=(20, 50, 100),
+        description="numbers of largest positive weights per item to try; the smallest that loses at most 0.1 % of the "
+        "validation figure is kept, else all weights, negative ones too",
+    )
+    judged_users: int = Field(default=5000, ge=1, description="users that choices are judged by, at most")
+    judged_items: int = Field(default=10_000, ge=1, description="items that choices are judged among, at most")
+
+
 class CM3Config(TrainingConfig):
     """CM3's hyper-parameters, with the paper's names (arXiv 2508.01226)."""
 
+    grid: ClassVar[Grid] = {
+        "layers": (3, 4),
+        "gamma": (0.5, 0.9),
+        "max_sim": (0.8, 1.0),
+        "alpha": (0.1, 0.5, 0.9),
+        "weight_decay": (0.0, 1e-6),
+    }
     score: Literal["dot", "cosine"] = Field(
-        default="cosine", description="user · item of the trained vectors, or of the same L2-normalised"
+        default="cosine", description="dot product of a user's and an item's trained vector, or their cosine"
     )
     popularity_prior: float = Field(
         default=0.2,
         ge=0,
-        description="β of the score's prior: + β log(1 + training interactions of the item). With uniform negatives "
-        "exp(2t cosine) learns p(item | user) / p(item), so that theory says 1 / (2t); 0 is the paper's score",
+        description="β of the score's popularity prior: + β log(1 + the item's training interactions). With uniform "
+        "negatives exp(2t cosine) learns p(item | user) / p(item), so theory says 1 / (2t); 0 is the paper's score",
     )
     filter_weight: float | None = Field(
         default=None,
         ge=0,
-        description="η of the score's closed-form part: + η · the graph filter's scores, a user's of length 1; "
+        description="η of the score's closed-form part: + η · the graph filter's scores, scaled to length 1 per user; "
         "`filter.rank` more coordinates. null: chosen on validation after training, 0 to 6; 0 is the paper's score",
     )
     layers: int = Field(
-        default=4, ge=0, description="L: LightGCN layers on the user-item graph; their sum from 0 to L is used"
+        default=4, ge=0, description="L: LightGCN layers on the user-item graph; the sum of layers 0 to L is used"
     )
     smoothing: float = Field(
         default=0.02,
         ge=0,
-        description="c of the filter M (M + c)^-1 that published item vectors pass, M = the item-item part of A²: "
-        "directions that training interactions hardly speak of are noise; 0: none, as in the paper",
+        description="c of the filter M (M + c)^-1 on published item vectors, M = the item-item part of A²: it removes "
+        "directions that hardly any training interaction supports; 0: no filter, as in the paper",
     )
     gamma: float = Field(default=0.9, ge=0, description="γ: weight of uniformity against alignment")
     temperature: float = Field(default=2.0, gt=0, description="t of the Gaussian potential exp(-t ||a - b||²)")
@@ -131,7 +185,7 @@ class CM3Config(TrainingConfig):
     alpha: float = Field(default=0.5, gt=0, description="α: Bézier positions are drawn from Beta(α, α) while training")
     neighbors: int = Field(default=10, ge=1, description="k of the item graph, items, self included")
     modality_weights: dict[str, float] | None = Field(
-        default=None, description="share of each feature in the item graph by its name; equal shares where null"
+        default=None, description="feature name → its share in the item graph; null: equal shares"
     )
     feature_rank: int | None = Field(
         default=256,
@@ -139,11 +193,26 @@ class CM3Config(TrainingConfig):
         description="principal directions of each feature that the encoders read; null: the whole vectors",
     )
     fusion: bool = Field(
-        True, description="have the fused Bézier block; off is an ablation (s is still read from the fused content)"
+        default=True,
+        description="use the fused Bézier block; false is an ablation (s still reads the fused content)",
     )
     calibration: Literal["fused", "frozen", "none"] = Field(
         default="fused",
         description="source of s: the fused vector, the raw features' weighted cosine, or s = 1 (plain uniformity)",
+    )
+    item_weights: ItemWeightsConfig | None = Field(
+        default=ItemWeightsConfig(),
+        description="the score's item–item weights, a closed form that sees choices and content; null: none",
+    )
+    refit: bool = Field(
+        default=True,
+        description="after measuring, train once more on all interactions, for the number of epochs that validation "
+        "chose, and publish that: embeddings, weights and recommendations. false: publish what was measured",
+    )
+    exclude: Literal["all", "train", "none"] = Field(
+        default="all",
+        description="what a user's recommendations leave out: every item that the user chose, those chosen in training "
+        "(evaluation's lists), or nothing",
     )
     published: bool = Field(
         default=False,
@@ -159,13 +228,14 @@ class CM3Config(TrainingConfig):
 
 
 def trained_width(lineage: Mapping[str, str], width: int) -> int:
-    """How many of an embedding's leading numbers are the trained vector; the others are terms of the score.
+    """How many leading numbers of an embedding are the trained vector; the rest are terms of the score.
 
-    Items are compared with items by the trained vector alone: the terms say how likely an item is, not what it is.
+    To compare items with items, use the trained vector alone: the terms say how likely an item is, not what it is.
 
     Args:
-        lineage: of a published `embeddings/items` or `embeddings/users`; what CM3 did not make counts whole.
-        width: of the whole embedding.
+        lineage: metadata of a published `embeddings/items` or `embeddings/users`.
+        width: numbers in the whole embedding.
+    Returns: `width` for embeddings that CM3 did not make.
     """
     if lineage.get("cm3.encoder") != "cm3":
         return width
@@ -175,95 +245,19 @@ def trained_width(lineage: Mapping[str, str], width: int) -> int:
     return blocks * config.dim
 
 
-class ContentKNNConfig(_Frozen):
-    """Item neighbours by content: an item's score is its likeness to the user's training items."""
-
-    neighbors: int = Field(default=50, ge=1, description="nearest items of each item that count, items")
-    modality_weights: dict[str, float] | None = Field(
-        default=None, description="share of each feature by its name; equal shares where null"
-    )
-
-
-class EASEConfig(_Frozen):
-    """EASE (arXiv 1905.03375): a linear model with a closed form."""
-
-    l2: float = Field(default=300.0, gt=0, description="λ: ridge penalty on the item-to-item weights")
-
-
-class BPRConfig(TrainingConfig):
-    """Matrix factorisation with the BPR loss (arXiv 1205.2618)."""
-
-    regularization: float = Field(default=1e-4, ge=0, description="weight of the batch's squared norms in the loss")
-
-
-class LightGCNConfig(BPRConfig):
-    """LightGCN (arXiv 2002.02126)."""
-
-    layers: int = Field(default=3, ge=0, description="convolutions; the mean of layers 0..L is used")
-
-
-class DirectAUConfig(TrainingConfig):
-    """DirectAU (arXiv 2206.12811): alignment and uniformity of identifiers alone."""
-
-    layers: int = Field(default=2, ge=0, description="LightGCN layers of the encoder; 0 is matrix factorisation")
-    gamma: float = Field(default=1.0, ge=0, description="γ: weight of uniformity against alignment")
-
-
-class VBPRConfig(BPRConfig):
-    """VBPR (arXiv 1510.01784), with all features side by side as the content."""
-
-
-class FREEDOMConfig(LightGCNConfig):
-    """FREEDOM (arXiv 2211.06924): a frozen item graph, and user-item edges dropped by degree."""
-
-    layers: int = Field(default=2, ge=0, description="convolutions on the user-item graph")
-    item_layers: int = Field(default=1, ge=0, description="convolutions on the item graph")
-    neighbors: int = Field(default=10, ge=1, description="k of the item graph, items, self included")
-    modality_weights: dict[str, float] | None = Field(
-        default=None, description="share of each feature in the item graph"
-    )
-    edge_dropout: float = Field(default=0.8, ge=0, lt=1, description="share of the edges left out in an epoch")
-    content_weight: float = Field(default=1e-3, ge=0, description="λ: weight of the losses on projected features")
-
-
-class BM3Config(LightGCNConfig):
-    """BM3 (arXiv 2207.05969): bootstrapped views in place of negatives."""
-
-    layers: int = Field(default=1, ge=0, description="convolutions on the user-item graph")
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="share of the target vectors' numbers set to 0")
-    content_weight: float = Field(default=2.0, ge=0, description="weight of the alignment with the features")
-    regularization: float = Field(default=0.1, ge=0, description="weight of the vectors' mean squared norm in the loss")
-
-
 class ComparisonConfig(_Frozen):
     """Which recommenders are trained side by side, and how often."""
 
-    models: tuple[str, ...] = Field(
-        default=(
-            "popularity",
-            "content-knn",
-            "graph-filter",
-            "ease",
-            "bpr",
-            "lightgcn",
-            "directau",
-            "vbpr",
-            "freedom",
-            "bm3",
-            "cm3",
-        ),
-        description="names of the recommenders",
-        min_length=1,
-    )
+    models: tuple[str, ...] = Field(default=(), description="names of the recommenders; empty: all of them")
     seeds: tuple[NonNegativeInt, ...] = Field(
-        default=(0, 1, 2, 3, 4), description="one training for each", min_length=1
+        default=(0, 1, 2, 3, 4), description="one training per recommender and seed", min_length=1
     )
     ablations: bool = Field(
-        default=False, description="add CM3 without calibration, without fusion, with and without each feature"
+        default=False, description="add CM3 without each of its parts, and with and without each feature"
     )
     cm3: CM3Config = CM3Config()
     overrides: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="recommender → parameters that differ from its defaults"
+        default_factory=dict, description="recommender → parameters unlike its defaults"
     )
 
     @model_validator(mode="after")
@@ -282,7 +276,7 @@ class ComparisonConfig(_Frozen):
 
 
 class ComparisonRow(_Frozen):
-    """One recommender's line in the comparison."""
+    """One recommender's row in the comparison."""
 
     model: str
     runs: int
@@ -296,14 +290,12 @@ class ComparisonRow(_Frozen):
 
 
 class TuningConfig(_Frozen):
-    """A search over the paper's grid, judged on validation alone."""
+    """A search over a recommender's grid, judged on validation alone."""
 
     model: str = Field(default="cm3", description="recommender whose parameters are searched")
-    trials: int = Field(default=48, ge=1, description="configurations tried at most, over all restarts")
+    trials: int = Field(default=48, ge=1, description="maximum number of configurations tried, over all restarts")
     base: dict[str, Any] = Field(default_factory=dict, description="parameters that stay the same in every trial")
-    space: dict[str, tuple[int | float | str, ...]] | None = Field(
-        default=None, description="parameter → values to try; the recommender's own grid where null"
-    )
+    space: Grid | None = Field(default=None, description="parameter → values to try; null: the recommender's own grid")
     warmup_epochs: int = Field(default=10, ge=0, description="epochs before a trial may be pruned")
 
 

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from schemas.tables import METRICS
-from schemas.training import ComparisonConfig, ComparisonRow
+from schemas.training import ComparisonConfig, ComparisonRow, TrainingTables
+from trainers.checkpoint import run_key
 from trainers.data import Dataset, load, modality_shares
 from trainers.evaluation import Floats, evaluate
-from trainers.fit import run_key
 from trainers.output import write_tables
-from trainers.recommenders import recommender
+from trainers.recommenders import RECOMMENDERS, recommender
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +36,22 @@ COMPARISON = pa.schema(
 )
 
 PAPER_SCORE = {"score": "dot", "popularity_prior": 0.0, "smoothing": 0.0, "filter_weight": 0.0}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no calibration": {"calibration": "none"},
+    "frozen calibration": {"calibration": "frozen"},
+    "no fusion": {"fusion": False},
+    "no prior": {"popularity_prior": 0.0},
+    "no smoothing": {"smoothing": 0.0},
+    "no filter": {"filter_weight": 0.0},
+    "paper's score": PAPER_SCORE,
+    "as published": PAPER_SCORE | {"published": True},
+}
+"""What the row's label says of CM3 → the parameters that differ."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-    """A line of the comparison to be: which recommender, its parameters, and the features it may see."""
+    """One row of the comparison before its training: which recommender, its parameters, the features it may see."""
 
     label: str
     model: str
@@ -50,9 +61,7 @@ class _Entry:
 
 def run(
     *,
-    interactions: str,
-    features: dict[str, str],
-    similarity: str | None,
+    tables: TrainingTables,
     output: Path,
     finished: Path,
     config: ComparisonConfig,
@@ -61,42 +70,47 @@ def run(
 ) -> list[ComparisonRow]:
     """Train each recommender with each seed and compare them on test.
 
-    What was trained is kept in `finished`, named by data, recommender, parameters and seed: a killed comparison goes on
-    with what is left, and one with another recommender or more seeds trains only those.
+    Each training's outcome is kept in `finished`, named by data, recommender, parameters and seed: a killed comparison
+    goes on where it stopped, and one with another recommender or more seeds trains only those.
 
     Args:
-        interactions, features, similarity: as for `trainers.cm3.run`.
         output: local folder that gets comparison and metrics `.parquet`.
-        finished: local folder of finished trainings, this comparison's and others'.
+        finished: local folder of finished trainings, of this comparison and others.
         on_plan: told the number of trainings before the first.
         on_run: told the model, the seed and the validation metric after each training.
-    Returns: one row a recommender, best mean first.
+    Returns: one row per recommender and ablation, best mean first.
     Raises: UserError: an unknown recommender or parameter, or unusable data.
     """
-    dataset = load(interactions=interactions, features=features, similarity=similarity)
+    config = name_all(config)
+    dataset = load(tables)
     entries = list(_entries(config, tuple(dataset.features)))
-    for name, values in config.overrides.items():  # also of those not compared: the name may be misspelt
+    for name, values in config.overrides.items():  # also of recommenders not compared: the name may be misspelt
         recommender(name).configure(values)
-    for entry in entries:  # a misspelt parameter of the last one must not cost the training of the first
+    for entry in entries:  # a misspelt parameter is refused before the first training
         recommender(entry.model).configure(entry.values)
         modality_shares(entry.values.get("modality_weights"), dataset.features)
     seeds = {entry.label: config.seeds[: None if recommender(entry.model).build else 1] for entry in entries}
     if on_plan is not None:
         on_plan(sum(map(len, seeds.values())))
-    results: dict[str, list[Outcome]] = {}
+    results: dict[str, list[FinishedTraining]] = {}
     for entry in entries:
         for seed in seeds[entry.label]:
-            outcome = _train(entry, seed, dataset, config, finished)
-            results.setdefault(entry.label, []).append(outcome)
-            logger.info("%s, seed %d: validation %.4f", entry.label, seed, outcome.validation)
+            training = _train(entry, seed, dataset, config, finished)
+            results.setdefault(entry.label, []).append(training)
+            logger.info("%s, seed %d: validation %.4f", entry.label, seed, training.validation)
             if on_run is not None:
-                on_run(entry.label, seed, outcome.validation)
+                on_run(entry.label, seed, training.validation)
     rows = sorted(_rows(results, config), key=lambda row: -row.mean)
     records = [row.model_dump(exclude={"metrics"}) for row in rows]
     table = pa.Table.from_pylist(records, schema=COMPARISON)
-    metrics = [row for outcomes in results.values() for outcome in outcomes for row in outcome.rows]
+    metrics = [row for trainings in results.values() for training in trainings for row in training.rows]
     write_tables({"comparison": table, "metrics": pa.Table.from_pylist(metrics, schema=METRICS)}, output)
     return rows
+
+
+def name_all(config: ComparisonConfig) -> ComparisonConfig:
+    """The same configuration, with every recommender named where it names none."""
+    return config if config.models else config.model_copy(update={"models": tuple(RECOMMENDERS)})
 
 
 def _entries(config: ComparisonConfig, features: tuple[str, ...]) -> Iterator[_Entry]:
@@ -106,59 +120,59 @@ def _entries(config: ComparisonConfig, features: tuple[str, ...]) -> Iterator[_E
     if not config.ablations:
         return
     cm3 = config.cm3.model_dump() | config.overrides.get("cm3", {})
-    yield _Entry("cm3 no calibration", "cm3", cm3 | {"calibration": "none"}, features)
-    yield _Entry("cm3 frozen calibration", "cm3", cm3 | {"calibration": "frozen"}, features)
-    yield _Entry("cm3 no fusion", "cm3", cm3 | {"fusion": False}, features)
-    yield _Entry("cm3 no prior", "cm3", cm3 | {"popularity_prior": 0.0}, features)
-    yield _Entry("cm3 no smoothing", "cm3", cm3 | {"smoothing": 0.0}, features)
-    yield _Entry("cm3 no filter", "cm3", cm3 | {"filter_weight": 0.0}, features)
-    yield _Entry("cm3 paper's score", "cm3", cm3 | PAPER_SCORE, features)
-    yield _Entry("cm3 as published", "cm3", cm3 | PAPER_SCORE | {"published": True}, features)
+    for label, changes in ABLATIONS.items():
+        yield _Entry(f"cm3 {label}", "cm3", cm3 | changes, features)
     for name in features if len(features) > 1 else ():
         yield _Entry(f"cm3 {name} alone", "cm3", cm3, (name,))
     for name in features if len(features) > 2 else ():
         yield _Entry(f"cm3 without {name}", "cm3", cm3, tuple(other for other in features if other != name))
 
 
-def _train(entry: _Entry, seed: int, dataset: Dataset, config: ComparisonConfig, finished: Path) -> "Outcome":
+def _train(entry: _Entry, seed: int, dataset: Dataset, config: ComparisonConfig, finished: Path) -> "FinishedTraining":
     """Fit on the entry's features alone, and rank validation and test; or read what that gave before."""
-    seen = dataclasses.replace(dataset, features={name: dataset.features[name] for name in entry.features})
-    found = recommender(entry.model)
+    visible = dataclasses.replace(dataset, features={name: dataset.features[name] for name in entry.features})
+    model, evaluation = recommender(entry.model), config.cm3.evaluation
+    parameters = model.configure(_values(entry, seed))
+    key = run_key(entry.model, visible, parameters, label=entry.label, evaluation=evaluation.model_dump(mode="json"))
+    path = finished / f"{key}.json"
+    if path.exists():
+        return FinishedTraining.model_validate_json(path.read_bytes())
+    checkpoint = path.with_suffix(".pt")
+    fitted = model.fit(visible, parameters, evaluation, checkpoint=checkpoint)
+    rankings = {split: evaluate(fitted.scorer, visible, split, evaluation) for split in ("valid", "test")}
+    training = FinishedTraining(
+        validation=fitted.validation,
+        seconds=fitted.seconds,
+        parameters=fitted.parameters,
+        test=rankings["test"].flat(),
+        per_user=rankings["test"].per_user[evaluation.selection_metric, evaluation.selection_k].tolist(),
+        rows=[row for split, r in rankings.items() for row in r.table(entry.label, seed, split).to_pylist()],
+    )
+    finished.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}")
+    draft.write_text(training.model_dump_json())
+    draft.replace(path)
+    checkpoint.unlink(missing_ok=True)
+    return training
+
+
+def _values(entry: _Entry, seed: int) -> dict[str, Any]:
+    """The entry's parameters with the seed, and with shares of its features alone; equal shares if those sum to 0."""
     values = dict(entry.values)
     weights = values.get("modality_weights")
     if weights is not None:
         shares = {name: weights[name] for name in entry.features}
         values["modality_weights"] = shares if any(shares.values()) else None
-    if found.build is not None:
-        values |= {"seed": seed}
-    settings, evaluation = found.configure(values), config.cm3.evaluation
-    key = run_key(entry.model, seen, settings, label=entry.label, evaluation=evaluation.model_dump(mode="json"))
-    path = finished / f"{key}.json"
-    if path.exists():
-        return Outcome.model_validate_json(path.read_bytes())
-    checkpoint = path.with_suffix(".pt")
-    fit = found.fit(seen, settings, evaluation, checkpoint=checkpoint)
-    rankings = {split: evaluate(fit.scorer, seen, split, evaluation) for split in ("valid", "test")}
-    outcome = Outcome(
-        validation=fit.validation, seconds=fit.seconds, parameters=fit.parameters, test=rankings["test"].flat(),
-        per_user=rankings["test"].per_user[evaluation.selection_metric, evaluation.selection_k].tolist(),
-        rows=[row for split, r in rankings.items() for row in r.table(entry.label, seed, split).to_pylist()],
-    )  # fmt: skip
-    finished.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(outcome.model_dump_json())
-    draft.replace(path)
-    checkpoint.unlink(missing_ok=True)
-    return outcome
+    return values | {"seed": seed} if recommender(entry.model).build is not None else values
 
 
-class Outcome(BaseModel):
+class FinishedTraining(BaseModel):
     """What is kept of one training.
 
     Attributes:
         test: test metrics, e.g. "ndcg@20".
-        per_user: the selection metric on test of each user that has test items.
-        rows: of the metrics table, both splits.
+        per_user: the selection metric on test of each user with test items.
+        rows: rows of the metrics table, both splits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -171,29 +185,31 @@ class Outcome(BaseModel):
     rows: list[dict[str, Any]]
 
 
-def _rows(results: dict[str, list[Outcome]], config: ComparisonConfig) -> Iterator[ComparisonRow]:
+def _rows(results: dict[str, list[FinishedTraining]], config: ComparisonConfig) -> Iterator[ComparisonRow]:
     key = f"{config.cm3.evaluation.selection_metric}@{config.cm3.evaluation.selection_k}"
-    by_user = {
-        label: np.mean([outcome.per_user for outcome in outcomes], axis=0) for label, outcomes in results.items()
-    }
-    for label, outcomes in results.items():
-        values = [outcome.test[key] for outcome in outcomes]
+    by_user = {label: np.mean([t.per_user for t in trainings], axis=0) for label, trainings in results.items()}
+    for label, trainings in results.items():
+        values = [training.test[key] for training in trainings]
         yield ComparisonRow(
             model=label,
-            runs=len(outcomes),
-            validation=float(np.mean([outcome.validation for outcome in outcomes])),
+            runs=len(trainings),
+            validation=float(np.mean([training.validation for training in trainings])),
             mean=float(np.mean(values)),
             spread=float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
             p_value=_p_value(by_user[label], by_user["cm3"]) if label != "cm3" and "cm3" in by_user else None,
-            seconds=float(np.mean([outcome.seconds for outcome in outcomes])),
-            parameters=outcomes[0].parameters,
-            metrics={name: float(np.mean([outcome.test[name] for outcome in outcomes])) for name in outcomes[0].test},
+            seconds=float(np.mean([training.seconds for training in trainings])),
+            parameters=trainings[0].parameters,
+            metrics={
+                name: float(np.mean([training.test[name] for training in trainings])) for name in trainings[0].test
+            },
         )
 
 
 def _p_value(ours: Floats, theirs: Floats) -> float | None:
-    """Two-sided paired t-test over users, each user's value the mean over the runs; 1 where no user differs, None for
-    a single one."""
+    """Two-sided paired t-test over users, each user's value the mean over the runs.
+
+    Returns: 1 where no user differs, None for a single user.
+    """
     if np.array_equal(ours, theirs):
         return 1.0
     if len(ours) < 2:

@@ -2,13 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import fsspec
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -16,6 +15,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from schemas.errors import UserError
+from schemas.training import TrainingTables
 
 SPLITS = ("train", "valid", "test")
 Config = TypeVar("Config", bound=Hashable)
@@ -23,8 +23,8 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Feature:
-    """One modality, aligned with the items: `matrix` (items, width) float32, zero rows where `present` is false."""
+class Modality:
+    """One feature, aligned with the items: `matrix` (items, width) float32, zero rows where `present` is false."""
 
     name: str
     matrix: NDArray[np.float32]
@@ -33,9 +33,9 @@ class Feature:
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The similarity table in row numbers: parallel arrays, one entry a pair (item, neighbour), never the item itself.
+    """The similarity table in row numbers: parallel arrays, one entry per pair (item, neighbour), without self-pairs.
 
-    `cosine[name]` is float32, NaN where one of the two items lacks that feature.
+    `cosine[name]` is float32, NaN where either item lacks that feature.
     """
 
     item: NDArray[np.int64]
@@ -55,7 +55,7 @@ class Dataset:
     train: NDArray[np.int64]
     valid: NDArray[np.int64]
     test: NDArray[np.int64]
-    features: dict[str, Feature]
+    features: dict[str, Modality]
     neighbors: Neighbors | None
 
     def pairs(self, split: str) -> NDArray[np.int64]:
@@ -68,17 +68,40 @@ class Dataset:
         ones = np.ones(len(pairs), np.float32)
         return sp.csr_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(len(self.users), len(self.items)))
 
+    def core(self) -> "Dataset":
+        """The items that somebody chose, in any split: those that a model is trained on and judged among.
+
+        Where other items fall away, the neighbours are left to the trainer: the similarity table's may be among them.
+        """
+        chosen = np.unique(np.concatenate([self.train[:, 1], self.valid[:, 1], self.test[:, 1]]))
+        if len(chosen) == len(self.items):
+            return self
+        row = np.full(len(self.items), -1)
+        row[chosen] = np.arange(len(chosen))
+        splits: dict[str, Any] = {
+            split: np.stack([self.pairs(split)[:, 0], row[self.pairs(split)[:, 1]]], axis=1) for split in SPLITS
+        }
+        features = {name: Modality(name, m.matrix[chosen], m.present[chosen]) for name, m in self.features.items()}
+        items = [self.items[row] for row in chosen]
+        return replace(self, items=items, features=features, neighbors=None, **splits)
+
+    def all_for_training(self) -> "Dataset":
+        """Every interaction in `train`, none held out."""
+        pairs = np.unique(np.concatenate([self.train, self.valid, self.test]), axis=0)
+        none = np.zeros((0, 2), np.int64)
+        return replace(self, train=pairs, valid=none, test=none)
+
     @cached_property
     def item_counts(self) -> NDArray[np.int64]:
         """Training interactions of each item, (items,)."""
         return np.bincount(self.train[:, 1], minlength=len(self.items))
 
     def derived(self, function: Callable[["Dataset", Config], Result], config: Config) -> Result:
-        """`function(self, config)`, computed once for each of them."""
-        known = self._derived.setdefault(function, {})
-        if config not in known:
-            known[config] = function(self, config)
-        return cast(Result, known[config])
+        """`function(self, config)`, computed once per function and configuration."""
+        results = self._derived.setdefault(function, {})
+        if config not in results:
+            results[config] = function(self, config)
+        return cast(Result, results[config])
 
     @cached_property
     def _derived(self) -> dict[Callable[..., Any], dict[Any, Any]]:
@@ -86,7 +109,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of everything above: equal data, however stored, gives equal fingerprints."""
+        """SHA-256 (hex) of all attributes: equal data, however stored, gives equal fingerprints."""
         digest = hashlib.sha256()
         for ids in (self.users, self.items):
             digest.update("\0".join(ids).encode() + b"\1")
@@ -119,37 +142,34 @@ def modality_shares(weights: Mapping[str, float] | None, features: Iterable[str]
     return dict(weights)
 
 
-def load(*, interactions: str, features: Mapping[str, str], similarity: str | None = None) -> Dataset:
+def load(tables: TrainingTables) -> Dataset:
     """Read the tables and number their users and items.
 
-    The item universe is every item with an interaction or with at least one feature vector.
+    The items are those with an interaction or with at least one feature vector; a zero vector counts as absent.
 
-    Args:
-        interactions: path or URI of the interactions table's Parquet folder.
-        features: name → path or URI of a feature table's Parquet folder. A zero vector counts as absent.
-        similarity: path or URI of the similarity table's Parquet folder.
     Raises:
         UserError: a table cannot be read or lacks a column, an id comes twice, a vector is not finite, or too little
             is left to train on.
     """
-    events = _read(interactions, ("user_id", "item_id", "split"))
-    vectors = {name: _read_vectors(name, uri) for name, uri in sorted(features.items())}
+    events = _read(tables.interactions, ("user_id", "item_id", "split"))
+    vectors = {name: _read_vectors(name, uri) for name, uri in sorted(tables.features.items())}
     users = sorted(pc.unique(events["user_id"]).to_pylist())
     ids = set(pc.unique(events["item_id"]).to_pylist())
     items = sorted(ids.union(*(names for names, _ in vectors.values())))
     user_row = _index(events["user_id"], users)
     item_row = _index(events["item_id"], items)
-    pairs = _split(events, user_row, item_row, interactions)
-    neighbors = _read_neighbors(similarity, items, tuple(vectors)) if similarity is not None else None
-    aligned = {name: _align(name, items, *found) for name, found in vectors.items()}
-    dataset = Dataset(users, items, pairs["train"], pairs["valid"], pairs["test"], aligned, neighbors)
-    _refuse_too_small(dataset, interactions)
+    pairs = _split(events, user_row, item_row, tables.interactions)
+    similarity = tables.similarity
+    neighbors = None if similarity is None else _read_neighbors(similarity, items, tuple(vectors))
+    features = {name: _align(name, items, *rows) for name, rows in vectors.items()}
+    dataset = Dataset(users, items, pairs["train"], pairs["valid"], pairs["test"], features, neighbors)
+    _refuse_too_small(dataset, tables.interactions)
     return dataset
 
 
 def _refuse_too_small(dataset: Dataset, where: str) -> None:
-    found = {"users": len(dataset.users), "items": len(dataset.items), "training interactions": len(dataset.train)}
-    for what, count in found.items():
+    counts = {"users": len(dataset.users), "items": len(dataset.items), "training interactions": len(dataset.train)}
+    for what, count in counts.items():
         if count < 2:
             raise UserError(
                 f"interactions at {where}: training needs at least 2 {what}, found {count}. "
@@ -174,8 +194,8 @@ def _read(uri: str, columns: tuple[str, ...]) -> pa.Table:
 
 def _index(column: pa.Array | pa.ChunkedArray, ids: list[str]) -> NDArray[np.int64]:
     """Row number of each id; -1 where it is not among `ids`."""
-    found = pc.index_in(column, pa.array(ids, pa.string()))
-    return np.asarray(found.fill_null(-1)).astype(np.int64)
+    rows = pc.index_in(column, pa.array(ids, pa.string()))
+    return np.asarray(rows.fill_null(-1)).astype(np.int64)
 
 
 def _split(
@@ -188,27 +208,29 @@ def _split(
         raise UserError(f"interactions at {where}: expected split to be one of {SPLITS}, found {unknown[:3]}")
     width = int(item_row.max(initial=0)) + 1
     keys = user_row * width + item_row
-    seen = np.zeros(0, np.int64)
+    earlier = np.zeros(0, np.int64)
     pairs = {}
     for name in SPLITS:
-        unique = np.setdiff1d(keys[split == name], seen)
-        seen = np.union1d(seen, unique)
+        unique = np.setdiff1d(keys[split == name], earlier)
+        earlier = np.union1d(earlier, unique)
         pairs[name] = np.stack([unique // width, unique % width], axis=1)
     return pairs
 
 
 def _read_vectors(name: str, uri: str) -> tuple[list[str], NDArray[np.float32]]:
     """Ids of the items that have the feature, and their vectors (rows in that order)."""
-    table = _read_with_polars(uri, ["item_id", "embedding"]).drop_nulls("embedding")
-    ids = table["item_id"].to_list()
+    table = _read(uri, ("item_id", "embedding"))
+    dtype = table.schema.field("embedding").type
+    if not pa.types.is_fixed_size_list(dtype):
+        raise UserError(f"feature {name!r} at {uri}: expected embedding to be a fixed_size_list, found {dtype}")
+    ids = table["item_id"].filter(pc.is_valid(table["embedding"])).to_pylist()
     if len(set(ids)) != len(ids):
         raise UserError(
-            f"feature {name!r} at {uri}: expected one row an item, found {len(ids) - len(set(ids))} repeats"
+            f"feature {name!r} at {uri}: expected one row per item, found {len(ids) - len(set(ids))} repeats"
         )
-    dtype = table.schema["embedding"]
-    if not isinstance(dtype, pl.Array):
-        raise UserError(f"feature {name!r} at {uri}: expected embedding to be a fixed_size_list, found {dtype}")
-    matrix = table["embedding"].to_numpy().astype(np.float32).reshape(len(ids), dtype.size)
+    # flatten() leaves null vectors out.
+    numbers = pa.chunked_array([chunk.flatten() for chunk in table["embedding"].chunks], dtype.value_type)
+    matrix = numbers.to_numpy().astype(np.float32, copy=False).reshape(len(ids), dtype.list_size)
     wrong = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(wrong):
         raise UserError(f"feature {name!r} at {uri}: item {ids[wrong[0]]!r} has a NaN or infinite number in its vector")
@@ -216,39 +238,23 @@ def _read_vectors(name: str, uri: str) -> tuple[list[str], NDArray[np.float32]]:
     return [ids[row] for row in kept], matrix[kept]
 
 
-def _read_with_polars(uri: str, columns: list[str]) -> pl.DataFrame:
-    """As `_read`, for vectors: pyarrow 25 cannot read a null fixed_size_list back from Parquet, Polars can."""
-    try:
-        filesystem, path = fsspec.core.url_to_fs(uri)
-        files = sorted(filesystem.glob(f"{path}/*.parquet")) or [path]
-        parts = []
-        for file in files:
-            with filesystem.open(file, "rb") as stream:
-                parts.append(pl.read_parquet(stream, columns=columns))
-        return pl.concat(parts)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(
-            f"table at {uri}: expected Parquet files with {columns}, but reading failed: {error}"
-        ) from error
-
-
-def _align(name: str, items: list[str], ids: list[str], vectors: NDArray[np.float32]) -> Feature:
+def _align(name: str, items: list[str], ids: list[str], vectors: NDArray[np.float32]) -> Modality:
     rows = _index(pa.array(ids, pa.string()), items)
     matrix = np.zeros((len(items), vectors.shape[1]), np.float32)
     matrix[rows] = vectors
     present = np.zeros(len(items), np.bool_)
     present[rows] = True
-    return Feature(name, matrix, present)
+    return Modality(name, matrix, present)
 
 
 def _read_neighbors(uri: str, items: list[str], names: tuple[str, ...]) -> Neighbors:
     columns = tuple(f"similarity_{name}" for name in names)
     table = _read(uri, ("item_id", "neighbor_id", *columns))
     item, neighbor = _index(table["item_id"], items), _index(table["neighbor_id"], items)
-    known = (item >= 0) & (neighbor >= 0) & (item != neighbor)
-    order = np.lexsort((neighbor[known], item[known]))
+    kept = np.flatnonzero((item >= 0) & (neighbor >= 0) & (item != neighbor))
+    order = kept[np.lexsort((neighbor[kept], item[kept]))]
     cosine = {}
     for name, column in zip(names, columns, strict=True):
         values = table[column].cast(pa.float32()).fill_null(float("nan"))
-        cosine[name] = values.to_numpy().astype(np.float32)[known][order]
-    return Neighbors(item[known][order], neighbor[known][order], cosine)
+        cosine[name] = values.to_numpy().astype(np.float32)[order]
+    return Neighbors(item[order], neighbor[order], cosine)

@@ -1,20 +1,21 @@
 """Full-ranking evaluation: every item is ranked for every user, training items left out, in blocks of users.
 
-For a user with relevant items `R` (the split's), and the ranked list's hits `h_1 … h_K` ∈ {0, 1}:
+For a user whose relevant items are `R` (those of the split), and the hits `h_1 … h_K` ∈ {0, 1} of the ranked list:
 
 - recall@K     Σ h / |R|
 - precision@K  Σ h / K
-- hr@K         1 if any h, else 0
+- hr@K         1 if any h is 1, else 0
 - mrr@K        1 / rank of the first hit, 0 without one
 - map@K        Σ_i h_i · precision@i / |R|                (TREC's, also ranx's)
 - ndcg@K       Σ_i h_i / log2(i + 1)  over  Σ_{i ≤ min(|R|, K)} 1 / log2(i + 1)
 
-each a mean over the users that have relevant items. Over their lists also:
+each averaged over the users that have relevant items. Of the same users' lists:
 
-- coverage@K   share of all items that stand in at least one list's first K
-- novelty@K    mean of −log2((n_i + 1) / (U + 1)) over the lists' first K; n_i the item's training interactions, U users
-- recall_train_A_B@K, ndcg_train_A_B@K   as above with R limited to items with A..B training interactions (B empty: no
-  upper bound), over the users that have such; the lists stay the same. The group `0` holds the cold items.
+- coverage@K   share of all items that are among the first K of at least one list
+- novelty@K    mean of −log2((n_i + 1) / (U + 1)) over the first K of all lists; n_i the item's training interactions,
+  U the number of users
+- recall_train_A_B@K, ndcg_train_A_B@K   as above with R limited to items with A to B training interactions (B empty:
+  no upper bound), averaged over the users that have such items; the lists stay the same. Group `0` holds cold items.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -35,12 +37,12 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 Scorer = Callable[[Rows], Tensor]
-"""User rows (block,) → a score for every item, (block, items), float32, on any device; higher is better. The tensor may
-be overwritten by the caller."""
+"""User rows (block,) → a score for every item, (block, items), float32, on any device; higher is better. The caller may
+overwrite the tensor."""
 
 
-USERS_A_TABLE = 65_536
-"""Of recommendations made into one Arrow table: texts of one array are limited to 2 GB."""
+USERS_PER_TABLE = 65_536
+"""Users whose recommendations go into one Arrow table: the strings of one array are limited to 2 GB."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Ranking:
 
     Attributes:
         values: (metric, K) → mean.
-        counts: (metric, K) → users averaged over.
-        per_user: (metric, K) → value of each evaluated user, in the order of `users`; NaN where one does not count.
+        counts: (metric, K) → number of users averaged over.
+        per_user: (metric, K) → value of each evaluated user, in the order of `users`; NaN for users left out.
         users: evaluated user rows, ascending.
     """
 
@@ -65,29 +67,30 @@ class Ranking:
 
     def table(self, model: str, seed: int, split: str) -> pa.Table:
         """The means as rows of the metrics table."""
+        same = {"model": model, "seed": seed, "split": split}
         rows = [
-            {"model": model, "seed": seed, "split": split, "metric": metric, "k": k, "value": value,
-             "users": self.counts[metric, k]}
+            {**same, "metric": metric, "k": k, "value": value, "users": self.counts[metric, k]}
             for (metric, k), value in self.values.items()
-        ]  # fmt: skip
+        ]
         return conform(pa.Table.from_pylist(rows, schema=METRICS), METRICS)
 
 
 def evaluate(scorer: Scorer, dataset: Dataset, split: str, config: EvaluationConfig) -> Ranking:
     """Rank all items for each user that has relevant ones in `split`, and average the metrics above.
 
-    Training items never stand in a list; validation items neither when `split` is "test" and `config.mask_validation`.
-    Memory: block × items scores, and one number a user and metric.
+    Lists hold no training items, and no validation items if `split` is "test" and `config.mask_validation`.
+    Memory: block × items scores, and one number per user and metric.
     """
-    lists = rank(
-        scorer, dataset, max(config.cutoffs), config.block,
-        users=np.unique(dataset.pairs(split)[:, 0]), mask_validation=split == "test" and config.mask_validation,
-    )  # fmt: skip
+    left_out = dataset.matrix("train")
+    if split == "test" and config.mask_validation:
+        left_out = (left_out + dataset.matrix("valid")).tocsr()
+    users = np.unique(dataset.pairs(split)[:, 0])
+    lists = rank(scorer, dataset, max(config.cutoffs), config.block, users=users, left_out=left_out)
     return judge(lists, dataset, split, config)
 
 
 class Lists(NamedTuple):
-    """User rows (n,), ascending; each one's first items' rows (n, k), -1 where none is left; their scores (n, k)."""
+    """Ranked lists: user rows (n,), ascending; item rows (n, k), -1 where no item is left; their scores (n, k)."""
 
     users: Rows
     items: Rows
@@ -95,21 +98,26 @@ class Lists(NamedTuple):
 
 
 def rank(
-    scorer: Scorer, dataset: Dataset, k: int, block: int = 256, *,
-    users: Rows | None = None, mask_validation: bool = False,
-) -> Lists:  # fmt: skip
-    """The first `k` items of these users, or of everybody, by `block` users at a time; training items left out.
+    scorer: Scorer,
+    dataset: Dataset,
+    k: int,
+    block: int = 256,
+    *,
+    users: Rows | None = None,
+    left_out: sp.csr_matrix | None = None,
+) -> Lists:
+    """The first `k` items of each user.
 
     Args:
-        mask_validation: leave out validation items too.
+        block: users scored at a time.
+        users: user rows, ascending; all users where None.
+        left_out: (users, items), the items that stand in no list of the user's; those chosen in training where None.
     """
     users = np.arange(len(dataset.users)) if users is None else users
     k = min(k, len(dataset.items))
-    seen = dataset.matrix("train")
-    if mask_validation:
-        seen = (seen + dataset.matrix("valid")).tocsr()
-    offsets, columns = seen.indptr.astype(np.int64), seen.indices.astype(np.int64)
-    # Made before the first block: small arrays kept between large ones would hold on to the memory of each.
+    masked = dataset.matrix("train") if left_out is None else left_out
+    offsets, columns = masked.indptr.astype(np.int64), masked.indices.astype(np.int64)
+    # Allocated before the first block: small arrays between large ones would keep the large ones' memory from reuse.
     ranked, best = np.empty((len(users), k), np.int64), np.empty((len(users), k), np.float32)
     for start in range(0, len(users), block):
         rows = users[start : start + block]
@@ -125,7 +133,11 @@ def rank(
 
 
 def judge(lists: Lists, dataset: Dataset, split: str, config: EvaluationConfig) -> Ranking:
-    """As `evaluate`, of lists of all users that have relevant items, of at least the cut-offs' length."""
+    """As `evaluate`, from ranked lists.
+
+    Args:
+        lists: of every user that has relevant items, maybe of others too; no shorter than the largest cut-off.
+    """
     relevant = Relevant(dataset.pairs(split), len(dataset.items))
     ranked = lists.items[np.searchsorted(lists.users, relevant.users), : max(config.cutoffs)]
     hits = relevant.contains(ranked)
@@ -138,60 +150,92 @@ def judge(lists: Lists, dataset: Dataset, split: str, config: EvaluationConfig) 
     return Ranking(values, counts, per_user, relevant.users)
 
 
-def recommend(lists: Lists, dataset: Dataset, k: int) -> pa.Table:
-    """The first `k` of each list.
+def recommend(lists: Lists, dataset: Dataset, k: int, reasons: Rows | None = None) -> pa.Table:
+    """The first `k` items of each list.
 
-    Returns: rows of the recommendations table, by user and rank; fewer than `k` where fewer items are left.
+    Args:
+        reasons: rows of the chosen items that speak for each, (users, k, reasons), -1 where there are fewer.
+    Returns: rows of the recommendations table, by user and rank; fewer than `k` per user where fewer items are left.
     """
     user_ids, item_ids = pa.array(dataset.users, pa.string()), pa.array(dataset.items, pa.string())
     places = np.arange(1, k + 1, dtype=np.int32)
     tables = []
-    for start in range(0, len(lists.users), USERS_A_TABLE):
-        users, items, scores = (part[start : start + USERS_A_TABLE] for part in lists)
+    for start in range(0, len(lists.users), USERS_PER_TABLE):
+        users, items, scores = (part[start : start + USERS_PER_TABLE] for part in lists)
         kept = items[:, :k] >= 0
         columns = {
             "user_id": user_ids.take(pa.array(np.repeat(users, kept.sum(axis=1)))),
             "item_id": item_ids.take(pa.array(items[:, :k][kept])),
             "rank": pa.array(np.broadcast_to(places[: kept.shape[1]], kept.shape)[kept]),
             "score": pa.array(scores[:, :k][kept]),
+            "because": _because(
+                None if reasons is None else reasons[start : start + USERS_PER_TABLE][kept], kept, item_ids
+            ),
         }
         tables.append(pa.table(columns))
     return conform(pa.concat_tables(tables), RECOMMENDATIONS)
 
 
+def _because(reasons: Rows | None, kept: NDArray[np.bool_], item_ids: pa.Array) -> pa.Array:
+    """A list of item ids per recommendation; null where nothing speaks for it."""
+    if reasons is None:
+        return pa.nulls(int(kept.sum()), pa.list_(pa.string()))
+    lengths = (reasons >= 0).sum(axis=1)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    return pa.ListArray.from_arrays(
+        offsets, item_ids.take(pa.array(reasons[reasons >= 0])), mask=pa.array(lengths == 0)
+    )
+
+
 class Relevant:
-    """The split's pairs, ready for vectorised look-up by (user, item)."""
+    """The pairs of a split, sorted for vectorised look-up by (user, item)."""
 
     def __init__(self, pairs: NDArray[np.int64], n_items: int) -> None:
         self.n_items = n_items
         self.keys = np.sort(pairs[:, 0] * n_items + pairs[:, 1])
         self.users, self.counts = np.unique(pairs[:, 0], return_counts=True)
 
-    def contains(self, ranked: Rows) -> NDArray[np.bool_]:
-        """(users, k) item rows, -1 for an empty place → whether each is relevant to its user."""
+    def number(self, users: Rows) -> Rows:
+        """How many relevant items each of these users has, (n,)."""
+        if not len(self.users):
+            return np.zeros(len(users), np.int64)
+        place = np.minimum(np.searchsorted(self.users, users), len(self.users) - 1)
+        return np.where(self.users[place] == users, self.counts[place], 0)
+
+    def contains(self, ranked: Rows, users: Rows | None = None) -> NDArray[np.bool_]:
+        """(users, k) item rows, -1 for an empty place → whether each is relevant to its user.
+
+        Args:
+            users: the rows' users; by default all that have relevant items.
+        """
         if not len(self.keys):
             return np.zeros(ranked.shape, np.bool_)
-        keys = self.users[:, None] * self.n_items + ranked
+        keys = (self.users if users is None else users)[:, None] * self.n_items + ranked
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        found: NDArray[np.bool_] = (self.keys[at] == keys) & (ranked >= 0)
-        return found
+        hits: NDArray[np.bool_] = (self.keys[at] == keys) & (ranked >= 0)
+        return hits
 
 
 def accuracy(hits: NDArray[np.bool_], relevant: Rows, cutoffs: tuple[int, ...]) -> dict[tuple[str, int], Floats]:
-    """Each metric of each user; `hits` (users, K), `relevant` (users,) counts."""
+    """(metric, K) → value of each user.
+
+    Args:
+        hits: (users, K), whether the item at each place is relevant.
+        relevant: (users,), number of relevant items.
+    """
     place = np.arange(1, hits.shape[1] + 1)
-    found = np.cumsum(hits, axis=1, dtype=np.float64)
+    hits_so_far = np.cumsum(hits, axis=1, dtype=np.float64)
     gain = np.cumsum(hits / np.log2(place + 1), axis=1)
-    # The ideal list may be longer than the catalogue's: a cut-off above the number of items counts as itself.
+    # The ideal list does not end with the catalogue: a cut-off above the number of items counts as it is.
     ideal = np.cumsum(1 / np.log2(np.arange(2, max(cutoffs) + 2)))
-    precision_sum = np.cumsum(hits * found / place, axis=1)
+    precision_sum = np.cumsum(hits * hits_so_far / place, axis=1)
     first = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, np.inf)
     result: dict[tuple[str, int], Floats] = {}
     for k in cutoffs:
         at = min(k, hits.shape[1]) - 1
-        result["recall", k] = found[:, at] / relevant
-        result["precision", k] = found[:, at] / k
-        result["hr", k] = (found[:, at] > 0).astype(np.float64)
+        result["recall", k] = hits_so_far[:, at] / relevant
+        result["precision", k] = hits_so_far[:, at] / k
+        result["hr", k] = (hits_so_far[:, at] > 0).astype(np.float64)
         result["mrr", k] = np.where(first <= k, 1 / first, 0.0)
         result["map", k] = precision_sum[:, at] / relevant
         result["ndcg", k] = gain[:, at] / ideal[np.minimum(relevant, k) - 1]
@@ -201,7 +245,7 @@ def accuracy(hits: NDArray[np.bool_], relevant: Rows, cutoffs: tuple[int, ...]) 
 def _by_group(
     hits: NDArray[np.bool_], ranked: Rows, relevant: Relevant, item_counts: Rows, config: EvaluationConfig
 ) -> dict[tuple[str, int], Floats]:
-    """Recall and NDCG with the relevant items limited to one group of items by training interactions."""
+    """Recall and NDCG with the relevant items limited to one group at a time, grouped by training interactions."""
     lower = (0, *config.cold_bounds)
     group = np.searchsorted(config.cold_bounds, item_counts, side="right")
     users, items = np.divmod(relevant.keys, relevant.n_items)

@@ -1,40 +1,38 @@
 """The training loop that every trained recommender shares: batches, early stop on validation, checkpoints."""
 
-import hashlib
 import logging
 import os
-import pickle
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional
 
 from schemas.errors import UserError
-from schemas.lineage import canonical_json
 from schemas.training import TrainingConfig
+from trainers.checkpoint import TrainingState, run_key
 from trainers.data import Dataset
-from trainers.evaluation import Ranking, Rows, evaluate
-from trainers.scores import Embeddings, _choose_filter_weight, embedding_scorer
+from trainers.evaluation import evaluate
+from trainers.negatives import NegativeSampler, batches
+from trainers.scores import Embeddings, Score, choose_filter_weight
 
 logger = logging.getLogger(__name__)
 epochs_logger = logger.getChild("epochs")
-"""A line an epoch; of its own, so that who shows a bar can do without."""
+"""One log line per epoch, on its own logger so that a progress bar can silence it."""
 
-FORMAT = 1
-"""Bumped when a checkpoint's content or the meaning of a model's parameters changes."""
+OnEpoch = Callable[[int, dict[str, float]], None]
+"""Told the epoch (from 1), its loss terms and, where it was validated, the validation metric."""
 
 
 class Batch(NamedTuple):
-    """Rows of users, of one training item of each, and of one item each has not chosen in training; (batch,) int64.
+    """Rows of users, of one training item of each, and of one item that each has not chosen; (batch,) int64.
 
     `negatives` is -1 for a user who has chosen every item.
     """
@@ -45,17 +43,23 @@ class Batch(NamedTuple):
 
 
 def gather(x: Tensor, rows: Tensor) -> Tensor:
-    """`x[rows]` for rows that may come twice: their gradients are added in one order, not as threads come to them."""
+    """`x[rows]`; gradients of a row that comes several times are added in a fixed order, whatever the threads do."""
     return functional.embedding(rows, x)
 
 
 class EmbeddingModel(torch.nn.Module, ABC):
-    """What the loop asks of a model."""
+    """What the training loop asks of a model.
+
+    Attributes:
+        name: as in the tables and logs.
+        decayed: whether the configuration's weight decay reaches the optimiser.
+    """
 
     name: str
+    decayed: bool = True
 
     def begin_epoch(self, rng: np.random.Generator) -> None:
-        """Called before an epoch's first step, for what changes by epoch."""
+        """Called before the first step of each epoch, for what changes from epoch to epoch."""
 
     @abstractmethod
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -63,18 +67,24 @@ class EmbeddingModel(torch.nn.Module, ABC):
 
     @abstractmethod
     def embeddings(self) -> Embeddings:
-        """Vectors whose dot product is the score, without gradients."""
+        """The trained vectors, without gradients; `Score` turns them into what is published."""
 
 
-@dataclass
-class Fitted:
-    """The outcome of `fit`: the embeddings of the best epoch, and the curve (epoch, metric, value).
+@dataclass(frozen=True)
+class FittedModel:
+    """The outcome of `fit`.
 
-    `filter_weight` is η of the score: the configuration's, or the one that validation chose.
+    Attributes:
+        embeddings: of the best epoch.
+        score: what ranks with them; its filter weight is the configuration's, or the one that validation chose.
+        validation: the selection metric of `score`.
+        curve: (epoch, metric, value).
+        seconds: training and validation, over all restarts.
+        parameters: trained numbers.
     """
 
     embeddings: Embeddings
-    filter_weight: float
+    score: Score
     best_epoch: int
     epochs: int
     validation: float
@@ -89,16 +99,15 @@ def fit(
     config: TrainingConfig,
     *,
     checkpoint: Path | None = None,
-    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
-) -> Fitted:
+    on_epoch: OnEpoch | None = None,
+) -> FittedModel:
     """Train until validation has not improved for `config.patience` evaluations, and keep the best epoch's embeddings.
 
     Epoch n's batches, negatives and draws depend on the seed and n alone, so a run that goes on from a checkpoint ends
     with the numbers of an unbroken one.
 
     Args:
-        checkpoint: file that the state is kept in; read first if it is of this very run (data, configuration, model).
-        on_epoch: told the epoch (from 1) and its loss terms and validation metric.
+        checkpoint: file that keeps the state; read first if it is of this very run (data, configuration, model).
     Raises: UserError: no validation interaction, or a loss that is not finite.
     """
     if not len(dataset.valid):
@@ -108,17 +117,18 @@ def fit(
         )
     device = torch_device(config.device)
     model.to(device)
-    decay = 0.0 if getattr(config, "published", False) else config.weight_decay
     parameters = list(model.parameters())
+    decay = config.weight_decay if model.decayed else 0.0
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=decay, fused=True)
-    state = _State(model, optimizer, run_key(model.name, dataset, config), checkpoint)
+    state = TrainingState(model.name, model, optimizer, run_key(model.name, dataset, config), checkpoint)
+    score = Score.of(config)
     sampler = NegativeSampler(dataset)
     while state.epoch < config.max_epochs and state.stale < config.patience:
         started = time.perf_counter()
         state.epoch += 1
         terms = _train_epoch(model, optimizer, sampler, dataset, config, state.epoch, device)
         if state.epoch % config.evaluate_every == 0 or state.epoch == config.max_epochs:
-            terms |= _validate(model, dataset, config, state)
+            terms |= _validate(model, score, dataset, config, state)
         state.curve += [(state.epoch, name, value) for name, value in terms.items()]
         state.seconds += time.perf_counter() - started
         state.save(least_seconds=config.checkpoint_seconds)
@@ -128,19 +138,59 @@ def fit(
         if on_epoch is not None:
             on_epoch(state.epoch, terms)
     state.save(least_seconds=0.0)
-    count = sum(p.numel() for p in parameters)
-    best = Embeddings(*state.best)
-    weight, value = config.filter_weight, state.best_value
-    if weight is None:
-        weight, value = _choose_filter_weight(best, value, dataset, config)
-        logger.info("%s: filter weight %g chosen on validation, %.4f", model.name, weight, value)
-    return Fitted(best, weight, state.best_epoch, state.epoch, value, state.curve, state.seconds, count)
+    embeddings, validation = Embeddings(*state.best), state.best_value
+    if config.filter_weight is None:
+        score, validation = choose_filter_weight(score, validation, embeddings, dataset, config.evaluation)
+        logger.info("%s: filter weight %g chosen on validation, %.4f", model.name, score.filter_weight, validation)
+    return FittedModel(
+        embeddings=embeddings,
+        score=score,
+        best_epoch=state.best_epoch,
+        epochs=state.epoch,
+        validation=validation,
+        curve=state.curve,
+        seconds=state.seconds,
+        parameters=sum(p.numel() for p in parameters),
+    )
+
+
+def refit(
+    model: EmbeddingModel,
+    dataset: Dataset,
+    config: TrainingConfig,
+    epochs: int,
+    *,
+    checkpoint: Path | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Embeddings:
+    """Train for a number of epochs that was chosen before, on data of which nothing is held out; the last embeddings.
+
+    Args:
+        checkpoint: as in `fit`.
+    Raises: UserError: a loss that is not finite.
+    """
+    device = torch_device(config.device)
+    model.to(device)
+    decay = config.weight_decay if model.decayed else 0.0
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=decay, fused=True)
+    state = TrainingState(model.name, model, optimizer, run_key(model.name, dataset, config, epochs=epochs), checkpoint)
+    sampler = NegativeSampler(dataset)
+    while state.epoch < epochs:
+        state.epoch += 1
+        terms = _train_epoch(model, optimizer, sampler, dataset, config, state.epoch, device)
+        state.save(least_seconds=config.checkpoint_seconds)
+        epochs_logger.info("%s, all data, epoch %d: loss %.4f", model.name, state.epoch, terms["loss"])
+        if on_epoch is not None:
+            on_epoch(state.epoch, terms)
+    state.save(least_seconds=0.0)
+    model.eval()
+    return Embeddings(*(part.detach() for part in model.embeddings()))
 
 
 def torch_device(name: str) -> torch.device:
-    """The device asked for; "auto" is the first of `CM3_DEVICE`, else CUDA where there is one.
+    """The device asked for; "auto" is the first of `CM3_DEVICE`, else CUDA if the machine has it, else the CPU.
 
-    Raises: UserError: no such device here.
+    Raises: UserError: the machine has no such device.
     """
     if name == "auto":
         named = os.environ.get("CM3_DEVICE", "").split(",")[0]
@@ -154,7 +204,7 @@ def torch_device(name: str) -> torch.device:
 
 
 def matrix_precision(name: str, device: torch.device) -> torch.dtype:
-    """The precision asked for; "auto" is bfloat16 where the processor multiplies it, which is twice as fast there."""
+    """The precision asked for; "auto" is bfloat16 where the hardware multiplies it natively, which is twice as fast."""
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     if device.type == "cuda":
@@ -162,52 +212,6 @@ def matrix_precision(name: str, device: torch.device) -> torch.dtype:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native else torch.float32
-
-
-def run_key(model: str, dataset: Dataset, config: BaseModel | None, **more: Any) -> str:
-    """SHA-256 (hex) of everything that the trained numbers depend on, and of what else the caller's do."""
-    record = {
-        "format": FORMAT,
-        "model": model,
-        "config": config.model_dump(mode="json", exclude={"checkpoint_seconds", "top_k"}) if config else {},
-        "data": dataset.fingerprint,
-        "torch": torch.__version__,
-    }
-    return hashlib.sha256(canonical_json(record | more).encode()).hexdigest()
-
-
-class NegativeSampler:
-    """For each training pair an item that its user has not chosen in training, uniform over all such items."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        pairs, self.n_items = dataset.train, len(dataset.items)
-        self.chosen = np.bincount(pairs[:, 0], minlength=len(dataset.users))
-        self.offset = np.concatenate([[0], np.cumsum(self.chosen)])
-        place = np.arange(len(pairs)) - self.offset[pairs[:, 0]]
-        # p_j - j counts the items not chosen before the j-th chosen one: non-decreasing within a user.
-        self.width = self.n_items + 1
-        self.gaps = pairs[:, 0] * self.width + pairs[:, 1] - place
-
-    def draw(self, users: Rows, rng: np.random.Generator) -> Rows:
-        """One item row for each user row; -1 for a user who has chosen every item.
-
-        The r-th item not chosen, r uniform, is r plus the chosen ones before it: one binary search, no rejection.
-        """
-        left = self.n_items - self.chosen[users]
-        r = np.minimum((rng.random(len(users)) * left).astype(np.int64), left - 1)
-        before = np.searchsorted(self.gaps, users * self.width + r, side="right") - self.offset[users]
-        return np.where(left > 0, r + before, -1)
-
-
-def batches(
-    dataset: Dataset, sampler: NegativeSampler, size: int, rng: np.random.Generator
-) -> Iterator[tuple[Rows, ...]]:
-    """The training pairs in random order as (users, items, negatives), the last batch as short as it comes."""
-    pairs = dataset.train[rng.permutation(len(dataset.train))]
-    negatives = sampler.draw(pairs[:, 0], rng)
-    for start in range(0, len(pairs), size):
-        part = slice(start, start + size)
-        yield pairs[part, 0], pairs[part, 1], negatives[part]
 
 
 def _train_epoch(
@@ -250,7 +254,10 @@ def _refuse_divergence(name: str, terms: list[str], steps: NDArray[np.float64], 
         )
 
 
-def _validate(model: EmbeddingModel, dataset: Dataset, config: TrainingConfig, state: "_State") -> dict[str, float]:
+def _validate(
+    model: EmbeddingModel, score: Score, dataset: Dataset, config: TrainingConfig, state: TrainingState
+) -> dict[str, float]:
+    """The validation metric of this epoch, noted in `state`."""
     model.eval()
     embeddings = Embeddings(*(part.detach() for part in model.embeddings()))
     if not all(bool(torch.isfinite(part).all()) for part in embeddings):
@@ -259,64 +266,7 @@ def _validate(model: EmbeddingModel, dataset: Dataset, config: TrainingConfig, s
             "Lower learning_rate or gamma, and check the features' scale."
         )
     rule = config.evaluation.for_selection()
-    ranking: Ranking = evaluate(embedding_scorer(embeddings, dataset, config), dataset, "valid", rule)
+    ranking = evaluate(score.scorer(embeddings, dataset), dataset, "valid", rule)
     value = ranking.values[rule.selection_metric, rule.selection_k]
-    state.stale += 1
-    if value > state.best_value:
-        state.best_value, state.best_epoch, state.stale = value, state.epoch, 0
-        state.best = [part.detach().clone() for part in embeddings]
+    state.validated(value, embeddings)
     return {f"valid_{rule.selection_metric}@{rule.selection_k}": value}
-
-
-class _State:
-    """What a restart needs: parameters, optimiser, the best embeddings so far, the curve and the clock."""
-
-    def __init__(self, model: EmbeddingModel, optimizer: torch.optim.Optimizer, key: str, path: Path | None) -> None:
-        self.model, self.optimizer, self.key, self.path = model, optimizer, key, path
-        self.epoch, self.stale, self.best_epoch, self.best_value = 0, 0, 0, -1.0
-        self.best: list[Tensor] = []
-        self.curve: list[tuple[int, str, float]] = []
-        self.seconds = 0.0
-        self.saved_at, self.saved_epoch = time.monotonic(), 0
-        if path is not None and path.exists():
-            self._load(path)
-
-    def _load(self, path: Path) -> None:
-        device = next(self.model.parameters()).device
-        try:
-            saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as error:
-            logger.warning("checkpoint %s cannot be read (%s); training starts anew", path, error)
-            return
-        if saved.get("key") != self.key:
-            logger.info("checkpoint %s is of other data or another configuration; training starts anew", path)
-            return
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        for name in ("epoch", "stale", "best_epoch", "best_value", "best", "curve", "seconds"):
-            setattr(self, name, saved[name])
-        self.saved_epoch = self.epoch
-        logger.info("%s goes on after epoch %d from %s", self.model.name, self.epoch, path)
-
-    def save(self, least_seconds: float) -> None:
-        """Write the state unless that was done less than `least_seconds` ago; a reader sees the old file or the new."""
-        if self.path is None or self.saved_epoch == self.epoch or time.monotonic() - self.saved_at < least_seconds:
-            return
-        names = ("key", "epoch", "stale", "best_epoch", "best_value", "best", "curve", "seconds")
-        state = {name: getattr(self, name) for name in names}
-        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            with draft.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self.path)
-        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's
-            draft.unlink(missing_ok=True)
-            raise UserError(
-                f"checkpoint {self.path}: cannot be written ({error}). Free space there and run again: training goes "
-                "on from the last one that was."
-            ) from error
-        self.saved_at, self.saved_epoch = time.monotonic(), self.epoch

@@ -1,6 +1,6 @@
-"""The closed-form graph filter: what the interaction graph says of a user's items without any training.
+"""The closed-form graph filter: scores from the interaction graph alone, without any training.
 
-A recommender of its own (`graph-filter`), and a term of a trained one's score (`filter_weight`).
+It is a recommender (`graph-filter`), and a term of a trained recommender's score (`filter_weight`).
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from trainers.evaluation import Rows, Scorer
 
 
 def graph_filter(dataset: Dataset, config: GraphFilterConfig) -> Scorer:
-    """Scores by the filter alone."""
+    """Scores from the filter alone."""
     users, items = (torch.from_numpy(part) for part in filter_embeddings(dataset, config))
 
     def scorer(rows: Rows) -> Tensor:
@@ -28,10 +28,10 @@ def graph_filter(dataset: Dataset, config: GraphFilterConfig) -> Scorer:
 def filter_embeddings(dataset: Dataset, config: GraphFilterConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Vectors of users (users, rank) and items (items, rank) whose dot products are the filtered interactions.
 
-    With N = D_u^-1/2 R D_i^-1/2 ≈ U S Vᵀ, the scores are N V diag(λ / (λ + c)) Vᵀ D_i^1/2, λ = S² the graph's
-    eigenvalues and c the noise: a Wiener filter on the leading directions. A user's scores are scaled to length 1 over
-    all items, so that they weigh the same beside other terms whatever the catalogue's size; a user without training
-    interactions has zeros. The rank is at most one less than the users and the items.
+    With N = D_u^-1/2 R D_i^-1/2 ≈ U S Vᵀ, the scores are N V diag(λ / (λ + c)) Vᵀ D_i^1/2, λ = S² the eigenvalues of
+    the graph and c the noise: a Wiener filter on the leading directions. Each user's scores are scaled to length 1 over
+    all items, so that their weight beside other terms does not depend on the catalogue's size; a user without training
+    interactions has zeros. The rank is capped at one less than the number of users and of items.
 
     Source: graph filtering as in GF-CF (arXiv 2108.07567), with Tikhonov's filter in place of the ideal one.
     """
@@ -43,9 +43,9 @@ def filter_embeddings(dataset: Dataset, config: GraphFilterConfig) -> tuple[NDAr
     if rank < 1:
         empty = [np.zeros((n, 0), np.float32) for n in normalised.shape]
         return empty[0], empty[1]
-    start = np.sqrt(degrees[0 if normalised.shape[0] <= normalised.shape[1] else 1]) + 1  # follows any order of rows
+    start = np.sqrt(degrees[0 if normalised.shape[0] <= normalised.shape[1] else 1]) + 1  # permutes with the rows
     left, values, right = svds(normalised, k=rank, v0=start)
-    # A direction's sign is the solver's whim, which may follow the rounding of another number of threads.
+    # The solver's choice of a direction's sign may change with rounding, and so with the number of threads.
     largest = np.abs(right).argmax(axis=1)
     signs = np.sign(right[np.arange(rank), largest])
     left, right = left * signs, right * signs[:, None]

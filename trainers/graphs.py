@@ -12,22 +12,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from trainers.data import Feature, Neighbors, modality_shares
+from trainers.data import Modality, Neighbors, modality_shares
 
 SOLVED = 1e-8
-"""Residual, as a share of the right side's length, at which a system of `smooth_items` counts as solved."""
+"""Residual at which a linear system of `smooth_items` counts as solved, relative to the right-hand side's length."""
 ROUGHLY = 1e-4
-"""The same of one round in float32, which reaches some 1e-6: two rounds are enough for `SOLVED`."""
+"""The same for one round in float32, which can reach about 1e-6; two rounds are enough for `SOLVED`."""
 MOST_ROUNDS, MOST_STEPS = 8, 200
-"""Of refinement, and of conjugate gradients in each; 26 steps reach `ROUGHLY` for noise 0.02, whatever the graph."""
+"""Rounds of refinement, and steps of conjugate gradients per round; for noise 0.02, 26 steps reach `ROUGHLY` on any
+graph."""
+PAIRS_AT_ONCE = 65_536
+"""Pairs whose cosines are computed at once, which bounds the memory for their vectors."""
 
 
 @dataclass(frozen=True)
 class Graph:
     """A constant sparse matrix with its transpose, for products with dense matrices.
 
-    Held as the arguments of `embedding_bag`: a weighted sum of rows is what it computes, and on CPU it takes a third to
-    a fifth of torch's and SciPy's CSR product time; the sum runs in a fixed order, so results do not vary with threads.
+    Held as the arguments of `embedding_bag`, which computes weighted sums of rows: on CPU it takes a third to a fifth
+    of the time of torch's and SciPy's CSR products, and sums in a fixed order, so results do not vary with threads.
     """
 
     columns: Tensor
@@ -37,7 +40,7 @@ class Graph:
 
     @staticmethod
     def of(matrix: sp.csr_matrix, device: torch.device) -> "Graph":
-        """The graph of a SciPy matrix, its weights in float32. A symmetric one is its own transpose."""
+        """The graph of a SciPy matrix, with float32 weights. A symmetric matrix is its own transpose."""
         symmetric = matrix.shape[0] == matrix.shape[1] and abs(matrix - matrix.T).nnz == 0
         return Graph._of(matrix, device, None if symmetric else Graph._of(matrix.T.tocsr(), device, None))
 
@@ -63,12 +66,12 @@ class Graph:
             include_last_offset=True,
         )
 
-    def halves(self, first: int) -> tuple["Graph", "Graph"]:
-        """The two blocks of a bipartite adjacency: the rows of the `first` nodes, and of the rest."""
-        edges = int(self.offsets[first])
+    def halves(self, count: int) -> tuple["Graph", "Graph"]:
+        """The two blocks of a bipartite adjacency: the rows of the first `count` nodes, and the other rows."""
+        edges = int(self.offsets[count])
         return (
-            Graph(self.columns[:edges] - first, self.offsets[: first + 1], self.weights[:edges], None),
-            Graph(self.columns[edges:], self.offsets[first:] - edges, self.weights[edges:], None),
+            Graph(self.columns[:edges] - count, self.offsets[: count + 1], self.weights[:edges], None),
+            Graph(self.columns[edges:], self.offsets[count:] - edges, self.weights[edges:], None),
         )
 
     def sum_of_powers(self, x: Float[Tensor, "n dim"], layers: int) -> Float[Tensor, "n dim"]:
@@ -106,10 +109,10 @@ def smooth_items(
 ) -> Float[Tensor, "items dim"]:
     """M (M + noise)^-1 · items with M = NᵀN, N the normalised interactions: a Wiener filter on the graph.
 
-    Each eigenvector of M is kept by λ / (λ + noise): what many interactions support passes, what none does is dropped.
-    An item without interactions, of which M says nothing, keeps its vector. One system a column is solved until its
-    residual, in float64, is below float32's rounding: by conjugate gradients in float32, again for what they left.
-    That takes a sixth of the time of float64 throughout.
+    Each eigenvector of M is scaled by λ / (λ + noise): directions that many interactions support pass, directions that
+    none supports are removed. An item without interactions keeps its vector. Every column's linear system is solved by
+    conjugate gradients in float32, repeated on the residual until that, in float64, is below float32's rounding; this
+    takes a sixth of the time of float64 throughout.
 
     Args:
         graph: the user-item adjacency, users first.
@@ -130,8 +133,8 @@ def smooth_items(
         residual = target - image(solution)
         if bool((residual.square().sum(0) <= enough).all()):
             break
-    known = to_items.offsets.diff() > 0
-    return torch.where(known[:, None], items - noise * solution.to(items.dtype), items)
+    has_edges = to_items.offsets.diff() > 0
+    return torch.where(has_edges[:, None], items - noise * solution.to(items.dtype), items)
 
 
 def _solve_roughly(image: Callable[[Tensor], Tensor], target: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
@@ -153,7 +156,7 @@ def _solve_roughly(image: Callable[[Tensor], Tensor], target: Float[Tensor, "n d
 
 
 def user_item_adjacency(interactions: sp.csr_matrix) -> sp.csr_matrix:
-    """D^-1/2 A D^-1/2 of the bipartite graph, (users + items) squared, users first; a lone node's row is zero."""
+    """D^-1/2 A D^-1/2 of the bipartite graph, (users + items)², users first; a node without edges has a zero row."""
     adjacency = sp.bmat([[None, interactions], [interactions.T, None]], format="csr", dtype=np.float64)
     degree = np.asarray(adjacency.sum(axis=1)).ravel()
     scale = sp.diags(np.divide(1, np.sqrt(degree), out=np.zeros_like(degree), where=degree > 0))
@@ -161,12 +164,12 @@ def user_item_adjacency(interactions: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def item_item_adjacency(
-    neighbors: Neighbors, features: Mapping[str, Feature], *, k: int, weights: Mapping[str, float] | None
+    neighbors: Neighbors, features: Mapping[str, Modality], *, k: int, weights: Mapping[str, float] | None
 ) -> sp.csr_matrix:
     """Nearest neighbours by each modality, mixed: (items, items), every row sums to 1.
 
-    A modality's row holds the item itself and its k - 1 nearest by that modality's cosine, each with weight 1 / their
-    number. An item's row mixes the modalities it has, their shares scaled to 1; without any it is the item itself.
+    By one modality, an item's row holds the item itself and its k - 1 nearest by cosine, with equal weights. The row
+    mixes the modalities that the item has, their shares scaled to sum 1; without any it is the item itself.
 
     Source: CM3, item-item graph; FREEDOM (arXiv 2211.06924) eq. (1-3). Differs: row-normalised, per-item modalities.
     Raises: UserError: `weights` does not name exactly the features.
@@ -187,9 +190,9 @@ def item_item_adjacency(
 
 def _nearest(neighbors: Neighbors, cosine: NDArray[np.float32], n: int, k: int) -> sp.csr_matrix:
     """Ones at each item's k neighbours of largest cosine; ties go to the smaller item row."""
-    known = np.flatnonzero(np.isfinite(cosine))
-    item = neighbors.item[known]
-    order = known[np.lexsort((neighbors.neighbor[known], -cosine[known], item))]
+    both = np.flatnonzero(np.isfinite(cosine))  # pairs whose items both have the modality
+    item = neighbors.item[both]
+    order = both[np.lexsort((neighbors.neighbor[both], -cosine[both], item))]
     item = neighbors.item[order]
     place = np.arange(len(item)) - np.searchsorted(item, item)
     chosen = order[place < k]
@@ -197,10 +200,10 @@ def _nearest(neighbors: Neighbors, cosine: NDArray[np.float32], n: int, k: int) 
     return sp.csr_matrix((ones, (neighbors.item[chosen], neighbors.neighbor[chosen])), shape=(n, n))
 
 
-def exact_neighbors(features: Mapping[str, Feature], *, k: int, block: int = 1024) -> Neighbors:
-    """Neighbours from scratch, for tests and benchmarks that have no similarity table: the union of each modality's k.
+def exact_neighbors(features: Mapping[str, Modality], *, k: int, block: int = 1024) -> Neighbors:
+    """The neighbours without a similarity table: the union of each modality's k nearest, by exact cosines.
 
-    Exact cosines in blocks of rows; memory block × items.
+    Memory: block × items.
     """
     unit = {
         name: f.matrix / np.maximum(np.linalg.norm(f.matrix, axis=1, keepdims=True), 1e-12)
@@ -213,16 +216,16 @@ def exact_neighbors(features: Mapping[str, Feature], *, k: int, block: int = 102
     cosine = {}
     for name, feature in features.items():
         both = feature.present[item] & feature.present[neighbor]
-        dots = np.concatenate([
-            np.einsum("ij,ij->i", unit[name][item[s : s + 65536]], unit[name][neighbor[s : s + 65536]])
-            for s in range(0, len(item), 65536)
-        ]) if len(item) else np.zeros(0)  # fmt: skip
+        dots = np.zeros(len(item))
+        for start in range(0, len(item), PAIRS_AT_ONCE):
+            part = slice(start, start + PAIRS_AT_ONCE)
+            dots[part] = np.einsum("ij,ij->i", unit[name][item[part]], unit[name][neighbor[part]])
         cosine[name] = np.where(both, dots, np.nan).astype(np.float32)
     return Neighbors(item, neighbor, cosine)
 
 
 def _top_pairs(unit: NDArray[np.float32], present: NDArray[np.bool_], k: int, block: int) -> NDArray[np.int64]:
-    """item · n + neighbour for each present item's k nearest present others."""
+    """item · n + neighbour, for each item that has the modality and its k nearest others that have it."""
     n, rows = len(unit), np.flatnonzero(present)
     k = min(k, len(rows) - 1)
     keys = [np.zeros(0, np.int64)]

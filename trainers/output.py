@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import scipy.sparse as sp
 
-from schemas.tables import EPOCHS, conform, item_embeddings, user_embeddings
+from schemas.tables import EPOCHS, ITEM_WEIGHTS, conform, item_embeddings, user_embeddings
 from trainers.data import Dataset
 from trainers.scores import Embeddings
 
 
 def embedding_tables(embeddings: Embeddings, dataset: Dataset) -> dict[str, pa.Table]:
-    """The `items` and `users` tables, in the order of their ids."""
+    """The `items` and `users` tables, ordered by id."""
     users, items = (part.float().cpu().numpy() for part in embeddings)
     dim = items.shape[1]
     vectors = {"item_id": (dataset.items, items), "user_id": (dataset.users, users)}
@@ -25,6 +26,19 @@ def embedding_tables(embeddings: Embeddings, dataset: Dataset) -> dict[str, pa.T
         table = pa.table({column: pa.array(ids, pa.string()), "embedding": embedding})
         tables[column.removesuffix("_id") + "s"] = conform(table, schema)
     return tables
+
+
+def item_weights_table(weights: sp.csr_matrix, items: list[str]) -> pa.Table:
+    """The `item_weights` table: items in order, the largest weight first, of equal ones the first chosen item."""
+    entries = weights.tocoo()
+    order = np.lexsort((entries.row, -entries.data, entries.col))
+    ids = pa.array(items, pa.string())
+    columns = [
+        ids.take(pa.array(entries.col[order])),
+        ids.take(pa.array(entries.row[order])),
+        pa.array(entries.data[order], pa.float32()),
+    ]
+    return conform(pa.table(columns, names=ITEM_WEIGHTS.names), ITEM_WEIGHTS)
 
 
 def epoch_table(curve: list[tuple[int, str, float]], model: str, seed: int) -> pa.Table:

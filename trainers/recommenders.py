@@ -1,4 +1,4 @@
-"""Every recommender by name: its configuration, how it is fitted, and the grid it is tuned over."""
+"""Every recommender by name: its configuration and how it is fitted."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,22 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from schemas.errors import UserError
-from schemas.training import (
+from schemas.baselines import (
     BM3Config,
     BPRConfig,
-    CM3Config,
     ContentKNNConfig,
     DirectAUConfig,
     EASEConfig,
-    EvaluationConfig,
     FREEDOMConfig,
-    GraphFilterConfig,
     LightGCNConfig,
-    TrainingConfig,
+    PopularityConfig,
     VBPRConfig,
+)
+from schemas.errors import UserError
+from schemas.training import (
+    CM3Config,
+    EvaluationConfig,
+    GraphFilterConfig,
+    ItemWeightsConfig,
+    RecommenderConfig,
+    TrainingConfig,
 )
 from trainers.baselines.collaborative import BPR, DirectAU, LightGCN
 from trainers.baselines.content_knn import content_knn
@@ -31,16 +36,13 @@ from trainers.baselines.popularity import popularity
 from trainers.cm3.train import build as build_cm3
 from trainers.data import Dataset
 from trainers.evaluation import Scorer, evaluate
-from trainers.fit import EmbeddingModel, fit
+from trainers.fit import EmbeddingModel, OnEpoch, fit
 from trainers.graph_filter import graph_filter
-from trainers.scores import embedding_scorer
-
-OnEpoch = Callable[[int, dict[str, float]], None]
-Values = tuple[int | float | str, ...]
+from trainers.item_weights.term import choose_weights, item_weights_alone, with_weights
 
 
-class Fit(NamedTuple):
-    """A fitted recommender, whatever its kind."""
+class FittedRecommender(NamedTuple):
+    """What any recommender gives: its scorer, its selection metric on validation, and what it cost."""
 
     scorer: Scorer
     validation: float
@@ -50,106 +52,87 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True)
 class Recommender:
-    """One entry of the registry.
+    """One row of the registry. It has either `build` or `score`.
 
     Attributes:
-        config: its parameters' model; None where it has none.
-        build: makes the network; None for recommenders that are not trained.
+        config: the model of its parameters.
+        build: makes the network of a recommender that is trained.
         score: makes the scorer of a recommender that is not trained.
-        space: the grid it is tuned over, parameter → values.
     """
 
     name: str
-    config: type[BaseModel] | None
-    build: Callable[[Any, Dataset], EmbeddingModel] | None = None
+    config: type[RecommenderConfig]
+    build: Callable[[Dataset, Any], EmbeddingModel] | None = None
     score: Callable[[Dataset, Any], Scorer] | None = None
-    space: Mapping[str, Values] | None = None
 
-    def configure(self, values: Mapping[str, Any]) -> BaseModel | None:
+    def configure(self, values: Mapping[str, Any]) -> RecommenderConfig:
         """The configuration with these values. Raises: UserError: an unknown name or a value out of range."""
-        if self.config is None:
-            if values:
-                raise UserError(f"{self.name}: it has no parameters, found {sorted(values)}. Leave them out.")
-            return None
         try:
             return self.config(**values)
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
+            parameter = ".".join(map(str, first["loc"]))
             raise UserError(
-                f"{self.name}: {field}: {first['msg']}, found {first['input']!r}. "
-                f"Its parameters: {sorted(self.config.model_fields)}"
+                f"{self.name}: {parameter}: {first['msg']}, found {first['input']!r}. "
+                f"Its parameters: {sorted(self.config.model_fields) or 'none'}"
             ) from error
 
     def fit(
         self,
         dataset: Dataset,
-        config: BaseModel | None,
+        config: RecommenderConfig,
         evaluation: EvaluationConfig,
         *,
         checkpoint: Path | None = None,
         on_epoch: OnEpoch | None = None,
-    ) -> Fit:
+    ) -> FittedRecommender:
         """Train, or just prepare, and judge on validation."""
         if self.build is not None and isinstance(config, TrainingConfig):
             config = config.model_copy(update={"evaluation": evaluation})
-            model = self.build(config, dataset)
+            model = self.build(dataset, config)
             fitted = fit(model, dataset, config, checkpoint=checkpoint, on_epoch=on_epoch)
-            scorer = embedding_scorer(fitted.embeddings, dataset, config, fitted.filter_weight)
-            return Fit(scorer, fitted.validation, fitted.seconds, fitted.parameters)
+            scorer, validation = fitted.score.scorer(fitted.embeddings, dataset), fitted.validation
+            started = time.perf_counter()
+            if isinstance(config, CM3Config) and config.item_weights is not None:
+                _, weights = choose_weights(dataset, scorer, config.item_weights, evaluation)
+                scorer = with_weights(scorer, weights, dataset.matrix("train"))
+                validation = _validation(scorer, dataset, evaluation)
+            seconds = fitted.seconds + time.perf_counter() - started
+            return FittedRecommender(scorer, validation, seconds, fitted.parameters)
         assert self.score is not None
         started = time.perf_counter()
         scorer = self.score(dataset, config)
         seconds = time.perf_counter() - started
-        values = evaluate(scorer, dataset, "valid", evaluation.for_selection()).values
-        return Fit(scorer, values[evaluation.selection_metric, evaluation.selection_k], seconds, 0)
+        return FittedRecommender(scorer, _validation(scorer, dataset, evaluation), seconds, 0)
 
 
-_BPR_SPACE: dict[str, Values] = {"regularization": (0.0, 1e-4, 1e-3, 1e-2), "learning_rate": (1e-3, 5e-3)}
+def _validation(scorer: Scorer, dataset: Dataset, evaluation: EvaluationConfig) -> float:
+    values = evaluate(scorer, dataset, "valid", evaluation.for_selection()).values
+    return values[evaluation.selection_metric, evaluation.selection_k]
+
 
 RECOMMENDERS = {
-    entry.name: entry
-    for entry in (
-        Recommender("popularity", None, score=lambda dataset, _: popularity(dataset)),
-        Recommender("content-knn", ContentKNNConfig, score=content_knn, space={"neighbors": (5, 10, 20, 50, 100)}),
-        Recommender(
-            "graph-filter",
-            GraphFilterConfig,
-            score=graph_filter,
-            space={"rank": (32, 64, 128, 256), "noise": (0.0, 0.01, 0.02, 0.05, 0.1)},
-        ),
-        Recommender("ease", EASEConfig, score=ease, space={"l2": (50.0, 100.0, 200.0, 300.0, 500.0, 1000.0)}),
-        Recommender("bpr", BPRConfig, build=BPR, space=_BPR_SPACE),
-        Recommender("lightgcn", LightGCNConfig, build=LightGCN, space=_BPR_SPACE | {"layers": (2, 3, 4)}),
-        Recommender("directau", DirectAUConfig, build=DirectAU, space={"gamma": (0.5, 1.0, 2.0), "layers": (0, 2, 3)}),
-        Recommender("vbpr", VBPRConfig, build=VBPR, space=_BPR_SPACE),
-        Recommender(
-            "freedom",
-            FREEDOMConfig,
-            build=FREEDOM,
-            space={"edge_dropout": (0.0, 0.5, 0.8), "content_weight": (0.0, 1e-3, 1e-1)},
-        ),
-        Recommender(
-            "bm3", BM3Config, build=BM3, space={"layers": (1, 2), "dropout": (0.3, 0.5), "regularization": (0.1, 0.01)}
-        ),
-        Recommender(
-            "cm3",
-            CM3Config,
-            build=lambda config, dataset: build_cm3(dataset, config),
-            space={
-                "layers": (3, 4),
-                "gamma": (0.5, 0.9),
-                "max_sim": (0.8, 1.0),
-                "alpha": (0.1, 0.5, 0.9),
-                "weight_decay": (0.0, 1e-6),
-            },
-        ),
+    row.name: row
+    for row in (
+        Recommender("popularity", PopularityConfig, score=lambda dataset, _: popularity(dataset)),
+        Recommender("content-knn", ContentKNNConfig, score=content_knn),
+        Recommender("graph-filter", GraphFilterConfig, score=graph_filter),
+        Recommender("ease", EASEConfig, score=ease),
+        Recommender("item-weights", ItemWeightsConfig, score=item_weights_alone),
+        Recommender("bpr", BPRConfig, build=BPR),
+        Recommender("lightgcn", LightGCNConfig, build=LightGCN),
+        Recommender("directau", DirectAUConfig, build=DirectAU),
+        Recommender("vbpr", VBPRConfig, build=VBPR),
+        Recommender("freedom", FREEDOMConfig, build=FREEDOM),
+        Recommender("bm3", BM3Config, build=BM3),
+        Recommender("cm3", CM3Config, build=build_cm3),
     )
 }
+"""The one list of recommenders, in the order of a comparison."""
 
 
 def recommender(name: str) -> Recommender:
-    """The entry of that name. Raises: UserError: there is none."""
+    """The recommender of that name. Raises: UserError: there is none."""
     if name not in RECOMMENDERS:
         raise UserError(f"recommender: expected one of {sorted(RECOMMENDERS)}, found {name!r}")
     return RECOMMENDERS[name]

@@ -1,5 +1,6 @@
 """From a model's vectors to the vectors that are published, whose dot product is the score."""
 
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -7,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from schemas.training import TrainingConfig
+from schemas.training import EvaluationConfig, GraphFilterConfig, TrainingConfig
 from trainers.data import Dataset
 from trainers.evaluation import Rows, Scorer, evaluate
 from trainers.graph_filter import filter_embeddings
 
 FILTER_WEIGHTS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
-"""Tried on validation, besides none, where the configuration leaves η open. Interactions that are many want much, few
-want none."""
+"""Tried on validation, besides 0, where the configuration leaves η open. Dense data wants a large weight, sparse data
+none."""
 
 
 class Embeddings(NamedTuple):
@@ -24,13 +25,69 @@ class Embeddings(NamedTuple):
     items: Tensor
 
 
-def embedding_scorer(
-    embeddings: Embeddings, dataset: Dataset, config: TrainingConfig, filter_weight: float | None = None
-) -> Scorer:
-    """Scores by the embeddings that would be published."""
-    if not (config.filter_weight if filter_weight is None else filter_weight):
-        config = config.model_copy(update={"filter_weight": 0.0})  # the filter's coordinates would be zeros
-    users, items = published_embeddings(embeddings, dataset, config, filter_weight)
+@dataclass(frozen=True)
+class Score:
+    """What a trained recommender ranks by: a dot product of trained vectors, plus terms.
+
+        score(u, i) = û · î  +  β log(1 + n_i)  +  η · filter(u, i)
+
+    Each term is written as coordinates of the published vectors, so that their dot product is the whole score.
+
+    Attributes:
+        cosine: û and î are the trained vectors L2-normalised; false: as they are.
+        popularity_prior: β of item i's n_i training interactions. Uniform negatives teach p(item | user) / p(item);
+            the prior gives p(item) back (logit adjustment, arXiv 2007.07314). 0 adds no coordinate.
+        filter: the graph filter, `filter.rank` coordinates; None adds none.
+        filter_weight: η. With 0 the filter's coordinates stay, as zeros in the items' vectors, so that the width does
+            not depend on what validation chooses.
+    """
+
+    cosine: bool
+    popularity_prior: float
+    filter: GraphFilterConfig | None
+    filter_weight: float
+
+    @classmethod
+    def of(cls, config: TrainingConfig) -> "Score":
+        """The configured score; η is 0 where the configuration leaves it to validation."""
+        return cls(
+            cosine=config.score == "cosine",
+            popularity_prior=config.popularity_prior,
+            filter=None if config.filter_weight == 0 else config.filter,
+            filter_weight=config.filter_weight or 0.0,
+        )
+
+    def publish(self, embeddings: Embeddings, dataset: Dataset) -> Embeddings:
+        """Vectors whose dot product is the score.
+
+        A user without a training interaction, whose trained vector is random, gets the mean of the other users.
+        """
+        users, items = embeddings
+        if self.cosine:
+            users, items = functional.normalize(users, dim=-1), functional.normalize(items, dim=-1)
+        if self.popularity_prior:
+            prior = self.popularity_prior * torch.from_numpy(np.log1p(dataset.item_counts)).to(items)
+            users = torch.cat([users, torch.ones_like(users[:, :1])], dim=1)
+            items = torch.cat([items, prior[:, None]], dim=1)
+        if self.filter is not None:
+            of_users, of_items = (
+                torch.from_numpy(part).to(items) for part in dataset.derived(filter_embeddings, self.filter)
+            )
+            users = torch.cat([users, of_users], dim=1)
+            items = torch.cat([items, self.filter_weight * of_items], dim=1)
+        trained = torch.zeros(len(users), dtype=torch.bool, device=users.device)
+        trained[torch.from_numpy(dataset.train[:, 0]).to(users.device)] = True
+        return Embeddings(torch.where(trained[:, None], users, users[trained].mean(0)), items)
+
+    def scorer(self, embeddings: Embeddings, dataset: Dataset) -> Scorer:
+        """Scores of the vectors that would be published."""
+        score = self if self.filter_weight else replace(self, filter=None)  # coordinates of zeros only cost time
+        return dot_products(score.publish(embeddings, dataset))
+
+
+def dot_products(published: Embeddings) -> Scorer:
+    """The score of published vectors."""
+    users, items = published
 
     def scorer(rows: Rows) -> Tensor:
         return torch.mm(users[torch.from_numpy(rows).to(users.device)], items.T)
@@ -38,45 +95,18 @@ def embedding_scorer(
     return scorer
 
 
-def published_embeddings(
-    embeddings: Embeddings, dataset: Dataset, config: TrainingConfig, filter_weight: float | None = None
-) -> Embeddings:
-    """Embeddings whose dot product is the score, whatever the score.
+def choose_filter_weight(
+    score: Score, unfiltered: float, embeddings: Embeddings, dataset: Dataset, config: EvaluationConfig
+) -> tuple[Score, float]:
+    """The score with the filter weight that ranks validation best, and its validation metric; the smallest of equals.
 
-    - cosine: rows are L2-normalised.
-    - popularity prior β > 0: one more coordinate, 1 for users and β log(1 + training interactions) for items. Uniform
-      negatives teach p(item | user) / p(item); the prior gives p(item) back (logit adjustment, arXiv 2007.07314).
-    - filter weight η, `filter_weight` here or the configuration's: `filter.rank` more coordinates, whose products are η
-      times the graph filter's scores. They are there too where validation chose 0 or has not chosen yet, so that the
-      width does not depend on what it chooses.
-    - A user without a training interaction has nothing but random numbers and gets the mean of the others.
+    Args:
+        unfiltered: the validation metric of weight 0.
     """
-    users, items = embeddings
-    trained = torch.zeros(len(users), dtype=torch.bool, device=users.device)
-    trained[torch.from_numpy(dataset.train[:, 0]).to(users.device)] = True
-    if config.score == "cosine":
-        users, items = functional.normalize(users, dim=-1), functional.normalize(items, dim=-1)
-    if config.popularity_prior:
-        prior = config.popularity_prior * torch.from_numpy(np.log1p(dataset.item_counts)).to(items)
-        users = torch.cat([users, torch.ones_like(users[:, :1])], dim=1)
-        items = torch.cat([items, prior[:, None]], dim=1)
-    if config.filter_weight != 0:
-        weight = (config.filter_weight or 0.0) if filter_weight is None else filter_weight
-        known = [torch.from_numpy(part).to(items) for part in dataset.derived(filter_embeddings, config.filter)]
-        users = torch.cat([users, known[0]], dim=1)
-        items = torch.cat([items, weight * known[1]], dim=1)
-    return Embeddings(torch.where(trained[:, None], users, users[trained].mean(0)), items)
-
-
-def _choose_filter_weight(
-    embeddings: Embeddings, unfiltered: float, dataset: Dataset, config: TrainingConfig
-) -> tuple[float, float]:
-    """The weight that ranks validation best, and how well; the smallest of equals. `unfiltered`: how well 0 does."""
-    rule = config.evaluation.for_selection()
-    key = rule.selection_metric, rule.selection_k
-    values = {0.0: unfiltered} | {
-        weight: evaluate(embedding_scorer(embeddings, dataset, config, weight), dataset, "valid", rule).values[key]
-        for weight in FILTER_WEIGHTS
-    }
+    rule = config.for_selection()
+    values = {0.0: unfiltered}
+    for weight in FILTER_WEIGHTS:
+        scorer = replace(score, filter_weight=weight).scorer(embeddings, dataset)
+        values[weight] = evaluate(scorer, dataset, "valid", rule).values[rule.selection_metric, rule.selection_k]
     best = max(values, key=lambda weight: values[weight])
-    return best, values[best]
+    return replace(score, filter_weight=best), values[best]

@@ -86,7 +86,7 @@ def opened(uri: str) -> "Store":
 
 
 def answer(document: Any, as_json: bool, *lines: RenderableType) -> None:
-    """Print a command's answer on standard output: `document` (models, lists, mappings) as JSON, or lines for people."""
+    """Print a command's answer on standard output: `document` (models, lists, mappings) as JSON, or lines of text."""
     if as_json:
         print(to_json(document, indent=2, inf_nan_mode="null").decode())
         return

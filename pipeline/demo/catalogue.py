@@ -1,7 +1,7 @@
-"""A drawn catalogue of products and the choices of users with planted tastes, every known defect among them.
+"""A drawn catalogue of products, and the choices of users with planted tastes, with defects as in real catalogues.
 
-Words and pictures each miss something: most titles leave out the colour or the pattern, which the picture shows; the
-brand, which half of every user's taste follows, is in the words alone.
+Neither text nor pictures tell everything: most titles leave out the colour or the pattern, which the picture shows; the
+brand, which every user's taste depends on too, is only in the text.
 """
 
 import csv
@@ -21,7 +21,7 @@ __all__ = ["Attributes", "attributes", "draw", "item_id", "true_caption", "write
 
 
 def attributes(random_: random.Random) -> Attributes:
-    """Any product that the demo could hold."""
+    """A random product of those that the demo can draw."""
     return Attributes(
         kind=random_.choice(list(drawing.KINDS)),
         colour=random_.choice(list(drawing.COLOURS)),
@@ -32,7 +32,7 @@ def attributes(random_: random.Random) -> Attributes:
 
 
 def draw(product: Attributes, seed: int, side: int = 192) -> Image.Image:
-    """The product's picture: RGB, `side` x `side` pixels; `seed` decides light, turn, place and background."""
+    """The product's picture: RGB, `side` x `side` pixels; `seed` decides light, rotation, position and background."""
     random_ = random.Random(seed)  # noqa: S311 - reproducible, not secret
     return drawing.picture(product.kind, product.colour, product.pattern, product.scale, random_, side)
 
@@ -47,7 +47,7 @@ def write(folder: Path, config: DemoConfig) -> None:
     """Write `items.jsonl`, `interactions.csv` and `images/*.jpg`, byte for byte the same for equal configs.
 
     A line of `items.jsonl` has id, title, description, brand, categories, price and image, the last relative to the
-    folder; all but categories may be null. `interactions.csv` has user_id, item_id, rating (1 to 5) and timestamp
+    folder; all except categories may be null. `interactions.csv` has user_id, item_id, rating (1 to 5) and timestamp
     (seconds since 1970, UTC). See `defects` for what is wrong with them on purpose.
     """
     products = _assortment(config)
@@ -80,7 +80,7 @@ def _assortment(config: DemoConfig) -> list[Attributes]:
 
 
 def _row(number: int, product: Attributes, config: DemoConfig) -> dict[str, Any]:
-    """One line of `items.jsonl`, with a generator of its own so that one item's luck leaves the others' alone."""
+    """One line of `items.jsonl`, from its own random generator, so that no item depends on the others' draws."""
     random_ = random.Random(f"words {config.seed} {number}")  # noqa: S311 - reproducible, not secret
     branded = random_.random() >= config.brand_absent
     described = random_.random() >= config.description_absent
@@ -99,5 +99,5 @@ def _row(number: int, product: Attributes, config: DemoConfig) -> dict[str, Any]
 
 
 def _jpeg_seed(seed: int, number: int) -> int:
-    """Far from the small seeds a captioner is trained on."""
+    """The seed of an item's picture; large, so that no picture is one that the captioner was trained on."""
     return int.from_bytes(hashlib.sha256(f"picture {seed} {number}".encode()).digest()[:8])

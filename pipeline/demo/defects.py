@@ -1,4 +1,4 @@
-"""What is wrong with the demo's catalogue on purpose, one of each kind that real catalogues have."""
+"""Defects planted in the demo's catalogue, one of each kind that real catalogues have."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class Broken:
 def plant(rows: list[dict[str, Any]], choices: list[list[Any]], config: DemoConfig) -> Broken:
     """Add the defects to `rows` of items and `choices` of users, in place.
 
-    Among products that many users chose, so that they survive k-core filtering and show up in the end: a truncated
-    JPEG, an HTML page under a picture's name, a picture that gives 404, a title with HTML, two items with one picture.
-    Beside them: an item listed twice, an item without id, a choice of an unknown item, a choice made twice.
+    On products that many users chose, so that they survive k-core filtering: a truncated JPEG, an HTML page under a
+    picture's name, a picture that gives 404, a title with HTML, two items with one picture. Elsewhere: an item listed
+    twice, an item without id, a choice of an unknown item, a choice made twice.
     """
     chosen = Counter(choice[1] for choice in choices)
     pictured = [row for row in rows if row["image"]]

@@ -1,4 +1,4 @@
-"""Pictures of products: a silhouette, filled with a colour's pattern, lit, turned and set before a background."""
+"""Pictures of products: a silhouette with a coloured pattern, lit, rotated and placed on a background."""
 
 import colorsys
 import math
@@ -23,7 +23,7 @@ COLOURS: dict[str, RGB] = {
 }
 PATTERNS = ("plain", "striped", "dotted", "checked", "zigzag")
 _SECOND: dict[str, RGB] = {"yellow": (128, 84, 8), "pink": (150, 36, 96)}
-"""What stripes and dots are drawn in where white would hardly show."""
+"""Colours of stripes and dots where white would hardly show."""
 _OVERSAMPLE = 2
 
 
@@ -42,8 +42,17 @@ class Canvas:
         """A filled ellipse; `fill=0` cuts one out."""
         ImageDraw.Draw(mask).ellipse(self._px(x0, y0, x1, y1), fill=fill)
 
-    def ring(self, mask: Image.Image, x0: float, y0: float, x1: float, y1: float, width: float,
-             start: float = 0, end: float = 360) -> None:  # fmt: skip
+    def ring(
+        self,
+        mask: Image.Image,
+        x0: float,
+        y0: float,
+        x1: float,
+        y1: float,
+        width: float,
+        start: float = 0,
+        end: float = 360,
+    ) -> None:
         """An arc of an ellipse, angles in degrees clockwise from the right."""
         ImageDraw.Draw(mask).arc(self._px(x0, y0, x1, y1), start, end, fill=255, width=round(width * self.side))
 
@@ -146,7 +155,7 @@ def picture(kind: str, colour: str, pattern: str, scale: float, random_: random.
 
     Args:
         scale: the product's share of the picture's width, 0.5 to 1.
-        random_: decides stripe widths, light, turn, place and background.
+        random_: decides stripe widths, light, rotation, position and background.
         side: width and height, pixels.
 
     Returns:
@@ -244,7 +253,7 @@ def _cast_shadow(scene: Image.Image, product: Image.Image, place: tuple[int, int
 
 
 def _turned(profile: list[Point]) -> list[Point]:
-    """The outline of a turned body from (height, half width) pairs."""
+    """The outline of a body of revolution from (height, half width) pairs."""
     heights, widths = zip(*profile, strict=True)
     ys = np.linspace(heights[0], heights[-1], 60)
     half = np.interp(ys, heights, widths)
@@ -260,8 +269,8 @@ def _smooth(points: list[Point]) -> list[Point]:
     for i in range(n):
         p0, p1, p2, p3 = (np.array(points[(i + j) % n]) for j in (-1, 0, 1, 2))
         for t in np.linspace(0, 1, 12, endpoint=False):
-            point = 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
-                           + (3 * p1 - p0 - 3 * p2 + p3) * t**3)  # fmt: skip
+            quadratic, cubic = 2 * p0 - 5 * p1 + 4 * p2 - p3, 3 * p1 - p0 - 3 * p2 + p3
+            point = 0.5 * (2 * p1 + (p2 - p0) * t + quadratic * t**2 + cubic * t**3)
             curve.append((float(point[0]), float(point[1])))
     return curve
 

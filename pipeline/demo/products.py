@@ -15,5 +15,5 @@ class Attributes:
 
 
 def item_id(number: int) -> str:
-    """The id of the product drawn as number `number`, from 0."""
+    """The id of product `number`, counted from 0."""
     return f"D{number + 1:04d}"

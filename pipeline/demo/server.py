@@ -1,4 +1,4 @@
-"""A folder over loopback HTTP, so that the demo's pictures are downloaded like any catalogue's."""
+"""Serves a folder over loopback HTTP, so that the demo's pictures are downloaded like any catalogue's."""
 
 import logging
 import threading

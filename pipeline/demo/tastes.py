@@ -1,4 +1,4 @@
-"""Users with planted tastes: each likes a few kinds, colours, patterns and brands, and chooses accordingly."""
+"""Users with planted tastes: each likes some kinds, colours, patterns and brands, and chooses accordingly."""
 
 import math
 import random
@@ -10,15 +10,15 @@ from schemas.demo import DemoConfig
 _START = 1_704_067_200  # 2024-01-01, UTC
 _DAY = 86_400
 _WEIGHTS = {"kind": 2.6, "colour": 2.4, "pattern": 1.8, "brand": 2.0}
-"""How much more a user wants what they like, in units of the Gumbel noise of their choice."""
+"""Utility of a liked trait, relative to Gumbel noise of scale 1."""
 _LIKED = {"kind": 2, "colour": 2, "pattern": 1, "brand": 1}
 
 
 def choose(products: list[Attributes], config: DemoConfig) -> list[list[Any]]:
     """What every user chose: rows of user_id, item_id, rating (1 to 5), timestamp (seconds, UTC), by user then time.
 
-    A user takes the products of largest utility: the sum of the weights of what they like about it, the product's own
-    appeal and Gumbel noise, which is sampling without replacement from the softmax of the utilities.
+    A user takes the products of largest utility, the sum of the weights of its liked traits, the product's own appeal
+    and Gumbel noise: this samples without replacement from the softmax of the utilities.
     """
     random_ = random.Random(f"tastes {config.seed}")  # noqa: S311 - reproducible, not secret
     appeal = [random_.gauss(0, 0.6) for _ in products]

@@ -49,21 +49,21 @@ _PRICE = {
 
 
 def title(kind: str, colour: str, pattern: str, random_: random.Random, config: DemoConfig) -> str:
-    """A product's title, which may leave out the colour, the pattern, or say nothing but a name."""
+    """A product's title, which may leave out the colour or the pattern, or be only a name."""
     name = f"{random_.choice(_NAMES)} No. {random_.randint(1, 9)}"
-    said = [
+    parts = [
         random_.choice(_COLOUR[colour]) if random_.random() >= config.colour_unsaid else "",
         random_.choice(_PATTERN[pattern]) if random_.random() >= config.pattern_unsaid else "",
         random_.choice(_KIND[kind]),
     ]
     if random_.random() < config.kind_unsaid:
         return name
-    plain = " ".join(word for word in said if word)
+    plain = " ".join(part for part in parts if part)
     return f"{plain} {name.split()[0]}" if random_.random() < 0.3 else plain
 
 
 def description(kind: str, pattern: str, brand: str, random_: random.Random) -> str:
-    """Two sentences on the material and the brand's occasion; never the colour, now and then the pattern."""
+    """Two or three sentences on the material and the brand's occasion; never the colour, sometimes the pattern."""
     made = f"Made of {_MATERIAL[kind]}, {random_.choice(('built to last', 'easy to care for', 'a pleasure to hold'))}."
     patterned = f" With a {_PATTERN[pattern][-1].lower()} design." if random_.random() < 0.3 else ""
     occasion = random_.choice(("Our favourite for", "Designed for", "Made with love for"))

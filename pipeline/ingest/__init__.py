@@ -9,7 +9,7 @@ __all__ = ["check", "run"]
 
 
 def __getattr__(name: str) -> object:
-    """`check` and `run`, imported when one is first used: see the docstring of `pipeline`."""
+    """`check` and `run`, imported when they are first used: see the docstring of `pipeline`."""
     if name in __all__:
         from pipeline.ingest import stage
 

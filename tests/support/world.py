@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.tables import INTERACTIONS, conform, features, similarity
+from schemas.training import TrainingTables
+from trainers.data import SPLITS, Dataset
 
 
 @dataclass
@@ -50,13 +52,14 @@ class World:
         table = pa.Table.from_pylist(records, schema=schema)
         self.similarity = _write(conform(table, schema), folder / "similarity.parquet")
 
-    def inputs(self) -> dict[str, object]:
-        """Arguments of `trainers.cm3.run`."""
-        return {"interactions": self.interactions, "features": self.features, "similarity": self.similarity}
+    @property
+    def tables(self) -> TrainingTables:
+        """What a training reads of it, once written."""
+        return TrainingTables(interactions=self.interactions, features=self.features, similarity=self.similarity)
 
 
 def draw_world(users: int = 60, items: int = 40, each: int = 12, modalities: int = 2, seed: int = 0) -> World:
-    """Users choose items of their taste nine times in ten; features show the taste through noise."""
+    """Users choose items of their own taste nine times as often as others; features show the taste through noise."""
     rng = np.random.default_rng(seed)
     tastes = 4
     of_item, of_user = rng.integers(0, tastes, items), rng.integers(0, tastes, users)
@@ -76,6 +79,13 @@ def draw_world(users: int = 60, items: int = 40, each: int = 12, modalities: int
             for item in range(items)
         }
     return World(events, vectors)
+
+
+def dataset_of(pairs: dict[str, list[tuple[int, int]]], users: int, items: int) -> Dataset:
+    """A data set of interactions alone: split → pairs of user row and item row."""
+    train, valid, test = (np.array(sorted(pairs.get(split, [])), np.int64).reshape(-1, 2) for split in SPLITS)
+    names = [f"u{n}" for n in range(users)], [f"i{n}" for n in range(items)]
+    return Dataset(*names, train, valid, test, features={}, neighbors=None)
 
 
 def _write(table: pa.Table, folder: Path) -> str:

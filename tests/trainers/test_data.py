@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import UserError
+from schemas.training import TrainingTables
 from tests.support.world import World, draw_world
 from trainers.data import load
 
@@ -18,7 +19,7 @@ def test_items_are_all_that_have_an_interaction_or_a_feature_in_order_of_id(smal
     world.vectors["text"]["z-none"] = None
     world.events.append(("u000", "a-bare", "train"))
     written = world.write(Path(small_world().interactions).parent.parent / "more")
-    dataset = load(**written.inputs())
+    dataset = load(written.tables)
     assert dataset.items == sorted(dataset.items)
     assert {"z-new", "a-bare"} <= set(dataset.items)
     assert "z-none" not in dataset.items
@@ -28,7 +29,7 @@ def test_items_are_all_that_have_an_interaction_or_a_feature_in_order_of_id(smal
 
 
 def test_vectors_stand_beside_their_items(world: World) -> None:
-    dataset = load(**world.inputs())
+    dataset = load(world.tables)
     for name, vectors in world.vectors.items():
         for item, vector in vectors.items():
             row = dataset.items.index(item)
@@ -40,21 +41,21 @@ def test_the_order_of_rows_and_files_does_not_matter(tmp_path: Path) -> None:
     world, shuffled = draw_world(), draw_world()
     np.random.default_rng(1).shuffle(shuffled.events)
     shuffled.vectors = {name: dict(reversed(v.items())) for name, v in reversed(shuffled.vectors.items())}
-    a = load(**world.write(tmp_path / "a").inputs())
-    b = load(**shuffled.write(tmp_path / "b").inputs())
+    a = load(world.write(tmp_path / "a").tables)
+    b = load(shuffled.write(tmp_path / "b").tables)
     assert a.fingerprint == b.fingerprint
 
 
 def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
-    base = load(**draw_world().write(tmp_path / "a").inputs())
+    base = load(draw_world().write(tmp_path / "a").tables)
     changed = draw_world()
     vector = changed.vectors["text"]["i003"]
     assert vector is not None
     vector[0] += 1e-3
-    assert load(**changed.write(tmp_path / "b").inputs()).fingerprint != base.fingerprint
+    assert load(changed.write(tmp_path / "b").tables).fingerprint != base.fingerprint
     other = draw_world()
     other.events[5] = (*other.events[5][:2], "test")
-    assert load(**other.write(tmp_path / "c").inputs()).fingerprint != base.fingerprint
+    assert load(other.write(tmp_path / "c").tables).fingerprint != base.fingerprint
 
 
 def test_tables_are_read_by_uri(world: World) -> None:
@@ -64,15 +65,15 @@ def test_tables_are_read_by_uri(world: World) -> None:
         memory.pipe(f"/world/{name}/part-0.parquet", next(Path(path).glob("*.parquet")).read_bytes())
         uris[name] = f"memory://world/{name}"
     features = {name: uris[name] for name in world.features}
-    remote = load(interactions=uris["interactions"], features=features)
-    assert remote.fingerprint == load(**world.inputs()).fingerprint
+    remote = load(TrainingTables(interactions=uris["interactions"], features=features))
+    assert remote.fingerprint == load(world.tables).fingerprint
 
 
 def test_a_pair_in_two_splits_stays_in_training_alone(tmp_path: Path) -> None:
     world = draw_world()
     user, item, _ = next(event for event in world.events if event[2] == "train")
     world.events.append((user, item, "test"))
-    dataset = load(**world.write(tmp_path).inputs())
+    dataset = load(world.write(tmp_path).tables)
     pair = [dataset.users.index(user), dataset.items.index(item)]
     assert pair in dataset.train.tolist()
     assert pair not in dataset.test.tolist()
@@ -81,7 +82,7 @@ def test_a_pair_in_two_splits_stays_in_training_alone(tmp_path: Path) -> None:
 def test_a_zero_vector_counts_as_absent(tmp_path: Path) -> None:
     world = draw_world()
     world.vectors["text"]["i003"] = np.zeros(7, np.float32)
-    dataset = load(**world.write(tmp_path).inputs())
+    dataset = load(world.write(tmp_path).tables)
     assert not dataset.features["text"].present[dataset.items.index("i003")]
 
 
@@ -127,7 +128,7 @@ def test_what_cannot_be_trained_on_is_refused_by_name(
     world = draw_world()
     spoil(world)
     with pytest.raises(UserError) as refusal:
-        load(**world.write(tmp_path).inputs())
+        load(world.write(tmp_path).tables)
     assert all(name in str(refusal.value) for name in names)
 
 
@@ -136,13 +137,13 @@ def test_a_table_that_is_not_there_or_not_parquet_is_refused(world: World, tmp_p
     (tmp_path / "bad" / "part.parquet").write_bytes(b"PAR1 no")
     for path in (tmp_path / "absent", tmp_path / "bad"):
         with pytest.raises(UserError, match=str(path)):
-            load(interactions=str(path), features=world.features)
+            load(TrainingTables(interactions=str(path), features=world.features))
         with pytest.raises(UserError, match=str(path)):
-            load(interactions=world.interactions, features={"text": str(path)})
+            load(TrainingTables(interactions=world.interactions, features={"text": str(path)}))
 
 
 def test_columns_of_another_table_are_refused(world: World) -> None:
     with pytest.raises(UserError, match="split"):
-        load(interactions=world.features["text"], features=world.features)
+        load(TrainingTables(interactions=world.features["text"], features=world.features))
     with pytest.raises(UserError, match="embedding"):
-        load(interactions=world.interactions, features={"text": world.interactions})
+        load(TrainingTables(interactions=world.interactions, features={"text": world.interactions}))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from schemas.training import EvaluationConfig
-from tests.support.world import World
+from tests.support.world import World, dataset_of
 from trainers.baselines.popularity import popularity
 from trainers.data import Dataset, load
 from trainers.evaluation import Rows, Scorer, evaluate, judge, rank, recommend
@@ -29,12 +29,6 @@ def listing(dataset: Dataset, scorer: Scorer, masked: tuple[str, ...]) -> dict[s
         pairs = dataset.pairs(split)
         scores[pairs[:, 0], pairs[:, 1]] = -np.inf
     return {str(u): {str(i): float(s) for i, s in enumerate(row) if np.isfinite(s)} for u, row in enumerate(scores)}
-
-
-def tiny(pairs: dict[str, list[tuple[int, int]]], users: int, items: int) -> Dataset:
-    arrays = {s: np.array(sorted(pairs.get(s, [])), np.int64).reshape(-1, 2) for s in ("train", "valid", "test")}
-    names = [f"u{n}" for n in range(users)], [f"i{n}" for n in range(items)]
-    return Dataset(*names, arrays["train"], arrays["valid"], arrays["test"], {}, None)
 
 
 RANX = """
@@ -62,7 +56,7 @@ def by_ranx(relevant: dict[str, dict[str, int]], runs: list[dict[str, dict[str, 
 
 
 def test_metrics_equal_ranx(world: World) -> None:
-    dataset = load(**world.inputs())
+    dataset = load(world.tables)
     scorer = random_scorer(dataset)
     relevant: dict[str, dict[str, int]] = {}
     for user, item in dataset.test.tolist():
@@ -80,7 +74,7 @@ def test_metrics_equal_ranx(world: World) -> None:
 
 
 def test_ndcg_of_two_hits_in_three_by_hand() -> None:
-    dataset = tiny({"train": [(0, 4)], "test": [(0, 0), (0, 2), (0, 3)]}, users=1, items=5)
+    dataset = dataset_of({"train": [(0, 4)], "test": [(0, 0), (0, 2), (0, 3)]}, users=1, items=5)
     scores = torch.tensor([[5.0, 4.0, 3.0, 0.0, 9.0]])  # item 4 was chosen in training: it may not stand first
     result = evaluate(
         lambda users: scores[users].clone(), dataset, "test", EvaluationConfig(cutoffs=(3,), selection_k=3)
@@ -94,7 +88,7 @@ def test_ndcg_of_two_hits_in_three_by_hand() -> None:
 
 def test_cold_item_groups_count_only_their_own_relevant_items() -> None:
     train = [(u, 0) for u in range(6)] + [(0, 1), (1, 1)]
-    dataset = tiny({"train": train, "test": [(2, 1), (2, 2), (3, 2), (4, 3)]}, users=6, items=4)
+    dataset = dataset_of({"train": train, "test": [(2, 1), (2, 2), (3, 2), (4, 3)]}, users=6, items=4)
     config = EvaluationConfig(cutoffs=(1,), selection_k=1)
     scores = torch.tensor([[0.0, 0.5, 1.0, 0.1]]).repeat(6, 1)  # item 2, that nobody chose in training, stands first
     result = evaluate(lambda users: scores[users].clone(), dataset, "test", config)
@@ -104,7 +98,7 @@ def test_cold_item_groups_count_only_their_own_relevant_items() -> None:
 
 
 def test_coverage_and_novelty_by_hand() -> None:
-    dataset = tiny({"train": [(0, 0), (1, 0), (2, 1)], "test": [(0, 2), (1, 2), (2, 2)]}, users=3, items=4)
+    dataset = dataset_of({"train": [(0, 0), (1, 0), (2, 1)], "test": [(0, 2), (1, 2), (2, 2)]}, users=3, items=4)
     scores = torch.tensor([[0.0, 0.0, 2.0, 1.0]]).repeat(3, 1)
     config = EvaluationConfig(cutoffs=(2,), selection_k=2)
     result = evaluate(lambda users: scores[users].clone(), dataset, "test", config)
@@ -113,7 +107,7 @@ def test_coverage_and_novelty_by_hand() -> None:
 
 
 def test_cut_offs_above_the_number_of_items_are_handled() -> None:
-    dataset = tiny({"train": [(0, 0)], "test": [(0, 1)]}, users=1, items=2)
+    dataset = dataset_of({"train": [(0, 0)], "test": [(0, 1)]}, users=1, items=2)
     scores = torch.tensor([[0.0, 1.0]])
     result = evaluate(lambda users: scores[users].clone(), dataset, "test", EvaluationConfig())
     assert result.values["recall", 50] == 1
@@ -121,14 +115,14 @@ def test_cut_offs_above_the_number_of_items_are_handled() -> None:
 
 
 def test_a_split_without_interactions_gives_zeros_over_no_users(world: World) -> None:
-    dataset = tiny({"train": [(0, 0), (1, 1)]}, users=2, items=3)
+    dataset = dataset_of({"train": [(0, 0), (1, 1)]}, users=2, items=3)
     result = evaluate(popularity(dataset), dataset, "test", EvaluationConfig())
     assert result.values["ndcg", 20] == 0
     assert result.counts["ndcg", 20] == 0
 
 
 def test_the_scorer_is_asked_for_a_block_of_users_at_a_time(world: World) -> None:
-    dataset = load(**world.inputs())
+    dataset = load(world.tables)
     inner, sizes = random_scorer(dataset), []
 
     def scorer(users: Rows) -> torch.Tensor:
@@ -141,11 +135,12 @@ def test_the_scorer_is_asked_for_a_block_of_users_at_a_time(world: World) -> Non
 
 @pytest.mark.parametrize("mask_validation", [False, True])
 def test_lists_of_everybody_are_judged_as_those_of_a_split_are(world: World, mask_validation: bool) -> None:
-    dataset = load(**world.inputs())
+    dataset = load(world.tables)
     scorer = random_scorer(dataset)
     config = EvaluationConfig(cutoffs=(5, 10), selection_k=10, mask_validation=mask_validation)
     for split in ("valid", "test"):
-        lists = rank(scorer, dataset, 30, mask_validation=mask_validation and split == "test")
+        left_out = dataset.matrix("train") + dataset.matrix("valid") if mask_validation and split == "test" else None
+        lists = rank(scorer, dataset, 30, left_out=left_out)
         shared, alone = judge(lists, dataset, split, config), evaluate(scorer, dataset, split, config)
         assert shared.values == alone.values
         assert shared.counts == alone.counts
@@ -154,7 +149,7 @@ def test_lists_of_everybody_are_judged_as_those_of_a_split_are(world: World, mas
 
 
 def test_recommendations_leave_out_training_items_and_are_in_order(world: World) -> None:
-    dataset = load(**world.inputs())
+    dataset = load(world.tables)
     table = recommend(rank(random_scorer(dataset), dataset, k=100, block=13), dataset, k=100)
     chosen = {(dataset.users[u], dataset.items[i]) for u, i in dataset.train}
     rows = table.to_pylist()
@@ -164,8 +159,3 @@ def test_recommendations_leave_out_training_items_and_are_in_order(world: World)
         if before["user_id"] == after["user_id"]:
             assert after["rank"] == before["rank"] + 1
             assert after["score"] <= before["score"]
-
-
-def test_popularity_ranks_by_training_interactions() -> None:
-    dataset = tiny({"train": [(0, 2), (1, 2), (2, 1)]}, users=3, items=3)
-    assert popularity(dataset)(np.array([0]))[0].argsort(descending=True).tolist() == [2, 1, 0]

@@ -7,7 +7,7 @@ import torch
 
 from schemas.errors import UserError
 from tests.support.world import World
-from trainers.data import Feature, Neighbors, load
+from trainers.data import Modality, Neighbors, load
 from trainers.graphs import (
     Graph,
     exact_neighbors,
@@ -20,8 +20,8 @@ from trainers.graphs import (
 CPU = torch.device("cpu")
 
 
-def feature(name: str, matrix: np.ndarray) -> Feature:
-    return Feature(name, matrix.astype(np.float32), matrix.any(axis=1))
+def feature(name: str, matrix: np.ndarray) -> Modality:
+    return Modality(name, matrix.astype(np.float32), matrix.any(axis=1))
 
 
 def test_propagation_of_two_users_and_two_items_matches_the_sum_by_hand() -> None:
@@ -79,18 +79,19 @@ def test_neighbours_of_the_similarity_table_are_used_as_they_are() -> None:
 
 
 def test_exact_neighbours_equal_a_full_sort(world: World) -> None:
-    dataset = load(**world.inputs())
-    found = exact_neighbors(dataset.features, k=4, block=7)
+    dataset = load(world.tables)
+    neighbors = exact_neighbors(dataset.features, k=4, block=7)
     for name, f in dataset.features.items():
         unit = f.matrix / np.maximum(np.linalg.norm(f.matrix, axis=1, keepdims=True), 1e-9)
         cosine = unit @ unit.T
         np.fill_diagonal(cosine, -np.inf)
         cosine[:, ~f.present] = -np.inf
         for item in np.flatnonzero(f.present):
-            mine = found.item == item
+            mine = neighbors.item == item
             best = set(np.argsort(-cosine[item])[:4])
-            assert best <= set(found.neighbor[mine])
-            assert best == set(found.neighbor[mine][np.argsort(-np.nan_to_num(found.cosine[name][mine], nan=-9))[:4]])
+            assert best <= set(neighbors.neighbor[mine])
+            own = np.nan_to_num(neighbors.cosine[name][mine], nan=-9)
+            assert best == set(neighbors.neighbor[mine][np.argsort(-own)[:4]])
 
 
 def test_weights_that_name_other_features_are_refused() -> None:

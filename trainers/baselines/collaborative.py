@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from schemas.training import BPRConfig, DirectAUConfig, LightGCNConfig
+from schemas.baselines import BPRConfig, DirectAUConfig, LightGCNConfig
 from trainers.cm3.losses import alignment, uniformity
 from trainers.data import Dataset
 from trainers.fit import Batch, EmbeddingModel, gather, torch_device
@@ -23,7 +23,7 @@ def preference(
 
 
 def complete(batch: Batch) -> Batch:
-    """The batch without users who have chosen every item, for whom there is nothing to prefer over."""
+    """The batch without users who have chosen every item: they have no negative to rank below."""
     kept = batch.negatives >= 0
     return batch if bool(kept.all()) else Batch(*(rows[kept] for rows in batch))
 
@@ -36,7 +36,7 @@ class BPR(EmbeddingModel):
 
     name = "bpr"
 
-    def __init__(self, config: BPRConfig, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, config: BPRConfig) -> None:
         super().__init__()
         torch.manual_seed(config.seed)
         self.config = config
@@ -69,37 +69,37 @@ class LightGCN(BPR):
 
     name = "lightgcn"
 
-    def __init__(self, config: LightGCNConfig, dataset: Dataset) -> None:
-        super().__init__(config, dataset)
+    def __init__(self, dataset: Dataset, config: LightGCNConfig) -> None:
+        super().__init__(dataset, config)
         self.layers = config.layers
         self.graph = Graph.of(user_item_adjacency(dataset.matrix("train")), torch_device(config.device))
 
     def vectors(self) -> Embeddings:
-        spread = propagate(torch.cat([self.users, self.items]), self.graph, self.layers) / (self.layers + 1)
-        return Embeddings(spread[: len(self.users)], spread[len(self.users) :])
+        mean = propagate(torch.cat([self.users, self.items]), self.graph, self.layers) / (self.layers + 1)
+        return Embeddings(mean[: len(self.users)], mean[len(self.users) :])
 
 
 class DirectAU(EmbeddingModel):
     """Alignment and uniformity of users and items.
 
-    Source: Wang et al., arXiv 2206.12811. As there, uniformity is over the batch's chosen items.
+    Source: Wang et al., arXiv 2206.12811. As in the paper, item uniformity is over the batch's chosen items.
     """
 
     name = "directau"
 
-    def __init__(self, config: DirectAUConfig, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, config: DirectAUConfig) -> None:
         super().__init__()
         self.config = config
         shared = config.model_dump(exclude={"gamma"})
-        self.encoder = LightGCN(LightGCNConfig(**shared), dataset)
+        self.encoder = LightGCN(dataset, LightGCNConfig(**shared))
 
     @override
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         users, items = (functional.normalize(part, dim=-1) for part in self.encoder.vectors())
         align = alignment(gather(users, batch.users), gather(items, batch.items))
-        spread = [self._uniformity(users, batch.users), self._uniformity(items, batch.items)]
-        total = align + self.config.gamma * (spread[0] + spread[1]) / 2
-        return {"loss": total, "alignment": align, "user_uniformity": spread[0], "item_uniformity": spread[1]}
+        of_users, of_items = self._uniformity(users, batch.users), self._uniformity(items, batch.items)
+        total = align + self.config.gamma * (of_users + of_items) / 2
+        return {"loss": total, "alignment": align, "user_uniformity": of_users, "item_uniformity": of_items}
 
     @staticmethod
     def _uniformity(vectors: Tensor, rows: Tensor) -> Tensor:

@@ -4,16 +4,16 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from schemas.training import ContentKNNConfig
+from schemas.baselines import ContentKNNConfig
 from trainers.data import Dataset, modality_shares
 from trainers.evaluation import Rows, Scorer
 from trainers.graphs import exact_neighbors
 
 
 def content_knn(dataset: Dataset, config: ContentKNNConfig) -> Scorer:
-    """Scores an item by the sum of its likeness to the user's training items among its nearest.
+    """Scores an item by the sum of its likeness to those of its nearest neighbours that the user chose in training.
 
-    Likeness is the mean of the features' cosines by `modality_weights`, over the features that both items have.
+    Likeness is the mean of the features' cosines, weighted by `modality_weights`, over the features both items have.
     """
     neighbors = exact_neighbors(dataset.features, k=config.neighbors)
     weights = modality_shares(config.modality_weights, dataset.features)

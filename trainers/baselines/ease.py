@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from schemas.baselines import EASEConfig
 from schemas.errors import UserError
-from schemas.training import EASEConfig
 from trainers.data import Dataset
 from trainers.evaluation import Rows, Scorer
 
@@ -13,7 +13,7 @@ MOST_ITEMS = 20_000
 
 
 def ease(dataset: Dataset, config: EASEConfig) -> Scorer:
-    """Scores X B, B the ridge regression of every item on all others with a zero diagonal.
+    """Scores X B, where B is the ridge regression of every item on all others, with a zero diagonal.
 
     Source: Steck 2019 (arXiv 1905.03375), eq. (8).
     Raises: UserError: more items than its dense weights allow.

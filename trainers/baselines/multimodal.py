@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from schemas.training import BM3Config, FREEDOMConfig, VBPRConfig
+from schemas.baselines import BM3Config, FREEDOMConfig, VBPRConfig
 from trainers.baselines.collaborative import BPR, LightGCN, complete, preference
 from trainers.data import Dataset
 from trainers.fit import Batch, gather, torch_device
@@ -16,20 +16,20 @@ from trainers.scores import Embeddings
 
 
 def _content(dataset: Dataset) -> list[Tensor]:
-    """The features' matrices, rows L2-normalised so that no feature's scale decides."""
+    """The features' matrices with L2-normalised rows, so that their scales do not matter."""
     return [functional.normalize(torch.from_numpy(f.matrix), dim=-1) for f in dataset.features.values()]
 
 
 class VBPR(BPR):
-    """Matrix factorisation with a second half of the vectors that is read off the features.
+    """Matrix factorisation; a second half of each item's vector is a projection of its features.
 
     Source: He and McAuley, arXiv 1510.01784. Differs: without the bias terms; features are L2-normalised.
     """
 
     name = "vbpr"
 
-    def __init__(self, config: VBPRConfig, dataset: Dataset) -> None:
-        super().__init__(config, dataset)
+    def __init__(self, dataset: Dataset, config: VBPRConfig) -> None:
+        super().__init__(dataset, config)
         self.register_buffer("content", torch.cat(_content(dataset), dim=1), persistent=False)
         self.content: Tensor
         self.tastes = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(dataset.users), config.dim)))
@@ -42,15 +42,15 @@ class VBPR(BPR):
 
 
 class FREEDOM(LightGCN):
-    """LightGCN on a graph whose edges are dropped by degree, plus neighbours by content.
+    """LightGCN on a graph whose edges are dropped by degree, plus convolution over neighbours by content.
 
     Source: Zhou and Shen, arXiv 2211.06924. Differs: the item graph is CM3's, row-normalised.
     """
 
     name = "freedom"
 
-    def __init__(self, config: FREEDOMConfig, dataset: Dataset) -> None:
-        super().__init__(config, dataset)
+    def __init__(self, dataset: Dataset, config: FREEDOMConfig) -> None:
+        super().__init__(dataset, config)
         self.freedom = config
         self.interactions = dataset.matrix("train")
         self.whole = self.graph
@@ -62,7 +62,7 @@ class FREEDOM(LightGCN):
             self.register_buffer(f"content_{index}", x, persistent=False)
 
     def begin_epoch(self, rng: np.random.Generator) -> None:
-        """Keep a share of the edges, drawn without replacement by 1 / sqrt(degree of user · degree of item)."""
+        """Keep a share of the edges, drawn without replacement, weighted 1 / sqrt(user's degree · item's degree)."""
         edges = self.interactions.tocoo()
         user, item = np.asarray(self.interactions.sum(1)).ravel(), np.asarray(self.interactions.sum(0)).ravel()
         weight = 1 / np.sqrt(user[edges.row] * item[edges.col])
@@ -94,7 +94,7 @@ class FREEDOM(LightGCN):
 
     @torch.no_grad()
     def embeddings(self) -> Embeddings:
-        """Vectors over the whole graph, no edge dropped."""
+        """Vectors over the whole graph, without dropped edges."""
         pruned, self.graph = self.graph, self.whole
         result = self.vectors()
         self.graph = pruned
@@ -102,15 +102,15 @@ class FREEDOM(LightGCN):
 
 
 class BM3(LightGCN):
-    """Each view predicts another's detached, dropped-out vector; no negatives.
+    """Each view of a pair predicts the detached vector of another view, with dropout; no negatives.
 
     Source: Zhou et al., arXiv 2207.05969.
     """
 
     name = "bm3"
 
-    def __init__(self, config: BM3Config, dataset: Dataset) -> None:
-        super().__init__(config, dataset)
+    def __init__(self, dataset: Dataset, config: BM3Config) -> None:
+        super().__init__(dataset, config)
         self.bm3 = config
         self.predictor = nn.Linear(config.dim, config.dim)
         self.projections = nn.ModuleList(nn.Linear(x.shape[1], config.dim) for x in _content(dataset))

@@ -1,4 +1,4 @@
-"""The baseline that every recommender has to beat: the same list for everybody, by training interactions."""
+"""The baseline that every recommender has to beat: the same list for every user, by training interactions."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from trainers.evaluation import Rows, Scorer
 
 
 def popularity(dataset: Dataset) -> Scorer:
-    """Scores fall with the item's place in the order of training interactions, so that no two items tie."""
+    """Scores fall with the item's rank by training interactions, so that no two items tie."""
     order = np.argsort(-dataset.item_counts, kind="stable")
     score = np.empty(len(order), np.float32)
     score[order] = np.arange(len(order), 0, -1)

@@ -1,7 +1,7 @@
 """Spherical Bézier fusion: any number of unit vectors → one unit vector on the same sphere.
 
-Source: CM3 (arXiv 2508.01226), spherical Bézier fusion. Differs: any number of control
-points, and each item may lack some of them.
+Source: CM3 (arXiv 2508.01226), spherical Bézier fusion. Differs: any number of control points, and each item may lack
+some of them.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 SMALL_SINE = 1e-3
-"""Below this sin θ, slerp's quotient loses more digits in float32 than normalised linear interpolation errs."""
+"""Below this sin θ, slerp's quotient has a larger float32 error than normalised linear interpolation."""
 
 
 def slerp(
@@ -19,8 +19,8 @@ def slerp(
 ) -> Float[Tensor, "*batch dim"]:
     """Point at `position` (0 → a, 1 → b) on the great circle through unit vectors `a` and `b`.
 
-    Where sin θ < 1e-3 (θ near 0 or π) it is the normalised linear interpolation, and for exactly opposite vectors at
-    position 0.5, where no direction is distinguished, it is `a`. Finite values and gradients everywhere.
+    Where sin θ < 1e-3 (θ near 0 or π) it is the normalised linear interpolation; for exactly opposite vectors at
+    position 0.5, where every direction would do, it is `a`. Values and gradients are finite everywhere.
     """
     cosine = (a * b).sum(-1, keepdim=True)
     tiny = cosine.detach().square() > 1 - SMALL_SINE**2
@@ -29,7 +29,7 @@ def slerp(
     arc = (torch.sin((1 - position) * theta) * a + torch.sin(position * theta) * b) / torch.sin(theta)
     chord = torch.where(tiny, (1 - position) * a + position * b, a)
     chord = torch.where(chord.detach().norm(dim=-1, keepdim=True) < SMALL_SINE, a, chord)
-    # Near θ = π the quotient loses digits in float32: its length is put right, its direction stays within the noise.
+    # Near θ = π the quotient loses digits in float32: normalising corrects its length; its direction is within noise.
     return torch.nn.functional.normalize(torch.where(tiny, chord, arc), dim=-1)
 
 
@@ -43,7 +43,7 @@ def spherical_bezier(
     Args:
         points: unit vectors, the control points in order.
         present: which of them an item has; the others are left out of that item's curve.
-        positions: where on the curve, in [0, 1]: row s for step s of the construction, M - 1 rows; 0.5 where None.
+        positions: λ in [0, 1], one row per step of the construction (M - 1 rows); None: 0.5.
     Returns: unit vectors; zero for an item without any modality.
     """
     count = present.sum(0)

@@ -13,42 +13,42 @@ from torch import Tensor
 from torch.nn import functional
 
 BLOCK = 256
-"""Rows of the Gram matrix worked on at once: a block stays in cache from product to exponential to product."""
+"""Rows of the Gram matrix computed at once, so that a block stays in cache from product to exponential to product."""
 
 
 class ContentSimilarity:
-    """s_ab = clamp(f_a · f_b, min_sim, max_sim); 1, i.e. no calibration, for pairs with an item that has no content.
+    """s_ab = clamp(f_a · f_b, min_sim, max_sim); 1, i.e. no calibration, for pairs with an item without content.
 
-    Indexed as the (n, n) tensor it stands for, which then need not be there as a whole: what is worked on block by
-    block takes half of its products, and none of the memory traffic.
+    Indexed like the (n, n) tensor it represents, which need not be held as a whole: computing the blocks that are asked
+    for takes half the products, and none of the memory traffic.
 
     Args:
-        fused: unit vectors; a zero row says that the item has no content.
+        fused: unit vectors; a zero row is an item without content.
     """
 
     def __init__(self, fused: Float[Tensor, "n dim"], minimum: float, maximum: float) -> None:
         self.fused, self.minimum, self.maximum = fused, minimum, maximum
-        known = fused.detach().any(-1)
-        self.known = None if bool(known.all()) else known
+        present = fused.detach().any(-1)
+        self.present = None if bool(present.all()) else present
 
     def __getitem__(self, at: tuple[slice, slice]) -> Float[Tensor, "rows columns"]:
         rows, columns = at
         cosine = (self.fused[rows] @ self.fused[columns].T).clamp_(self.minimum, self.maximum)
-        if self.known is None:
+        if self.present is None:
             return cosine
-        return torch.where(self.known[rows, None] & self.known[columns], cosine, 1.0)
+        return torch.where(self.present[rows, None] & self.present[columns], cosine, 1.0)
 
     def padded(self, more: int) -> "ContentSimilarity":
-        """With so many more rows, of which nothing is asked."""
+        """The same with `more` rows of zeros at the end."""
         wider = copy(self)
         wider.fused = functional.pad(self.fused, (0, 0, 0, more))
-        wider.known = None if self.known is None else functional.pad(self.known, (0, more))
+        wider.present = None if self.present is None else functional.pad(self.present, (0, more))
         return wider
 
     def diagonal(self) -> Float[Tensor, " n"]:
         """s of each item with itself."""
         own = self.fused.square().sum(-1).clamp(self.minimum, self.maximum)
-        return own if self.known is None else torch.where(self.known, own, 1.0)
+        return own if self.present is None else torch.where(self.present, own, 1.0)
 
 
 def alignment(users: Float[Tensor, "batch dim"], items: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -67,9 +67,9 @@ def uniformity(
     Args:
         x: unit vectors.
         temperature: t.
-        counts: how often each row stands in the batch. A batch of 2,048 from a thousand users holds each one several
-            times; distinct rows with counts give the same value and gradient for a fraction of the products.
-        precision: of the matrix products (e.g. bfloat16); x's own where None. Sums stay in x's.
+        counts: how often the batch has each row. A batch of 2,048 from a thousand users has each user about twice;
+            distinct rows with counts give the same value and gradient for a fraction of the products.
+        precision: of the matrix products (e.g. bfloat16); None: that of `x`, in which sums always are.
     Returns: 0 where the batch has no pair.
     """
     return calibrated_uniformity(x, None, temperature, counts, precision)
@@ -86,8 +86,8 @@ def calibrated_uniformity(
 
     Args:
         x: unit vectors.
-        similarity: s, symmetric; s = 1 everywhere (or None) gives plain uniformity. A tensor has a gradient, if it
-            asks for one; `ContentSimilarity` has none.
+        similarity: s, symmetric; s = 1 everywhere (or None) gives plain uniformity. A tensor gets a gradient if it
+            requires one; `ContentSimilarity` gets none.
         temperature, counts, precision: see `uniformity`.
     """
     if counts is None:
@@ -131,10 +131,10 @@ class _LogMeanExp(torch.autograd.Function):
 
 
 def _padded(x: Tensor, s: Tensor | ContentSimilarity | None, c: Tensor) -> tuple[Tensor, Any, Tensor]:
-    """Rows up to a multiple of BLOCK, with count 0: they add nothing.
+    """Padded to a multiple of BLOCK with rows of count 0, which add nothing.
 
-    A batch's number of distinct rows is new in every step, and for each new shape the matrix library compiles, and
-    keeps, a kernel; with whole blocks there is a handful of shapes.
+    The number of distinct rows changes with every batch, and the matrix library compiles and keeps a kernel for each
+    new shape; with whole blocks there are only a handful of shapes.
     """
     more = -len(x) % BLOCK
     if not more:
@@ -149,7 +149,7 @@ def _padded(x: Tensor, s: Tensor | ContentSimilarity | None, c: Tensor) -> tuple
 def _sweep(
     x: Tensor, s: Tensor | ContentSimilarity | None, c: Tensor, t: float, with_s: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Σ E, Σ_b E_ab x_b (sums in c's precision) and, where asked for, E itself."""
+    """Σ E, Σ_b E_ab x_b (summed in c's precision) and, if `with_s`, E itself."""
     gradient = torch.zeros(x.shape, dtype=c.dtype, device=x.device)
     full = torch.zeros(len(x), len(x), dtype=c.dtype, device=x.device) if with_s else None
     total = c.new_zeros(())
@@ -169,7 +169,7 @@ def _sweep(
 
 
 def _block(x: Tensor, s: Tensor | ContentSimilarity | None, c: Tensor, t: float, rows: slice) -> Tensor:
-    """E for these rows and the columns from the first of them on."""
+    """E for these rows and all columns from `rows.start` on."""
     gram = (x[rows] @ x[rows.start :].T).to(c.dtype)
     gram = gram.sub_(s[rows, rows.start :] if s is not None else 1.0)
     return gram.mul_(2 * t).exp_().mul_(c[rows, None]).mul_(c[rows.start :])

@@ -1,4 +1,4 @@
-"""CM3's network: a block of each embedding for each modality and one for their fusion."""
+"""CM3's network: every embedding has one block per modality and one for their fusion."""
 
 from typing import NamedTuple
 
@@ -13,22 +13,22 @@ from schemas.training import CM3Config
 from trainers.cm3.bezier import spherical_bezier
 from trainers.cm3.losses import ContentSimilarity, alignment, calibrated_uniformity, uniformity
 from trainers.cm3.sphere import unit
-from trainers.cm3.subspace import principal_subspace
-from trainers.data import Dataset, Feature, modality_shares
+from trainers.cm3.subspace import coordinates, principal_directions
+from trainers.data import Dataset, Modality, modality_shares
 from trainers.fit import Batch, EmbeddingModel, gather, matrix_precision
 from trainers.graphs import Graph, propagate, smooth_items
 from trainers.scores import Embeddings
 
 
-class Encoded(NamedTuple):
-    """What one forward pass gives: user and item vectors (rows, dim) and the fused content, unit or zero rows."""
+class Representations(NamedTuple):
+    """What one forward pass gives: user and item vectors, and the fused content, whose rows are unit or zero."""
 
     users: Float[Tensor, "users dim"]
     items: Float[Tensor, "items dim"]
     content: Float[Tensor, "items block"]
 
 
-class Encoder(nn.Module):
+class ModalityEncoder(nn.Module):
     """A modality's block W2 · LeakyReLU(W1 x + b1) and its fusion input V x + c, both (items, dim)."""
 
     def __init__(self, width: int, dim: int) -> None:
@@ -50,26 +50,33 @@ class Encoder(nn.Module):
 class CM3(EmbeddingModel):
     """CM3 for any number of modalities, each of which any item may lack.
 
-    An item's missing modality contributes a learned vector, shared by all items that lack it, to that modality's block
-    and is left out of the item's fusion. Parameters are drawn from `config.seed`.
+    Where an item lacks a modality, that modality's block is a learned vector shared by all items that lack it, and the
+    item's fusion leaves the modality out. Parameters are drawn from `config.seed`.
 
     Args:
         dataset: users, items and features.
         user_item: normalised adjacency of users and items, users first.
         item_item: frozen neighbours of each item.
+        fitted_on: the items that the parameters were trained on, where `dataset` has more; by default `dataset`'s.
     """
 
     name = "cm3"
 
-    def __init__(self, config: CM3Config, dataset: Dataset, user_item: Graph, item_item: Graph) -> None:
+    def __init__(
+        self, dataset: Dataset, config: CM3Config, user_item: Graph, item_item: Graph, fitted_on: Dataset | None = None
+    ) -> None:
         super().__init__()
         torch.manual_seed(config.seed)
         self.config, self.user_item, self.item_item = config, user_item, item_item
+        self.decayed = not config.published
         device = user_item.weights.device
         self.precision = matrix_precision(config.precision, device)
-        features = [self._matrix(feature, config) for feature in dataset.features.values()]
+        features = [
+            _matrix(modality, (fitted_on or dataset).features[name], config.feature_rank)
+            for name, modality in dataset.features.items()
+        ]
         blocks = len(features) + config.fusion
-        self.encoders = nn.ModuleList(Encoder(x.shape[1], config.dim) for x in features)
+        self.encoders = nn.ModuleList(ModalityEncoder(x.shape[1], config.dim) for x in features)
         self.user_blocks = nn.Parameter(torch.empty(len(dataset.users), blocks, config.dim))
         for block in range(blocks):
             nn.init.xavier_normal_(self.user_blocks.data[:, block])
@@ -82,76 +89,71 @@ class CM3(EmbeddingModel):
         self.last_step: Embeddings | None = None
         self.present: Bool[Tensor, "modalities items"]
 
-    @staticmethod
-    def _matrix(feature: Feature, config: CM3Config) -> Float[np.ndarray, "items width"]:
-        whole = feature.matrix
-        return whole if config.feature_rank is None else principal_subspace(whole, config.feature_rank)
-
     def item_blocks(
         self, positions: Float[Tensor, "steps items"] | None
     ) -> tuple[Float[Tensor, "items blocks dim"], Tensor]:
-        """Unit blocks of every item, the fused one last, and the content vector that similarity is read from."""
+        """Unit blocks of every item, the fused one last, and the content vectors that s is computed from."""
         encoded = [encoder(x) for encoder, x in zip(self.encoders, self.matrices, strict=True)]
         blocks = [unit(h) for h, _ in encoded]
         points = torch.stack([unit(z) for _, z in encoded])
         content = spherical_bezier(points, self.present, positions)
-        have = list(self.present)
+        masks = list(self.present)
         if self.config.fusion:
-            blocks, have = [*blocks, content], [*have, self.present.any(0)]
+            blocks, masks = [*blocks, content], [*masks, self.present.any(0)]
         absent = unit(self.absent)
         filled = [
             block if mask.all() else torch.where(mask[:, None], block, absent[i])
-            for i, (block, mask) in enumerate(zip(blocks, have, strict=True))
+            for i, (block, mask) in enumerate(zip(blocks, masks, strict=True))
         ]
         return torch.stack(filled, dim=1), content
 
-    def forward(self, positions: Float[Tensor, "steps items"] | None = None) -> Encoded:
+    def forward(self, positions: Float[Tensor, "steps items"] | None = None) -> Representations:
         """All users' and items' vectors.
 
         Args:
-            positions: λ of every step of every item's fusion; 0.5 where None, which makes embeddings deterministic.
+            positions: λ of every step of every item's fusion; None: 0.5, which makes embeddings deterministic.
         """
-        users, items, content = self.spread(positions)
-        return Encoded(self.fuse_users(users, torch.arange(len(users), device=users.device)), items, content)
+        users, items, content = self.propagate_blocks(positions)
+        return Representations(self.fuse_users(users, torch.arange(len(users), device=users.device)), items, content)
 
-    def spread(self, positions: Float[Tensor, "steps items"] | None) -> Encoded:
-        """Propagation over both graphs, before the users' blocks are weighted."""
+    def propagate_blocks(self, positions: Float[Tensor, "steps items"] | None) -> Representations:
+        """Blocks after propagation over both graphs, the users' before their weights."""
         items, content = self.item_blocks(positions)
         users = unit(self.user_blocks)
-        spread = propagate(torch.cat([users, items]).flatten(1), self.user_item, self.config.layers)
-        users, items = spread.tensor_split([len(users)])
-        return Encoded(users, propagate(items, self.item_item, 1), content)
+        both = propagate(torch.cat([users, items]).flatten(1), self.user_item, self.config.layers)
+        users, items = both.tensor_split([len(users)])
+        return Representations(users, propagate(items, self.item_item, 1), content)
 
-    def fuse_users(self, spread: Float[Tensor, "users dim"], rows: Int[Tensor, " n"]) -> Float[Tensor, "n dim"]:
-        """These users' vectors, each block by the user's own softmax weight."""
+    def fuse_users(self, users: Float[Tensor, "users dim"], rows: Int[Tensor, " n"]) -> Float[Tensor, "n dim"]:
+        """The vectors of these rows of `users`, each block times the user's own softmax weight."""
         share = torch.softmax(self.user_fusion[rows], dim=1)[:, :, None]
-        return (spread[rows].view(len(rows), share.shape[1], -1) * share).flatten(1)
+        return (users[rows].view(len(rows), share.shape[1], -1) * share).flatten(1)
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         """The terms of one step; "loss" is their weighted sum."""
         config = self.config
         positions = rng.beta(config.alpha, config.alpha, (len(self.matrices) - 1, self.present.shape[1]))
-        spread = self.spread(torch.from_numpy(positions).to(self.user_blocks))
-        # Each user and item of the batch is gathered and normalised once, however often it stands in the batch.
+        blocks = self.propagate_blocks(torch.from_numpy(positions).to(self.user_blocks))
+        # Each user and negative of the batch is gathered and normalised once, however often the batch has it.
         user, in_batch, count = torch.unique(batch.users, return_inverse=True, return_counts=True)
         negative, negative_count = torch.unique(batch.negatives[batch.negatives >= 0], return_counts=True)
-        users = unit(self.fuse_users(spread.users, user))
-        align = alignment(gather(users, in_batch), unit(gather(spread.items, batch.items)))
-        spread_users = uniformity(users, config.temperature, count, self.precision)
-        similarity = self._similarity(spread.content, negative)
-        spread_items = calibrated_uniformity(
-            unit(spread.items[negative]), similarity, config.temperature, negative_count, self.precision
+        users = unit(self.fuse_users(blocks.users, user))
+        align = alignment(gather(users, in_batch), unit(gather(blocks.items, batch.items)))
+        of_users = uniformity(users, config.temperature, count, self.precision)
+        similarity = self._similarity(blocks.content, negative)
+        of_items = calibrated_uniformity(
+            unit(blocks.items[negative]), similarity, config.temperature, negative_count, self.precision
         )
-        total = align + config.gamma / 2 * (spread_users + spread_items)
+        total = align + config.gamma / 2 * (of_users + of_items)
         if config.published:
-            everybody = torch.arange(len(spread.users), device=user.device)
-            self.last_step = Embeddings(self.fuse_users(spread.users, everybody).detach(), spread.items.detach())
-        return {"loss": total, "alignment": align, "uniformity": spread_users, "calibrated_uniformity": spread_items}
+            all_users = torch.arange(len(blocks.users), device=user.device)
+            self.last_step = Embeddings(self.fuse_users(blocks.users, all_users).detach(), blocks.items.detach())
+        return {"loss": total, "alignment": align, "uniformity": of_users, "calibrated_uniformity": of_items}
 
     def _similarity(
         self, content: Float[Tensor, "items block"], rows: Int[Tensor, " n"]
     ) -> Float[Tensor, "n n"] | ContentSimilarity | None:
-        """s of the sampled negatives. Without the stop-gradient training raises s instead of obeying it."""
+        """s of the sampled negatives; its gradient, kept with `published` only, makes training raise s, not obey it."""
         config = self.config
         if config.calibration == "none":
             return None
@@ -162,9 +164,9 @@ class CM3(EmbeddingModel):
 
     @torch.no_grad()
     def embeddings(self) -> Embeddings:
-        """Users' and items' vectors with the parameters as they are now, λ = 0.5, and smoothed items.
+        """Users' and items' vectors from the current parameters, with λ = 0.5 and smoothed items.
 
-        With `published`, those that the last training step left over: one step old, with its random λ, not smoothed.
+        With `published`, the vectors of the last training step: one step old, with its random λ, not smoothed.
         """
         if self.config.published and self.last_step is not None:
             return self.last_step
@@ -174,17 +176,24 @@ class CM3(EmbeddingModel):
         return Embeddings(users, items)
 
 
+def _matrix(modality: Modality, fitted_on: Modality, rank: int | None) -> Float[np.ndarray, "items width"]:
+    """What the encoders read of a feature: its coordinates in the directions of the items that were trained on."""
+    return coordinates(modality.matrix, None if rank is None else principal_directions(fitted_on.matrix, rank))
+
+
 def frozen_content(
     features: list[NDArray[np.float32]], dataset: Dataset, config: CM3Config
 ) -> Float[Tensor, "items widths"]:
-    """Unit rows whose dot product is the features' cosines weighted by `modality_weights`, for items that have all.
+    """Unit rows; between items with every feature, their dot product is the mean cosine by `modality_weights`.
 
-    `features` are their matrices, (items, width) each, the widths their own. An item that lacks a feature has the
-    others alone, scaled to length 1; without any it has a zero row.
+    An item that lacks a feature has the other features' part alone, scaled to length 1; without any, a zero row.
+
+    Args:
+        features: one matrix per modality, (items, width of the modality).
     """
     weights = modality_shares(config.modality_weights, dataset.features)
     parts = [
-        unit(torch.from_numpy(matrix)) * torch.from_numpy(feature.present)[:, None] * weights[feature.name] ** 0.5
-        for matrix, feature in zip(features, dataset.features.values(), strict=True)
+        unit(torch.from_numpy(matrix)) * torch.from_numpy(modality.present)[:, None] * weights[modality.name] ** 0.5
+        for matrix, modality in zip(features, dataset.features.values(), strict=True)
     ]
     return unit(torch.cat(parts, dim=1).float())

@@ -7,13 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 SMALLEST = 1e-12
-"""A shorter vector has no direction: it is divided by this, and a zero row stays zero."""
+"""A shorter vector has no direction: it is divided by this length, so a zero row stays zero."""
 
 
 class _Unit(torch.autograd.Function):
     """y = x / |x|; the gradient is g's part along the sphere, (g - y (y·g)) / |x|.
 
-    A third of the memory traffic of `functional.normalize` and its backward pass, which tells on a table of all users.
+    It has a third of the memory traffic of `functional.normalize` and its backward pass, which matters for a table of
+    all users.
     """
 
     @staticmethod

@@ -24,8 +24,8 @@ def open_source(config: FileSource, cache: Path) -> Source:
 
 @contextmanager
 def in_place(config: SourceConfig, store: Store) -> Iterator[FileSource]:
-    """A source whose files can be read until the block ends: `config` itself, or what its module's `served` makes of it
-    where its files lie nowhere yet."""
+    """A source whose files can be read until the block ends: `config` itself, or, if its files must be made first, what
+    `served` in its module yields."""
     if isinstance(config, FileSource):
         yield config
     else:

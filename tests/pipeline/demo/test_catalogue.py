@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -60,19 +61,18 @@ def test_the_catalogue_holds_each_defect(written: Path) -> None:
 
 
 def test_the_choices_hold_an_unknown_item_and_a_repeated_choice(written: Path) -> None:
-    known = {row["id"] for row in rows(written)}
+    ids = {row["id"] for row in rows(written)}
     with (written / "interactions.csv").open(encoding="utf-8") as file:
         choices = list(csv.DictReader(file))
-    assert sum(choice["item_id"] not in known for choice in choices) == 1
+    assert sum(choice["item_id"] not in ids for choice in choices) == 1
     assert max(Counter((c["user_id"], c["item_id"]) for c in choices).values()) == 2
     assert {int(c["rating"]) for c in choices} <= {1, 2, 3, 4, 5}
 
 
 def test_titles_often_leave_out_what_the_picture_shows(written: Path) -> None:
     titles = [row["title"].lower() for row in rows(written)]
-    colours = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "crimson", "tangerine",
-               "mustard", "emerald", "violet", "rose", "charcoal")  # fmt: skip
-    silent = sum(not any(colour in title for colour in colours) for title in titles) / len(titles)
+    colours = "red|orange|yellow|green|blue|purple|pink|black|crimson|tangerine|mustard|emerald|violet|rose|charcoal"
+    silent = sum(not re.search(colours, title) for title in titles) / len(titles)
     assert 0.4 < silent < 0.8
 
 

@@ -11,22 +11,21 @@ import pytest
 import torch
 
 from schemas.errors import UserError
-from schemas.tables import EPOCHS, METRICS, RECOMMENDATIONS, conform, item_embeddings, user_embeddings
-from schemas.training import CM3Config, EvaluationConfig, TrainingResult
+from schemas.tables import EPOCHS, ITEM_WEIGHTS, METRICS, RECOMMENDATIONS, conform, item_embeddings, user_embeddings
+from schemas.training import CM3Config, EvaluationConfig, TrainingResult, TrainingTables
 from tests.support.gpu import needs_cuda
 from tests.support.world import World, draw_world
 from trainers import cm3
-from trainers.cm3.train import build
 from trainers.data import load
-from trainers.evaluation import evaluate
-from trainers.fit import Batch
+from trainers.evaluation import Rows, evaluate
+from trainers.fit import refit
 from trainers.graphs import Graph, exact_neighbors
 
 CONFIG = CM3Config(dim=8, max_epochs=30, batch_size=256, patience=30, learning_rate=5e-3, neighbors=5, device="cpu")
 
 
 def train(world: World, output: Path, **changes: Any) -> TrainingResult:
-    return cm3.run(**world.inputs(), output=output, config=CONFIG.model_copy(update=changes))
+    return cm3.run(tables=world.tables, output=output, config=CONFIG.model_copy(update=changes))
 
 
 def test_a_run_leaves_every_table_as_promised_and_beats_popularity(world: World, tmp_path: Path) -> None:
@@ -35,6 +34,7 @@ def test_a_run_leaves_every_table_as_promised_and_beats_popularity(world: World,
     schemas = {
         "items": item_embeddings(result.dim),
         "users": user_embeddings(result.dim),
+        "item_weights": ITEM_WEIGHTS,
         "recommendations": RECOMMENDATIONS,
         "metrics": METRICS,
         "epochs": EPOCHS,
@@ -47,36 +47,101 @@ def test_a_run_leaves_every_table_as_promised_and_beats_popularity(world: World,
         assert metrics["cm3", split, "ndcg", 20] > metrics["popularity", split, "ndcg", 20]
     assert metrics["cm3", "test", "ndcg", 20] == result.test["ndcg@20"]
     assert metrics["cm3", "valid", "ndcg", 20] == result.validation
+    assert tables["item_weights"].num_rows > 0
     curve = [row["value"] for row in tables["epochs"].to_pylist() if row["metric"] == "loss"]
     assert len(curve) == result.epochs
     assert curve[-1] < curve[0]
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def test_recommendations_are_the_published_vectors_dot_products(world: World, tmp_path: Path) -> None:
+def test_recommendations_are_the_published_vectors_dot_products_plus_the_weights_of_what_was_chosen(
+    world: World, tmp_path: Path
+) -> None:
+    chosen: dict[str, set[str]] = {}
+    for user, item, _ in world.events:
+        chosen.setdefault(user, set()).add(item)
     for score, prior, part in (("dot", 0.0, 0.0), ("cosine", 0.0, 0.0), ("cosine", 0.2, 0.0), ("cosine", 0.2, 3.0)):
         changes = {"score": score, "popularity_prior": prior, "filter_weight": part}
         files = train(world, tmp_path / f"{score}-{prior}-{part}", max_epochs=2, **changes).files
         users = dict(pl.read_parquet(files["users"]).iter_rows())
         items = dict(pl.read_parquet(files["items"]).iter_rows())
-        for user, item, _, value in pl.read_parquet(files["recommendations"]).head(200).iter_rows():
-            assert np.dot(users[user], items[item]) == pytest.approx(value, abs=1e-5)
+        weights = {(i, j): weight for i, j, weight in pl.read_parquet(files["item_weights"]).iter_rows()}
+        for user, item, _, value, because in pl.read_parquet(files["recommendations"]).head(200).iter_rows():
+            terms = {j: weights.get((item, j), 0.0) for j in chosen[user]}
+            assert np.dot(users[user], items[item]) + sum(terms.values()) == pytest.approx(value, abs=1e-5)
+            best = sorted((j for j in terms if terms[j] > 0), key=lambda j: (-terms[j], j))[:3]
+            assert (because or []) == best
+
+
+@pytest.mark.parametrize(
+    ("exclude", "shown"), [("all", set()), ("train", {"valid", "test"}), ("none", {"train", "valid", "test"})]
+)
+def test_recommendations_leave_out_what_the_user_chose(
+    world: World, tmp_path: Path, exclude: str, shown: set[str]
+) -> None:
+    files = train(world, tmp_path / "out", max_epochs=2, exclude=exclude, refit=False, top_k=40).files
+    lists = pl.read_parquet(files["recommendations"])
+    pairs = set(lists.select("user_id", "item_id").iter_rows())
+    assert {split for user, item, split in world.events if (user, item) in pairs} == shown
+    for ranks in lists.group_by("user_id").agg("rank")["rank"]:
+        assert ranks.to_list() == list(range(1, len(ranks) + 1))
+
+
+def test_what_is_delivered_is_trained_on_everything_and_what_is_measured_is_not(world: World, tmp_path: Path) -> None:
+    refitted, measured = (train(world, tmp_path / str(refit), max_epochs=4, refit=refit) for refit in (True, False))
+    assert refitted.test == measured.test
+    assert Path(refitted.files["metrics"]).read_bytes() == Path(measured.files["metrics"]).read_bytes()
+    unsplit = draw_world()
+    unsplit.events = [(user, item, "train") for user, item, _ in unsplit.events]
+    everything = load(unsplit.write(tmp_path / "unsplit").tables)
+    config = CONFIG.model_copy(update={"max_epochs": 4})
+    expected = refit(cm3.train.build(everything, config), everything, config, refitted.best_epoch).items
+    vectors = torch.from_numpy(pl.read_parquet(refitted.files["items"])["embedding"].to_numpy())
+    width = expected.shape[1]
+    torch.testing.assert_close(vectors[:, :width], torch.nn.functional.normalize(expected, dim=-1))
+
+
+def test_items_that_nobody_chose_get_vectors_and_weights_and_change_nothing_for_the_others(
+    world: World, tmp_path: Path
+) -> None:
+    wider = draw_world()
+    for name, vectors in wider.vectors.items():
+        twin = next(v for v in vectors.values() if v is not None)
+        wider.vectors[name] = vectors | {"new-twin": twin.copy(), "new-bare": None}
+    wider.write(tmp_path / "wider")
+    before, after = (train(w, tmp_path / str(n), max_epochs=4) for n, w in enumerate((world, wider)))
+    assert before.test == after.test
+    old, new = (dict(pl.read_parquet(result.files["items"]).iter_rows()) for result in (before, after))
+    assert {item: new[item] for item in old} == old
+    assert set(new) - set(old) == {"new-twin"}  # without content there is nothing to make a vector of
+    assert np.isfinite(new["new-twin"]).all()
+    weights = [pl.read_parquet(result.files["item_weights"]) for result in (before, after)]
+    assert weights[1].filter(pl.col("item_id") != "new-twin").equals(weights[0])
+    assert weights[1].filter(item_id="new-twin").height > 0
 
 
 @pytest.mark.parametrize("mask_validation", [False, True])
 def test_metrics_are_those_of_the_published_vectors(world: World, tmp_path: Path, mask_validation: bool) -> None:
     rule = EvaluationConfig(mask_validation=mask_validation)
-    result = train(world, tmp_path / "out", max_epochs=3, evaluation=rule)
-    dataset = load(**world.inputs())
+    result = train(world, tmp_path / "out", max_epochs=3, evaluation=rule, refit=False)
+    dataset = load(world.tables)
+    chosen = torch.from_numpy(dataset.matrix("train").toarray())
+    weights = torch.zeros(len(dataset.items), len(dataset.items))
+    for item, other, weight in pl.read_parquet(result.files["item_weights"]).iter_rows():
+        weights[dataset.items.index(other), dataset.items.index(item)] = weight
     users, items = (
         torch.tensor(pl.read_parquet(result.files[name])["embedding"].to_numpy()) for name in ("users", "items")
     )
     metrics = pl.read_parquet(result.files["metrics"]).filter(model="cm3")
+
+    def scorer(rows: Rows) -> torch.Tensor:
+        return users[torch.from_numpy(rows)] @ items.T + chosen[rows] @ weights
+
     for split in ("valid", "test"):
-        expected = evaluate(lambda rows: users[torch.from_numpy(rows)] @ items.T, dataset, split, rule).flat()
+        expected = evaluate(scorer, dataset, split, rule)
         mine = metrics.filter(split=split)
-        found = {f"{row['metric']}@{row['k']}": row["value"] for row in mine.iter_rows(named=True)}
-        assert found == pytest.approx(expected)
+        values = {f"{row['metric']}@{row['k']}": row["value"] for row in mine.iter_rows(named=True)}
+        assert values == pytest.approx(expected.flat())
 
 
 def test_one_seed_gives_the_same_bytes_and_another_seed_other_ones(world: World, tmp_path: Path) -> None:
@@ -104,58 +169,6 @@ def test_the_order_of_the_rows_does_not_change_a_byte(world: World, tmp_path: Pa
         assert Path(files[0][name]).read_bytes() == Path(files[1][name]).read_bytes()
 
 
-def test_renaming_items_in_another_order_permutes_the_output(tmp_path: Path) -> None:
-    worlds = [draw_world(), draw_world()]
-    rename = {f"i{n:03d}": f"j{(7 * n) % 40:03d}" for n in range(40)}
-    worlds[1].events = [(u, rename[i], s) for u, i, s in worlds[1].events]
-    worlds[1].vectors = {name: {rename[i]: v for i, v in vs.items()} for name, vs in worlds[1].vectors.items()}
-    loaded = [load(**w.write(tmp_path / str(n)).inputs()) for n, w in enumerate(worlds)]
-    vectors = [build(data, CONFIG).embeddings() for data in loaded]
-    order = [loaded[1].items.index(rename[item]) for item in loaded[0].items]
-    torch.testing.assert_close(vectors[1].items[order], vectors[0].items, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(vectors[1].users, vectors[0].users, rtol=1e-4, atol=1e-5)
-
-
-def test_embeddings_do_not_depend_on_what_a_batch_left_behind(world: World) -> None:
-    dataset = load(**world.inputs())
-    model = build(dataset, CONFIG)
-    before = model.embeddings()
-    rows = torch.arange(8)
-    model.loss(Batch(rows, rows, rows), np.random.default_rng(0))["loss"].backward()  # type: ignore[no-untyped-call]
-    after = model.embeddings()
-    assert torch.equal(before.items, after.items)
-    assert torch.equal(before.users, after.users)
-
-
-@pytest.mark.parametrize("published", [False, True])
-def test_no_gradient_flows_through_the_similarity_unless_published(world: World, published: bool) -> None:
-    dataset = load(**world.inputs())
-    model = build(dataset, CONFIG.model_copy(update={"published": published, "fusion": False}))
-    rows = torch.arange(20)
-    model.loss(Batch(rows, rows, rows), np.random.default_rng(0))["loss"].backward()  # type: ignore[no-untyped-call]
-    # Without the fused block the fusion layers' only way into the loss is the similarity.
-    gradients = [encoder.fusion.weight.grad for encoder in model.encoders]
-    moved = any(g is not None and bool(g.any()) for g in gradients)
-    assert moved == published
-
-
-def test_published_similarity_climbs_while_ours_is_only_obeyed(world: World) -> None:
-    dataset = load(**world.inputs())
-    means = {}
-    for published in (False, True):
-        model = build(dataset, CONFIG.model_copy(update={"published": published, "fusion": False, "min_sim": -1.0}))
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-        rng = np.random.default_rng(0)
-        rows = torch.arange(40)
-        for _ in range(30):
-            optimizer.zero_grad()
-            model.loss(Batch(rows, rows, rows), rng)["loss"].backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        content = model()[2]
-        means[published] = (content @ content.T).mean().item()
-    assert means[True] > means[False] + 0.3
-
-
 @pytest.mark.parametrize("modalities", [1, 3, 5])
 def test_any_number_of_modalities_trains(small_world: Callable[..., World], tmp_path: Path, modalities: int) -> None:
     result = train(small_world(modalities=modalities), tmp_path / "out", max_epochs=2)
@@ -171,15 +184,15 @@ def test_items_without_any_modality_train_like_the_others(world: World, tmp_path
 
 def test_the_similarity_table_gives_the_same_as_neighbours_computed_here(tmp_path: Path) -> None:
     world = draw_world()
-    bare = load(**world.write(tmp_path / "bare").inputs())
-    found = exact_neighbors(bare.features, k=8)
-    cosine = {name: [None if np.isnan(c) else float(c) for c in values] for name, values in found.cosine.items()}
+    bare = load(world.write(tmp_path / "bare").tables)
+    neighbors = exact_neighbors(bare.features, k=8)
+    cosine = {name: [None if np.isnan(c) else float(c) for c in values] for name, values in neighbors.cosine.items()}
     world.neighbors = [
         (bare.items[a], bare.items[b], 0.0, {name: cosine[name][n] for name in cosine})
-        for n, (a, b) in enumerate(zip(found.item, found.neighbor, strict=True))
+        for n, (a, b) in enumerate(zip(neighbors.item, neighbors.neighbor, strict=True))
     ]
     ours, theirs = (
-        cm3.train.build(load(**w.inputs()), CONFIG) for w in (world.write(tmp_path / "with"), bare_world(tmp_path))
+        cm3.train.build(load(w.tables), CONFIG) for w in (world.write(tmp_path / "with"), bare_world(tmp_path))
     )
     x = torch.randn(40, 3)
     torch.testing.assert_close(ours.item_item.product(x), theirs.item_item.product(x))
@@ -216,27 +229,12 @@ def test_users_and_items_that_only_test_knows_are_ranked(tmp_path: Path) -> None
 
 def test_training_without_features_is_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 1 feature"):
-        cm3.run(interactions=world.interactions, features={}, similarity=None, output=tmp_path, config=CONFIG)
+        cm3.run(tables=TrainingTables(interactions=world.interactions, features={}), output=tmp_path, config=CONFIG)
 
 
 def test_a_device_that_is_not_here_is_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="device"):
         train(world, tmp_path / "out", device="cuda:7")
-
-
-def test_frozen_calibration_reads_the_weighted_cosines_of_the_raw_features(world: World) -> None:
-    dataset = load(**world.inputs())
-    config = CM3Config(
-        dim=4, device="cpu", calibration="frozen", min_sim=-1, modality_weights={"image": 0.25, "text": 0.75}
-    )
-    model = build(dataset, config)
-    both = np.flatnonzero(dataset.features["image"].present & dataset.features["text"].present)[:6]
-    raw = {name: f.matrix / np.maximum(np.linalg.norm(f.matrix, axis=1, keepdims=True), 1e-12)
-           for name, f in dataset.features.items()}  # fmt: skip
-    expected = 0.25 * raw["image"][both] @ raw["image"][both].T + 0.75 * raw["text"][both] @ raw["text"][both].T
-    content = torch.zeros(len(dataset.items), 4)  # the fused content must not be asked
-    found = model._similarity(content, torch.from_numpy(both))
-    np.testing.assert_allclose(found[:, :], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("calibration", ["fused", "frozen", "none"])
