@@ -24,6 +24,7 @@ from flows.exclusive import alone
 from flows.recorder import Call, Recorder, Tables, plain
 from flows.summary import last
 from pipeline import captions, features, images, ingest, log_fields, registry, report, similarity
+from pipeline.addresses import host_and_port
 from pipeline.captions import load as caption_load
 from pipeline.cluster import Cluster
 from pipeline.encoders import load
@@ -160,8 +161,7 @@ def check_models(parameters: RunParameters) -> None:
 
 def reachable(images: ImagesConfig, source: FileSource) -> ImagesConfig:
     """Allow the hosts, or the folder, that the source itself names; addresses in its rows get no such trust."""
-    places = (source.raw, source.image_url)
-    hosts = [urlsplit(place).netloc for place in places if place.startswith(("http://", "https://"))]
+    hosts = [host for place in (source.raw, source.image_url) if (host := host_and_port(place))]
     folder = None
     if source.raw.startswith("file://"):
         folder = unquote(urlsplit(source.raw).path)

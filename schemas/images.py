@@ -25,6 +25,9 @@ class ImagesConfig(BaseModel):
     jpeg_quality: int = Field(90, ge=1, le=100, description="quality of the stored JPEG, libjpeg's scale")
     max_bytes: int = Field(20 << 20, gt=0, description="largest file downloaded, bytes")
     max_pixels: int = Field(50_000_000, gt=0, description="largest picture decoded, width × height in pixels")
+    max_decode_seconds: Seconds = Field(
+        3.0, description="CPU time that decoding one picture may take, seconds; 50 million pixels take up to 2"
+    )
 
     concurrency: int = Field(64, ge=1, le=4096, description="requests in flight over all hosts")
     per_host: int = Field(16, ge=1, description="requests in flight to one host")
@@ -35,11 +38,14 @@ class ImagesConfig(BaseModel):
 
     max_redirects: int = Field(5, ge=0, description="redirects followed for one picture")
     allowed_hosts: tuple[str, ...] = Field(
-        (), description="hosts (`name` or `name:port`) that may have a private, loopback or link-local address"
+        (),
+        description="hosts that may have a private or loopback address: `name:port`, or `name` for all its ports",
     )
     file_root: str | None = Field(None, description="folder under which file:// URLs may be read; null: nowhere")
+    allowed_folders: tuple[str, ...] = Field(
+        (), description="further folders that may be read, e.g. where symbolic links in `file_root` lead to"
+    )
     ca_file: str | None = Field(None, description="PEM file of certificate authorities trusted besides the usual ones")
-    http2: bool = Field(False, description="offer HTTP/2 to https hosts; takes four times the CPU of HTTP/1.1")
     user_agent: str = Field(f"cm3-features/{CODE_VERSION}", min_length=1, description="User-Agent header sent")
 
     attempts: int = Field(3, ge=1, description="attempts at one picture in one run, the first included")

@@ -31,6 +31,7 @@ class ImageStatus(StrEnum):
     HTTP_ERROR = "http_error"
     TOO_LARGE = "too_large"
     TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_SLOW = "too_slow"
     EMPTY = "empty"
     NOT_AN_IMAGE = "not_an_image"
     DECODE_ERROR = "decode_error"

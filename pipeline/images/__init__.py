@@ -9,7 +9,7 @@ __all__ = ["run"]
 
 
 def __getattr__(name: str) -> object:
-    """`run`, imported when it is first used: see the docstring of `pipeline`."""
+    """`run`, imported when it is first used: see the docstring of `pipeline`. Decoders start without the stage."""
     if name == "run":
         from pipeline.images import stage
 

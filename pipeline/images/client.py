@@ -11,16 +11,17 @@ from types import TracebackType
 from typing import Self, TypeAlias
 from urllib.parse import unquote
 
+from aiohttp import ClientResponse
 from yarl import URL
 
-from pipeline.http import logins, usable_validator
-from pipeline.images.addresses import AddressGuard, GuardedResolver, Lookup, system_lookup
+from pipeline.addresses import AddressGuard, Lookup, system_lookup
+from pipeline.http import login_at, logins, usable_validator
 from pipeline.images.network_errors import NETWORK, explain
 from pipeline.images.outcome import Fetched, PictureError, Redirect, Validators
 from pipeline.images.politeness import parse_retry_after
-from pipeline.images.response import Response, Transport
-from pipeline.images.transports import Http1, Http2
-from pipeline.images.urls import as_written, parse_url
+from pipeline.images.resolver import GuardedResolver
+from pipeline.images.session import is_delimited, open_session
+from pipeline.images.urls import as_written, data_of, is_data, parse_url
 from schemas.images import ImagesConfig
 from schemas.tables import ImageStatus
 
@@ -42,7 +43,7 @@ _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 class Client:
-    """Sends requests through one guard and one transport. An async context manager."""
+    """Sends requests through one guard and one session. An async context manager."""
 
     def __init__(self, config: ImagesConfig, lookup: Lookup = system_lookup) -> None:
         self._config = config
@@ -54,8 +55,7 @@ class Client:
             "Accept": "image/*,*/*;q=0.1",
             "Accept-Encoding": "identity",
         }
-        resolver = GuardedResolver(self._guard, lookup)
-        self._transport: Transport = Http2(config, resolver) if config.http2 else Http1(config, resolver)
+        self._session = open_session(config, GuardedResolver(self._guard, lookup))
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,7 +63,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._transport.close()
+        await self._session.close()
 
     async def fetch(
         self, text: str, validators: Validators | None, scope: AsyncExitStack, redirect: Redirect | None = None
@@ -78,6 +78,8 @@ class Client:
         Raises:
             PictureError: every failure; `transient` if another attempt may succeed.
         """
+        if is_data(text):
+            return self._read_data(text)
         url = redirect.url if redirect else parse_url(text)
         redirects, seconds = (redirect.number, redirect.seconds) if redirect else (0, 0.0)
         started = time.monotonic()
@@ -108,20 +110,21 @@ class Client:
         """The file, or the URL that a redirect leads to."""
         self._guard.check_literal(url.host or "", url.port)
         headers = self._headers | self._authorization(url) | _conditions(validators)
-        async with self._transport.get(url.with_user(None), headers) as response:
+        async with self._session.get(url.with_user(None), headers=headers, allow_redirects=False) as response:
             if response.status in _REDIRECTS:
                 return _redirect_target(url, response.headers)
             return await self._receive(response, validators, admit)
 
     def _authorization(self, url: URL) -> dict[str, str]:
-        """The URL's own user, or else this machine's login for the host; the same for both transports."""
+        """The URL's own user, or else this machine's login for the host."""
         has_user = url.user is not None or url.password is not None
-        login = (url.user or "", url.password or "") if has_user else self._logins.get(url.host or "")
+        own = (url.user or "", url.password or "") if has_user else None
+        login = own or login_at(self._logins, url.scheme, url.host, url.port)
         if login is None:
             return {}
         return {"Authorization": f"Basic {b64encode(':'.join(login).encode()).decode()}"}  # RFC 7617
 
-    async def _receive(self, response: Response, validators: Validators | None, admit: Admit) -> Fetched:
+    async def _receive(self, response: ClientResponse, validators: Validators | None, admit: Admit) -> Fetched:
         if response.status == 304 and validators is not None:
             return Fetched(body=None, validators=validators)
         if not 200 <= response.status < 300:
@@ -129,8 +132,8 @@ class Client:
         length = response.headers.get("Content-Length", "")
         if length.isdigit() and int(length) > self._config.max_bytes:
             raise self._too_large(f"{int(length):,} bytes announced")
-        body = await self._read(response.pieces, admit)
-        return Fetched(body=body, validators=_validators(response.headers), delimited=response.delimited)
+        body = await self._read(response.content.iter_any(), admit)
+        return Fetched(body=body, validators=_validators(response.headers), delimited=is_delimited(response))
 
     async def _read(self, arriving: AsyncIterator[bytes], admit: Admit) -> bytes:
         pieces: list[bytes] = []
@@ -145,6 +148,14 @@ class Client:
                 await admit()
                 admitted = True
         return b"".join(pieces)
+
+    def _read_data(self, text: str) -> Fetched:
+        if len(text) > 2 * self._config.max_bytes:
+            raise self._too_large(f"{len(text):,} characters")
+        body = data_of(text)
+        if len(body) > self._config.max_bytes:
+            raise self._too_large(f"{len(body):,} bytes")
+        return Fetched(body=body, validators=Validators())
 
     async def _read_file(self, url: URL, validators: Validators | None, admit: Admit) -> Fetched:
         try:
@@ -167,18 +178,35 @@ def _locate_file(url: URL, config: ImagesConfig) -> tuple[Path, int, Validators]
     """The path of a file:// URL, its size in bytes and its "ETag", made of modification time and size.
 
     Raises:
-        PictureError: BLOCKED_ADDRESS outside `file_root` (symbolic links followed), NOT_FOUND.
+        PictureError: BLOCKED_ADDRESS outside `file_root` and `allowed_folders` (symbolic links followed), NOT_FOUND.
         OSError: the file's size and date cannot be read.
     """
     if config.file_root is None:
-        raise PictureError(ImageStatus.BLOCKED_ADDRESS, "file:// URLs are not allowed; set file_root to a folder")
-    path = Path(unquote(url.raw_path)).resolve()
-    if url.host or not path.is_relative_to(Path(config.file_root).resolve()):
-        raise PictureError(ImageStatus.BLOCKED_ADDRESS, "the file is outside file_root")
+        raise PictureError(
+            ImageStatus.BLOCKED_ADDRESS, "file:// URLs are not allowed; set images.file_root to a folder"
+        )
+    written = Path(unquote(url.raw_path))
+    path = written.resolve()
+    folders = [Path(folder).resolve() for folder in (config.file_root, *config.allowed_folders)]
+    if url.host or not any(map(path.is_relative_to, folders)):
+        raise PictureError(ImageStatus.BLOCKED_ADDRESS, _outside(written, path, config.file_root))
     if not path.is_file():
         raise PictureError(ImageStatus.NOT_FOUND, "no such file")
     stat = path.stat()
     return path, stat.st_size, Validators(etag=f'"{stat.st_mtime_ns}-{stat.st_size}"')
+
+
+def _outside(written: Path, path: Path, root: str) -> str:
+    """Why a file is not read, and what to do if it should be; names the symbolic link that leads out, if one does."""
+    link = next((part for part in (*reversed(written.parents), written) if _leads_out(part, Path(root))), None)
+    if link is None:
+        return f"the file is outside images.file_root, {root}; to read it, add its folder to images.allowed_folders"
+    folder = link.resolve() if link.is_dir() else path.parent
+    return f"{link} is a link that leads out of images.file_root; to follow it, add {folder} to images.allowed_folders"
+
+
+def _leads_out(path: Path, root: Path) -> bool:
+    return path.is_symlink() and path.parent.resolve().is_relative_to(root.resolve()) and path != root
 
 
 def _validators(headers: Mapping[str, str]) -> Validators:
@@ -203,13 +231,13 @@ def _redirect_target(url: URL, headers: Mapping[str, str]) -> URL:
         target = url.join(as_written(location))
         host = target.host  # inside `try`: yarl notices malformed punycode only now
     except ValueError as error:
-        raise PictureError(ImageStatus.REDIRECT_ERROR, f"a redirect to a broken URL: {error}") from error
+        raise PictureError(ImageStatus.REDIRECT_ERROR, "a redirect to a broken URL") from error
     if target.scheme not in ("http", "https") or not host:
-        raise PictureError(ImageStatus.REDIRECT_ERROR, f"a redirect to {target.scheme or 'no'} scheme")
+        raise PictureError(ImageStatus.REDIRECT_ERROR, "a redirect to something other than http or https")
     return target
 
 
-def _refused(response: Response) -> PictureError:
+def _refused(response: ClientResponse) -> PictureError:
     return PictureError(
         _STATUS.get(response.status, ImageStatus.HTTP_ERROR),
         f"HTTP {response.status}",

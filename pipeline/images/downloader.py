@@ -1,24 +1,22 @@
-"""Many URLs at once: coroutines fetch on an event loop in a thread of its own, other threads decode, and the caller
+"""Many URLs at once: coroutines fetch on an event loop in a thread of its own, other processes decode, and the caller
 takes what has finished."""
 
 import asyncio
 import contextlib
 import hashlib
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import TypeAlias
 
 from anyio.from_thread import start_blocking_portal
 
-from pipeline.images.addresses import Lookup, system_lookup
+from pipeline.addresses import Lookup, system_lookup
 from pipeline.images.client import Client
-from pipeline.images.decode import decode
-from pipeline.images.outcome import UNREACHABLE, Fetched, Outcome, Picture, PictureError, Redirect, Validators
+from pipeline.images.decode import Picture
+from pipeline.images.decoders import Decoders
+from pipeline.images.outcome import UNREACHABLE, Fetched, Outcome, PictureError, Redirect, Validators
 from pipeline.images.politeness import HostQueues, Job, backoff
 from pipeline.images.urls import host_name, host_of
 from schemas.images import ImagesConfig
@@ -78,15 +76,15 @@ async def _collect(results: Results, most: int) -> tuple[list[Outcome], bool]:
 
 
 class Downloader:
-    """The concurrent work of one run. All methods run on the event loop; only `decode` leaves it."""
+    """The concurrent work of one run. All methods run on the event loop; pictures are decoded in other processes."""
 
     def __init__(self, config: ImagesConfig, results: Results, has_picture: Callable[[str], bool]) -> None:
         self._config = config
         self._results = results
         self._has_picture = has_picture
-        self._decoding: dict[str, asyncio.Future[Picture]] = {}
+        self._decoding: dict[str, asyncio.Task[Picture]] = {}
         self._recent: OrderedDict[str, None] = OrderedDict()
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
+        self._decoders = Decoders(config)
 
     async def run(self, urls: Mapping[str, Validators | None], lookup: Lookup) -> None:
         """Settle every URL and put its outcome into the queue, which holds the workers back when it is full."""
@@ -101,13 +99,10 @@ class Downloader:
         for url, validators in urls.items():
             queues.add(url, host_of(url), validators)
         queues.close_if_settled()
-        try:
-            async with Client(config, lookup) as client, asyncio.TaskGroup() as group:
-                for _ in range(workers):
-                    group.create_task(self._work(queues, client))
-            await self._results.put(None)
-        finally:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        async with self._decoders, Client(config, lookup) as client, asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(self._work(queues, client))
+        await self._results.put(None)
 
     async def _work(self, queues: HostQueues, client: Client) -> None:
         while (job := await queues.take()) is not None:
@@ -148,7 +143,7 @@ class Downloader:
             raise
         except Exception as error:  # one strange server must not end the run for all the others
             logger.warning("unexpected failure of %s", job.url, exc_info=True)
-            raise PictureError(ImageStatus.HTTP_ERROR, f"unexpected {type(error).__name__}: {error}") from error
+            raise PictureError(ImageStatus.HTTP_ERROR, f"unexpected {type(error).__name__}") from error
 
     async def _outcome(self, url: str, fetched: Fetched) -> Outcome:
         """What the bytes turn out to be."""
@@ -170,20 +165,18 @@ class Downloader:
         )
 
     async def _picture(self, sha256: str, body: bytes) -> Picture | None:
-        """Decode in a thread; None if the same bytes were decoded before, by an earlier run or a moment ago."""
+        """Decode in another process; None if the same bytes were decoded before, by an earlier run or a moment ago."""
         if sha256 in self._recent or self._has_picture(sha256):
             return None
         if sha256 in self._decoding:
             return await asyncio.shield(self._decoding[sha256])
-        config = self._config
-        job = partial(decode, body, max_side=config.max_side, quality=config.jpeg_quality, max_pixels=config.max_pixels)
-        future = asyncio.get_running_loop().run_in_executor(self._threads, job)
-        self._decoding[sha256] = future
+        task = asyncio.create_task(self._decoders.decode(body))
+        self._decoding[sha256] = task
         try:
-            picture = await future
+            picture = await task
         finally:
             # A failure's traceback refers to this frame: the reference cycle would keep the body in memory.
-            del self._decoding[sha256], future
+            del self._decoding[sha256], task
         self._recent[sha256] = None
         if len(self._recent) > RECENT:
             self._recent.popitem(last=False)

@@ -157,5 +157,15 @@ class KeptImages:
 
 def _rules(config: ImagesConfig) -> str:
     """Identifies the limits and permissions, a change of which may turn a lasting failure into another outcome."""
-    fields = {"max_bytes", "max_pixels", "max_redirects", "allowed_hosts", "file_root", "ca_file", "user_agent"}
+    fields = {
+        "max_bytes",
+        "max_pixels",
+        "max_decode_seconds",
+        "max_redirects",
+        "allowed_hosts",
+        "file_root",
+        "allowed_folders",
+        "ca_file",
+        "user_agent",
+    }
     return hashlib.sha256(canonical_json(config.model_dump(mode="json", include=fields)).encode()).hexdigest()[:16]

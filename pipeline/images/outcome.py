@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from yarl import URL
 
+from pipeline.images.decode import Picture
 from schemas.tables import ImageStatus
 
 UNREACHABLE = frozenset({ImageStatus.DNS_ERROR, ImageStatus.CONNECT_ERROR, ImageStatus.TLS_ERROR, ImageStatus.TIMEOUT})
@@ -66,15 +67,6 @@ class Redirect:
     url: URL
     number: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A decoded picture, oriented, resized and encoded as a JPEG; `width` and `height` in pixels."""
-
-    jpeg: bytes
-    width: int
-    height: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

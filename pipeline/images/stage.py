@@ -32,7 +32,7 @@ from schemas.tables import GALLERY, IMAGES
 
 logger = logging.getLogger(__name__)
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 SCHEMAS = {"images": IMAGES, "gallery": GALLERY}
 BATCH_ROWS = 512
 KEEP_EVERY = 10.0

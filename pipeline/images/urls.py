@@ -1,7 +1,8 @@
 """A catalogue's text as a URL, whose path and query are sent byte for byte, and the host that it counts against."""
 
 import re
-from urllib.parse import quote
+from base64 import b64decode
+from urllib.parse import quote, unquote_to_bytes
 
 from yarl import URL
 
@@ -17,13 +18,16 @@ _ILLEGAL = re.compile(r"%(?![\da-f]{2})|[^\w.~!$&'()*+,;=:@/?\[\]%-]", re.IGNORE
 
 
 def parse_url(text: str) -> URL:
-    """A catalogue's text as an absolute http, https or file URL.
+    """A catalogue's text as an absolute http, https or file URL: what a page's `src` would load.
+
+    So a URL without a scheme (`//cdn.example/a.jpg`) is https, and `&amp;` is an ampersand.
 
     Raises:
         PictureError: INVALID_URL.
     """
+    text = text.strip().replace("&amp;", "&")
     try:
-        url = as_written(text.strip())
+        url = as_written(f"https:{text}" if text.startswith("//") else text)
         host, port = url.host, url.port  # inside `try`: yarl notices malformed punycode only now
     except ValueError as error:
         raise PictureError(ImageStatus.INVALID_URL, str(error)) from error
@@ -32,6 +36,29 @@ def parse_url(text: str) -> URL:
     if url.scheme != "file" and (not host or not port):
         raise PictureError(ImageStatus.INVALID_URL, "the URL names no host")
     return url
+
+
+def is_data(text: str) -> bool:
+    """Whether a catalogue's text is a `data:` URL, which holds the picture itself."""
+    return text.lstrip()[:5].lower() == "data:"
+
+
+def data_of(text: str) -> bytes:
+    """The bytes of a `data:` URL (RFC 2397); its media type is not looked at.
+
+    Raises:
+        PictureError: INVALID_URL.
+    """
+    head, comma, data = text.strip().partition(",")
+    if not comma:
+        raise PictureError(ImageStatus.INVALID_URL, "a data: URL without a comma")
+    content = unquote_to_bytes(data)
+    if not head.lower().rstrip().endswith(";base64"):
+        return content
+    try:
+        return b64decode(b"".join(content.split()) + b"==")
+    except ValueError as error:
+        raise PictureError(ImageStatus.INVALID_URL, "a data: URL that is not base64") from error
 
 
 def as_written(text: str) -> URL:

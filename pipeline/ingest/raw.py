@@ -13,7 +13,8 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 import stamina
 
-from pipeline.http import logins, usable_validator
+from pipeline.addresses import AddressRefused
+from pipeline.http import guarded_client, usable_validator
 from pipeline.progress import track
 from pipeline.store import digest
 from schemas.errors import UserError
@@ -173,13 +174,9 @@ class RawFiles:
         return f"{self.location}/{quote(name)}" if self.location else self.public[name]
 
     def _client(self, url: str) -> httpx.Client:
-        # httpx itself logs in where the URL names a user.
-        login = None if urlsplit(url).username else logins().get(urlsplit(url).hostname or "")
-        # identity: the file's own bytes are wanted, without the server's compression.
+        # identity: we want the file's own bytes, not the server's compression of them
         headers = {"User-Agent": f"cm3-features/{CODE_VERSION}", "Accept-Encoding": "identity"}
-        return httpx.Client(
-            timeout=TIMEOUT, follow_redirects=True, max_redirects=MAX_REDIRECTS, headers=headers, auth=login
-        )
+        return guarded_client(url, timeout=TIMEOUT, follow_redirects=True, max_redirects=MAX_REDIRECTS, headers=headers)
 
     def _retries(self) -> Any:
         return stamina.retry_context(
@@ -206,6 +203,11 @@ class _transport:  # noqa: N801 - reads as a word: `with _transport(url)`
             raise UserError(f"{self.url}: more than {MAX_REDIRECTS} redirects. Give the final address.") from error
         if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL | UnicodeError):  # the last: IDNA
             raise UserError(f"{self.url} is not an address that can be downloaded: {error}.") from error
+        if isinstance(error, AddressRefused):
+            raise UserError(
+                f"{self.url} leads to an address that this machine does not follow it to: {error}. If it is to be "
+                "read, give that address itself."
+            ) from error
         if isinstance(error, httpx.TransportError):
             if _unknown_host(error):
                 host = urlsplit(self.url).hostname

@@ -190,6 +190,25 @@ async def rendezvous(server: ChaosServer, request: Request) -> None:
     await answer(request, body=jpeg(6))
 
 
+async def surplus(_: ChaosServer, request: Request) -> None:
+    """The picture, and in the same breath one that nobody asked for."""
+    request.writer.write(_whole(jpeg(7)) + _whole(jpeg(8)))
+    await request.writer.drain()
+
+
+async def late_surplus(server: ChaosServer, request: Request) -> None:
+    """The picture, and as soon as `hold` is set one that nobody asked for."""
+    request.writer.write(_whole(jpeg(7)))
+    await request.writer.drain()
+    await asyncio.to_thread(server.hold.wait)
+    request.writer.write(_whole(jpeg(8)))
+    await request.writer.drain()
+
+
+def _whole(picture: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(picture) + picture
+
+
 async def held(server: ChaosServer, request: Request) -> None:
     await asyncio.to_thread(server.hold.wait)
     await answer(request, body=jpeg(2))
@@ -234,6 +253,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "/slow-loris": slow_loris,
     "/silent": silent,
     "/held": held,
+    "/surplus": surplus,
+    "/late-surplus": late_surplus,
     "/rendezvous": rendezvous,
     "/endless": endless,
     "/announced-too-large": body(b"\xff" * 300_000),

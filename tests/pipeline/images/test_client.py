@@ -53,7 +53,7 @@ def test_the_wait_for_a_place_is_not_counted_against_a_picture(
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        config = ImagesConfig(allowed_hosts=("127.0.0.1",), http2=True)  # httpcore's own clocks stand while it waits
+        config = ImagesConfig(allowed_hosts=("127.0.0.1",))
         async with Client(config) as client, Scope() as scope:
             async with AsyncExitStack() as others:
                 for n in range(places):
@@ -85,15 +85,14 @@ def test_a_slow_loris_is_cut_off_by_the_total_time(store: Store, server: ChaosSe
     assert picture["status"] == "ok"
 
 
-@pytest.mark.parametrize("http2", [False, True])
 @pytest.mark.parametrize("header", [{"ETag": '"caf\xe9"'}, {"Last-Modified": "\xff\xfe"}, {"ETag": '"a\x01"'}])
 def test_a_validator_that_is_not_printable_ascii_is_ignored(
-    store: Store, server: ChaosServer, header: dict[str, str], http2: bool
+    store: Store, server: ChaosServer, header: dict[str, str]
 ) -> None:
     server.validators = {name.replace("-", "_"): value for name, value in header.items()}
     urls = [server.url("/good/1")]
     for revalidate in (False, True):
-        (row,) = image_rows(store, urls, http2=http2, revalidate=revalidate)
+        (row,) = image_rows(store, urls, revalidate=revalidate)
         assert (row["status"], row["error"]) == ("ok", None)
     assert server.counts["/good/1"] == 2
     assert not any({"if-none-match", "if-modified-since"} & request.headers.keys() for request in server.requests)
@@ -117,6 +116,25 @@ def test_files_are_read_only_under_the_folder_the_run_names(store: Store, tmp_pa
     assert {row["status"] for row in outside} == {"blocked_address"}
 
 
+def test_a_link_out_of_the_folder_is_named_and_followed_where_the_operator_says_so(
+    store: Store, tmp_path: Path
+) -> None:
+    shop, disk = tmp_path / "shop", tmp_path / "disk"
+    for folder in (shop, disk):
+        folder.mkdir()
+    (disk / "a.jpg").write_bytes(jpeg(1))
+    (shop / "img").symlink_to(disk)
+    (shop / "b.jpg").symlink_to(disk / "a.jpg")
+    urls = [f"{shop.as_uri()}/img/a.jpg", f"{shop.as_uri()}/b.jpg"]
+    refused = image_rows(store, urls, file_root=str(shop))
+    assert {row["status"] for row in refused} == {"blocked_address"}
+    for row, link in zip(refused, ("img", "b.jpg"), strict=True):
+        assert row["error"].startswith(f"{shop / link} is a link that leads out of images.file_root")
+        assert row["error"].endswith(f"add {disk} to images.allowed_folders")
+    allowed = image_rows(store, urls, file_root=str(shop), allowed_folders=(str(disk),))
+    assert {row["status"] for row in allowed} == {"ok"}
+
+
 def test_files_that_may_not_be_read_are_rows_and_those_beside_them_are_read(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,33 +155,36 @@ def test_files_that_may_not_be_read_are_rows_and_those_beside_them_are_read(
     assert rows[0]["error"] == "the file may not be read"
 
 
-def fetch(url: str, http2: bool) -> None:
-    fetch_files(ImagesConfig(allowed_hosts=("127.0.0.1", "localhost"), http2=http2), url)
+def fetch(url: str) -> None:
+    fetch_files(ImagesConfig(allowed_hosts=("127.0.0.1", "localhost")), url)
 
 
-@pytest.mark.parametrize("http2", [False, True])
 def test_a_user_named_in_a_url_is_authorized_at_its_own_host_only(
-    server: ChaosServer, monkeypatch: pytest.MonkeyPatch, http2: bool
+    server: ChaosServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ChaosServer() as other:
         monkeypatch.setitem(BEHAVIOURS, "/redirect", redirect("/away"))
         monkeypatch.setitem(BEHAVIOURS, "/away", redirect(other.url("/picture/1")))
-        fetch(server.url("/redirect", host="us%C3%A9r:p%40:w@127.0.0.1"), http2)
+        fetch(server.url("/redirect", host="us%C3%A9r:p%40:w@127.0.0.1"))
     sent = "Basic " + b64encode("usér:p@:w".encode()).decode()
     assert [request.headers.get("authorization") for request in server.requests] == [sent, sent]
     assert [request.headers.get("authorization") for request in other.requests] == [None]
     assert [request.headers["host"] for request in server.requests] == [f"127.0.0.1:{server.port}"] * 2
 
 
-@pytest.mark.parametrize("http2", [False, True])
-def test_a_login_of_the_machine_goes_to_its_host_alone(
-    server: ChaosServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, http2: bool
+def test_a_login_of_the_machine_goes_to_its_host_and_port_alone(
+    server: ChaosServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login usér password p@:w\ndefault login x password y\n")
+    entries = f"machine 127.0.0.1:{server.port} login usér password p@:w", "machine localhost login a password b"
+    (tmp_path / "netrc").write_text("\n".join(entries) + "\ndefault login x password y\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setitem(BEHAVIOURS, "/redirect", redirect(server.url("/picture/2", host="localhost")))
-    fetch(server.url("/picture/1"), http2)
-    fetch(server.url("/picture/1", host="other:@127.0.0.1"), http2)
-    fetch(server.url("/redirect"), http2)
+    fetch(server.url("/picture/1"))
+    fetch(server.url("/picture/1", host="other:@127.0.0.1"))
+    fetch(server.url("/redirect"))
     machine, other = (f"Basic {b64encode(login.encode()).decode()}" for login in ("usér:p@:w", "other:"))
     assert [request.headers.get("authorization") for request in server.requests] == [machine, other, machine, None]
+    server.requests.clear()
+    with ChaosServer() as neighbour:
+        fetch(neighbour.url("/picture/1"))
+        assert [request.headers.get("authorization") for request in neighbour.requests] == [None]

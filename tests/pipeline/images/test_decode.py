@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from pipeline.images.decode import decode
-from pipeline.images.outcome import PictureError
+from pipeline.images.decode import Undecodable, decode
 from schemas.tables import ImageStatus
 from tests.support.chaos_server import png_bomb
 
@@ -32,10 +31,10 @@ def rendered(body: bytes, max_side: int = 64) -> Image.Image:
 
 
 def refusal(body: bytes, max_pixels: int = 10_000_000) -> ImageStatus:
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(Undecodable) as caught:
         decode(body, max_side=64, quality=90, max_pixels=max_pixels)
     assert caught.value.reason
-    return caught.value.status
+    return ImageStatus(caught.value.status)
 
 
 def near(image: Image.Image, at: tuple[int, int], colour: tuple[int, int, int], tolerance: int = 12) -> bool:
@@ -187,5 +186,5 @@ def test_damaged_bytes_raise_nothing_but_the_stated_error(body: bytes, damage: l
     changed = bytearray(body)
     for position, value in damage:
         changed[position % len(changed)] = value
-    with contextlib.suppress(PictureError):
+    with contextlib.suppress(Undecodable):
         decode(bytes(changed), max_side=16, quality=80, max_pixels=1_000_000)

@@ -89,9 +89,8 @@ def test_a_dead_host_that_another_redirects_to_is_given_up_in_its_place(
     assert ["127.0.0.1:1 given up" in row["error"] for row in rows[:5]] == [False] * 2 + [True] * 3
 
 
-@pytest.mark.parametrize("http2", [False, True])
 def test_a_picture_cut_off_without_its_length_announced_is_asked_for_again(
-    store: Store, server: ChaosServer, monkeypatch: pytest.MonkeyPatch, http2: bool
+    store: Store, server: ChaosServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def cut_at_first(_: ChaosServer, request: Request) -> None:
         picture = jpeg(1, (400, 400))
@@ -100,7 +99,7 @@ def test_a_picture_cut_off_without_its_length_announced_is_asked_for_again(
         request.writer.close()
 
     monkeypatch.setitem(BEHAVIOURS, "/cut-at-first", cut_at_first)
-    statuses = [image_rows(store, [server.url("/cut-at-first")], http2=http2)[0]["status"] for _ in range(2)]
+    statuses = [image_rows(store, [server.url("/cut-at-first")])[0]["status"] for _ in range(2)]
     assert statuses == ["connect_error", "ok"]
 
 

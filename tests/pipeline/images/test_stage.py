@@ -72,9 +72,7 @@ def test_every_misbehaviour_is_the_right_row_and_all_good_pictures_beside_it_arr
 
 
 def test_missing_and_malformed_urls_are_rows(store: Store) -> None:
-    rows = image_rows(
-        store, [None, "  ", "not a url", "ftp://127.0.0.1/x", "data:image/png;base64,AA", "http://", "http://[::1"]
-    )
+    rows = image_rows(store, [None, "  ", "not a url", "ftp://127.0.0.1/x", "data:image/png", "http://", "http://[::1"])
     assert [row["status"] for row in rows] == ["no_url"] * 2 + ["invalid_url"] * 5
     assert [row["url"] for row in rows[:2]] == [None, None]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -33,6 +34,8 @@ class Site:
     logins: set[str] = field(default_factory=set)
     """Authorization headers of the requests."""
     ranges: bool = True
+    redirect: str = ""
+    """Where `x.json.gz` is said to be instead."""
 
     @property
     def gets(self) -> list[str]:
@@ -57,7 +60,12 @@ def site() -> Iterator[Site]:
             site.logins.add(self.headers.get("Authorization", ""))
             status = site.statuses.pop(0) if site.statuses else 0
             body = site.files.get(self.path[1:])
-            if status or body is None:
+            if site.redirect and self.path == "/x.json.gz":
+                self.send_response(302)
+                self.send_header("Location", site.redirect)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            elif status or body is None:
                 self.send_response(status or 404)
                 self.send_header("Location", self.path)
                 self.send_header("Content-Length", "0")
@@ -203,7 +211,7 @@ def test_server_that_refuses_head_is_asked_with_get(site, at) -> None:
 
 
 def test_the_login_is_the_address_s_or_the_machine_s(site, at, monkeypatch, tmp_path) -> None:
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login reader password s3cret\n")
+    (tmp_path / "netrc").write_text(f"machine {urlsplit(site.url).netloc} login reader password s3cret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for url, login in ((site.url, "reader:s3cret"), (site.url.replace("//", "//me:mine@"), "me:mine")):
         place = at(url)
@@ -246,3 +254,15 @@ def test_long_folder_is_not_listed_whole(at, tmp_path) -> None:
         (tmp_path / f"{number:02}.jpg").touch()
     with pytest.raises(UserError, match=rf"and {50 - raw_module.LISTED} more"):
         at(str(tmp_path)).find("the reviews", ["a.json"])
+
+
+def test_a_redirect_to_an_address_that_is_not_public_is_not_followed(site, at) -> None:
+    """The place itself may have any address, as the operator named it; another port of it is another place."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:  # it would hang: nobody serves it
+        site.redirect = f"http://127.0.0.1:{other.server_port}/x.json.gz"
+        for call in (lambda: at(site.url).fetch("x.json.gz"), lambda: at(site.url).find("it", ["x.json.gz"])):
+            with pytest.raises(UserError, match=r"not follow.*127\.0\.0\.1 is not a public address.*give that address"):
+                call()
+    site.redirect = f"{site.url}/y.json.gz"
+    site.files["y.json.gz"] = BODY
+    assert at(site.url).fetch("x.json.gz").path.read_bytes() == BODY
