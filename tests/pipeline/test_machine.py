@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 FAULTS = """
 import ctypes, resource, sys
 from pipeline import machine
@@ -25,6 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 def test_freed_memory_is_kept_for_the_next_tensors() -> None:
     """Five of 16 MiB, a hundred times: pages that the kernel had to give.
 

@@ -528,6 +528,7 @@ def wait_for_shards(store: Store, process: "subprocess.Popen[str]", shards: int)
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_after_kill_9_only_the_unfinished_shard_is_asked_for_again(store: Store, server: ChaosServer) -> None:
     urls: list[str | None] = [server.url("/held"), *(server.url(f"/good/{n}") for n in range(200))]
     items = publish_items(store, urls)
@@ -547,6 +548,7 @@ def test_after_kill_9_only_the_unfinished_shard_is_asked_for_again(store: Store,
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_though_servers_hang_and_keeps_what_is_finished(store: Store, server: ChaosServer) -> None:
     urls: list[str | None] = [server.url("/silent"), *(server.url(f"/good/{n}") for n in range(40))]
     publish_items(store, urls)
