@@ -51,7 +51,6 @@ def search_and_measure(answer: Connection) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc/self/statm, which Linux has")
-@pytest.mark.slow
 def test_what_was_found_is_all_that_stays_in_memory() -> None:
     ours, theirs = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("spawn").Process(target=search_and_measure, args=(theirs,))
