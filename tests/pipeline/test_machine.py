@@ -12,6 +12,8 @@ from pipeline import machine
 from pipeline.machine import side_by_side
 from schemas.errors import UserError
 
+import pytest
+
 FAULTS = """
 import ctypes, resource, sys
 from pipeline import machine
@@ -34,6 +36,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 def test_freed_memory_is_kept_for_the_next_tensors() -> None:
     """Page faults while five blocks of 16 MiB are allocated twenty times.
 
