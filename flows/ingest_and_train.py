@@ -10,17 +10,17 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from flows import logs, progress_artifacts
+from flows import allowed, logs, progress_artifacts
 from flows.job import run
 from flows.parameters import documented, flat
 from flows.summary import markdown
 from pipeline import log_fields
 from schemas.errors import ClusterError, StoreError, UserError
-from schemas.run import PARAMETERS, RunParameters
+from schemas.run import PARAMETERS, FeatureParameters, RunParameters
 
 P = ParamSpec("P")
 R = TypeVar("R")
-M = TypeVar("M", bound=RunParameters)
+M = TypeVar("M", bound=FeatureParameters)
 
 FLOW = "ingest-and-train"
 RETRIES = 2
@@ -56,6 +56,7 @@ def may_pass(_: Any, __: TaskRun, state: State[Any]) -> bool:
 
 def main_job(parameters: RunParameters) -> dict[str, Any]:
     """Body of every flow here; returns the run's summary."""
+    allowed.check(parameters)
     with log_fields.about(flow_run=runtime.flow_run.name):
         summary = run(parameters=parameters, call=as_task)
     create_markdown_artifact(markdown(summary), key=f"{re.sub('[^a-z0-9]', '-', summary.dataset)}-run")

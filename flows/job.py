@@ -36,7 +36,7 @@ from schemas.errors import UserError
 from schemas.images import ImagesConfig
 from schemas.lineage import TableVersion, canonical_json
 from schemas.report import ReportConfig
-from schemas.run import RunParameters, RunSummary, StageRecord
+from schemas.run import FeatureParameters, RunParameters, RunSummary, StageRecord
 from schemas.sources import FileSource
 
 
@@ -47,7 +47,7 @@ def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
         UserError: anything the user can mend; earlier versions stay readable, finished work is kept.
     """
     store = Store(parameters.store)
-    client.check(store, parameters.registry)
+    client.ready(store, parameters.source.dataset, parameters.registry)
     record = Recorder(call)
     dataset = parameters.source.dataset
     with (
@@ -56,15 +56,29 @@ def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
         in_place(parameters.source, store) as source,
     ):
         tables = refresh(store, source, parameters, record)
+        check_interactions(store, tables, parameters)
         tables |= train(store, tables, parameters, record)
         return conclude(store, tables, parameters, record)
 
 
-def refresh(store: Store, source: FileSource, parameters: RunParameters, record: Recorder) -> Tables:
-    """Every table that follows from the catalogue and the models alone, up to the similarity graph."""
-    ingest.check(store=store, source=source)
+def refresh(
+    store: Store, source: FileSource, parameters: FeatureParameters, record: Recorder, *, items_only: bool = False
+) -> Tables:
+    """Every table that follows from the catalogue and the models alone, up to the similarity graph.
+
+    Without `interactions`, if none are left to train on, or with `items_only`, for which they are not even needed.
+    """
+    ingest.check(store=store, source=source, items_only=items_only)
     record.call("models", check_models, parameters=parameters)
-    tables = record("ingest", ingest.run, store=store, dataset=source.dataset, source=source, config=parameters.ingest)
+    tables = record(
+        "ingest",
+        ingest.run,
+        store=store,
+        dataset=source.dataset,
+        source=source,
+        config=parameters.ingest,
+        items_only=items_only,
+    )
     with clusters.connection(parameters.cluster) as cluster:
         tables |= record(
             "images",
@@ -80,17 +94,38 @@ def refresh(store: Store, source: FileSource, parameters: RunParameters, record:
             similarity.run,
             store=store,
             features=features_of(tables),
-            interactions=tables["interactions"],
+            interactions=tables.get("interactions"),
             config=parameters.similarity,
             cluster=cluster,
         )
     return tables
 
 
+def check_interactions(store: Store, tables: Tables, parameters: RunParameters) -> None:
+    """Refuse to train on nothing; the features are published by then.
+
+    Raises:
+        UserError: no interaction is left; it says what was dropped by which rule.
+    """
+    if "interactions" in tables:
+        return
+    of_items = ("item_", "duplicate_item")
+    rows = store.read(tables["quality"]).to_pylist()
+    dropped = [r for r in rows if r["action"] == "dropped" and not r["rule"].startswith(of_items)]
+    why = ", ".join(f"{r['rule']} {r['count']:,}" for r in dropped) or "the file has no rows"
+    limits = {"core_k": parameters.ingest.core_k, "min_rating": parameters.ingest.min_rating}
+    now = " or ".join(f"ingest.{name} (now {limit:g})" for name, limit in limits.items() if limit is not None)
+    raise UserError(
+        f"{tables['items'].dataset}: nothing to train on: no interaction is left ({why}). Items, features and the "
+        f"similarity graph are published; no embeddings were made, and earlier versions stay as they are. Lower {now}, "
+        "give more interactions, or run `extract`, which needs none."
+    )
+
+
 def extract_features(
     store: Store,
     tables: Mapping[str, TableVersion],
-    parameters: RunParameters,
+    parameters: FeatureParameters,
     record: Recorder,
     cluster: Cluster | None = None,
 ) -> Tables:
@@ -123,7 +158,7 @@ def extract_features(
 
 
 def encoded_from(
-    feature: str, parameters: RunParameters, tables: Mapping[str, TableVersion]
+    feature: str, parameters: FeatureParameters, tables: Mapping[str, TableVersion]
 ) -> tuple[TableVersion, TableVersion | None]:
     """The table that a feature's encoder reads and, if it reads pictures, the items' further pictures, if any."""
     if feature == "caption":
@@ -144,7 +179,7 @@ def features_of(tables: Mapping[str, TableVersion]) -> Tables:
     return {name.removeprefix(prefix): table for name, table in tables.items() if name.startswith(prefix)}
 
 
-def check_models(parameters: RunParameters) -> None:
+def check_models(parameters: FeatureParameters) -> None:
     """Check every model and every file of imported vectors before any item is read. Models that are not on this
     machine yet are fetched or unpacked.
 
@@ -174,15 +209,15 @@ def reachable(images: ImagesConfig, source: FileSource) -> ImagesConfig:
 def conclude(store: Store, tables: Tables, parameters: RunParameters, record: Recorder) -> RunSummary:
     """Report, register and write the record of the run."""
     dataset = tables["items"].dataset
-    address = put_report(store, tables, parameters, record)
+    address = put_report(store, tables, parameters, record, previous_tables(store, dataset))
     registered = record.call(
         "registry",
         registry.run,
         store=store,
         tables=tables,
         config=parameters.registry,
-        artifacts={"report.html": f"{store.root}/{address}"},
-        parameters=parameters.model_dump(mode="json", exclude={"registry", "report", "cluster"}),
+        report=address,
+        parameters=parameters.model_dump(mode="json", exclude={"registry", "report", "cluster", "store"}),
     )
     metrics = store.read(tables["metrics"])
     cutoffs = [k for k in parameters.trainer.evaluation.cutoffs if k in (10, 20)]
@@ -203,8 +238,14 @@ def conclude(store: Store, tables: Tables, parameters: RunParameters, record: Re
     return summary
 
 
-def put_report(store: Store, tables: Tables, parameters: RunParameters, record: Recorder) -> str:
-    """Render the report, unless the store already has it for these tables; returns its address."""
+def put_report(
+    store: Store, tables: Tables, parameters: FeatureParameters, record: Recorder, previous: Tables | None
+) -> str:
+    """Render the report, unless the store already has it for these tables; returns its address.
+
+    Args:
+        previous: the tables of the run to compare with.
+    """
     dataset = tables["items"].dataset
     address = report_address(tables, parameters.report)
     if not store.fs.exists(f"{store.root}/{address}"):
@@ -215,7 +256,7 @@ def put_report(store: Store, tables: Tables, parameters: RunParameters, record: 
             tables=tables,
             output=store.scratch("report") / f"{dataset}.html",
             config=parameters.report,
-            previous=previous_tables(store, dataset),
+            previous=previous,
         )
         store.put(address, page.read_bytes())
     return address

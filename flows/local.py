@@ -5,7 +5,10 @@ python -m flows.local demo      run the demo and end   (make demo)
 """
 
 import contextlib
+import json
 import os
+import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -56,11 +59,16 @@ def demo() -> int:
 
 def up(port: int) -> int:
     """Serve until interrupted."""
-    with house(port):
+    with house(port) as environment:
+        folder = Path(environment["PREFECT_HOME"])
+        here = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        given = "PREFECT_SERVER_API_AUTH_STRING" in os.environ
+        password = "your PREFECT_SERVER_API_AUTH_STRING" if given else f"the line in {here.parent / 'login'}"
         print(
-            f"\nThe server is at http://127.0.0.1:{port} and the deployments are served. From another terminal, in "
-            "this folder:\n\n    .venv/bin/prefect deployment run ingest-and-train/demo --watch\n\n"
-            "Ctrl-C stops everything.\n",
+            f"\nThe server is at http://127.0.0.1:{port} and the deployments are served. Its pages ask for the "
+            f"login: {password}. From another terminal, in this folder:\n\n"
+            f"    PREFECT_HOME={shlex.quote(str(here))} {shlex.quote(prefect_command())} deployment run "
+            "ingest-and-train/demo --watch\n\nCtrl-C stops everything.\n",
             flush=True,
         )
         while True:
@@ -84,10 +92,12 @@ def house(port: int) -> Iterator[dict[str, str]]:
         with (home() / "server.log").open("ab") as log:
             children.append(spawn(server, environment, log))
         wait_until(f"http://127.0.0.1:{port}/api/health", children[-1], home() / "server.log")
+        write_profile(environment)
         say("serving the deployments")
         children.append(spawn([sys.executable, "-m", "flows.deployments"], environment))
         last = listed()[-1].full_name  # they are registered in this order
-        wait_until(f"http://127.0.0.1:{port}/api/deployments/name/{last}", children[-1], None)
+        url = f"http://127.0.0.1:{port}/api/deployments/name/{last}"
+        wait_until(url, children[-1], None, environment["PREFECT_API_AUTH_STRING"])
         yield environment
     finally:
         say("stopping")
@@ -96,14 +106,54 @@ def house(port: int) -> Iterator[dict[str, str]]:
 
 
 def prefect_environment(port: int) -> dict[str, str]:
-    """This process's environment, pointed at the server on `port`."""
+    """This process's environment, pointed at the server on `port`, which only its own pages and who has the login may
+    ask."""
+    password = login()
     return os.environ | {
         "PREFECT_HOME": str(home() / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_API_AUTH_STRING": password,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port},http://localhost:{port}",
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "pipeline,trainers,flows",
         "DO_NOT_TRACK": "1",
     }
+
+
+def login() -> str:
+    """The server's `USER:PASSWORD`: $PREFECT_SERVER_API_AUTH_STRING, else made once and kept in `.cm3/login`."""
+    if given := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        return given
+    path = home() / "login"
+    if not path.exists() or not path.read_text().strip():
+        write_private(path, f"cm3:{secrets.token_urlsafe(24)}\n")
+    path.chmod(0o600)
+    return path.read_text().strip()
+
+
+def write_profile(environment: dict[str, str]) -> None:
+    """Let `PREFECT_HOME=.cm3/prefect prefect …` in any terminal of this user find the server and its login."""
+    names = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")
+    lines = [f"{name} = {json.dumps(environment[name])}\n" for name in names]  # a JSON string is a TOML string
+    text = "".join(['active = "cm3"\n\n[profiles.cm3]\n', *lines])
+    write_private(Path(environment["PREFECT_HOME"]) / "profiles.toml", text)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only this user can read, from its first byte on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def prefect_command() -> str:
+    """`prefect` of this environment as a person in this folder would write it."""
+    path = Path(executable("prefect"))
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def home() -> Path:
@@ -120,14 +170,15 @@ def spawn(command: list[str], environment: dict[str, str], log: IO[bytes] | None
     )
 
 
-def wait_until(url: str, child: "subprocess.Popen[bytes]", log: Path | None) -> None:
-    """Ask `url` until it answers 200."""
+def wait_until(url: str, child: "subprocess.Popen[bytes]", log: Path | None, auth: str = "") -> None:
+    """Ask `url`, with the login `auth` (USER:PASSWORD) if there is one, until it answers 200."""
+    user, _, password = auth.partition(":")
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
             break
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url, timeout=5).status_code == 200:
+            if httpx.get(url, timeout=5, auth=(user, password) if auth else None).status_code == 200:
                 return
         time.sleep(0.3)
     output = f" Its log: {log}" if log else " What it printed is above."

@@ -11,6 +11,7 @@ from typing import Any
 from pythonjsonlogger.json import JsonFormatter
 
 from pipeline import log_fields
+from pipeline.masking import masked
 from schemas.errors import UserError
 
 ROOMS = ("pipeline", "trainers", "flows")
@@ -45,7 +46,10 @@ def prepare() -> None:
 
 
 def show_stages() -> None:
-    """Let the stages' lines at level INFO through; every record gets the fields of `pipeline.log_fields`."""
+    """Let the stages' lines at level INFO through.
+
+    Every record gets the fields of `pipeline.log_fields`, and its message is free of the environment's secrets.
+    """
     for room in ROOMS:
         logging.getLogger(room).setLevel(logging.INFO)
     logging.setLogRecordFactory(_record)
@@ -75,6 +79,11 @@ def json_lines() -> logging.Formatter:
 
 
 def _record(*arguments: Any, **options: Any) -> logging.LogRecord:
-    record = logging.LogRecord(*arguments, **options)
+    record = _Record(*arguments, **options)
     record.__dict__.update(log_fields.current())
     return record
+
+
+class _Record(logging.LogRecord):
+    def getMessage(self) -> str:  # noqa: N802 - overrides the library's
+        return masked(super().getMessage())

@@ -14,9 +14,10 @@ from typing import Any
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
 
+from flows import allowed
 from flows.exclusive import alone
 from flows.ingest_and_train import as_task, one_per_source
-from flows.job import conclude, previous_tables, recorded, refresh, train
+from flows.job import check_interactions, conclude, previous_tables, recorded, refresh, train
 from flows.recorder import Call, Recorder, Tables, plain
 from flows.summary import tables as table_rows
 from pipeline import log_fields
@@ -51,6 +52,7 @@ def run(*, parameters: RunParameters, retrain: RetrainThreshold, call: Call = pl
     ):
         last_run, last_training = _last_run(store, dataset), previous_tables(store, dataset)
         tables = refresh(store, source, parameters, record)
+        check_interactions(store, tables, parameters)
         since_run = _compared(store, last_run, tables)
         since_training = _compared(store, last_training, tables)
         pays, decision = decide(last_training, tables, since_training, retrain)
@@ -150,6 +152,7 @@ def markdown(summary: ReExtractSummary) -> str:
 
 def body(parameters: ReExtractParameters) -> dict[str, Any]:
     """Body of every flow here; returns the record."""
+    allowed.check(parameters)
     with log_fields.about(flow_run=runtime.flow_run.name):
         summary = run(parameters=parameters, retrain=parameters.retrain, call=as_task)
     create_markdown_artifact(markdown(summary), key=f"{re.sub('[^a-z0-9]', '-', summary.dataset)}-re-extract")

@@ -1,14 +1,16 @@
 """Comparisons and searches on the tables of a data set's last run."""
 
+import json
 import shutil
 from contextlib import ExitStack
+from typing import Any
 
 from flows import summary, training
 from pipeline.machine import use_threads
 from pipeline.progress import Advance, track
 from pipeline.store import Store, digest
 from schemas.lineage import Lineage, TableVersion
-from schemas.training import ComparisonConfig, ComparisonRow, TuningConfig, TuningResult
+from schemas.training import CM3Config, ComparisonConfig, ComparisonRow, Grid, TuningConfig, TuningResult
 from trainers import compare as comparison
 from trainers import tune as tuning
 
@@ -61,6 +63,22 @@ def tune(store: Store, dataset: str, config: TuningConfig) -> TuningResult:
             on_plan=bar.plan,
             on_trial=lambda _, value, __: bar.advance(1, note="stopped early" if value is None else f"{value:.4f}"),
         )
+
+
+def trained_with(store: Store, dataset: str, searched: Grid | None = None) -> dict[str, Any]:
+    """The trainer configuration of the run that made the tables, as far as it differs from the defaults.
+
+    Args:
+        searched: parameters that a search will choose, which are left out; None: CM3's own grid, {} for no search.
+    """
+    stages = summary.last(store, dataset).stages
+    name = next((stage.version for stage in stages if stage.table == "embeddings/items"), None)
+    if name is None:
+        return {}
+    settings = json.loads(store.get(dataset, "embeddings/items", name).lineage["cm3.config"])
+    defaults = CM3Config().model_dump(mode="json")
+    left_out = {*(CM3Config.grid if searched is None else searched), "seed"}
+    return {key: value for key, value in settings.items() if key not in left_out and value != defaults.get(key)}
 
 
 class _Bar(ExitStack):

@@ -1,6 +1,6 @@
 """What a run made, as a table on the terminal and as Prefect's markdown artifact."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -8,31 +8,44 @@ from rich.text import Text
 
 from pipeline.store import Store
 from schemas.errors import UserError
+from schemas.extract import ExtractSummary
 from schemas.run import RunSummary, StageRecord
 
 
 def terminal(summary: RunSummary) -> RenderableType:
     """The last page of a run: its tables with their rows, what was encoded, the test metrics, the report."""
-    tables = Table(title=f"{summary.dataset}: {summary.seconds:.0f} s", title_justify="left")
-    for column, justify in (("table", "left"), ("rows", "right"), ("coverage", "right"), ("this run", "left")):
-        tables.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's Literal
-    for stage in summary.stages:
-        share = summary.coverage.get(stage.table.removeprefix("features/")) if "/" in stage.table else None
-        tables.add_row(stage.table, f"{stage.rows:,}", "" if share is None else f"{share:.1%}", _work(stage))
     figures = Table()
     figures.add_column("test")
     figures.add_column("CM3", justify="right")
     figures.add_column("popularity", justify="right")
     for metric, value in summary.test.items():
         figures.add_row(metric.upper(), f"{value:.4f}", f"{summary.popularity[metric]:.4f}")
-    end = Text(
-        f"registered: {summary.dataset} version {summary.registered}\nreport:     {summary.report}",
-        no_wrap=True,  # a path that is broken over lines cannot be copied
-        overflow="ignore",
+    end = unbroken(f"registered: {summary.dataset} version {summary.registered}\nreport:     {summary.report}")
+    return Group(overview(summary), work(summary.encoded), figures, end)
+
+
+def overview(summary: RunSummary | ExtractSummary) -> Table:
+    """One row per table: its rows, the share of items that have the feature, and what this run did for it."""
+    tables = Table(title=f"{summary.dataset}: {summary.seconds:.0f} s", title_justify="left")
+    for column, justify in (("table", "left"), ("rows", "right"), ("coverage", "right"), ("this run", "left")):
+        tables.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's Literal
+    for stage in summary.stages:
+        share = summary.coverage.get(stage.table.removeprefix("features/")) if "/" in stage.table else None
+        tables.add_row(stage.table, f"{stage.rows:,}", "" if share is None else f"{share:.1%}", _work(stage))
+    return tables
+
+
+def work(encoded: Mapping[str, int]) -> Text:
+    """How much went through a model."""
+    total = sum(encoded.values())
+    return Text(
+        f"{total:,} contents went through a model" if total else "nothing was encoded again: all of it was known"
     )
-    encoded = sum(summary.encoded.values())
-    work = f"{encoded:,} contents went through a model" if encoded else "nothing was encoded again: all of it was known"
-    return Group(tables, Text(work), figures, end)
+
+
+def unbroken(text: str) -> Text:
+    """Lines that are not wrapped: a path that is broken over lines cannot be copied."""
+    return Text(text, no_wrap=True, overflow="ignore")
 
 
 def markdown(summary: RunSummary) -> str:

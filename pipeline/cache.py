@@ -5,6 +5,7 @@ everything except the content that decides the result (encoder fingerprint, prep
 """
 
 import io
+import logging
 import threading
 import time
 import uuid
@@ -17,6 +18,9 @@ import pyarrow.parquet as pq
 from pipeline.filesystem import write_atomically
 from pipeline.store import Store, explained
 from pipeline.table_writer import PARQUET
+from schemas.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 MAX_ROWS = 1 << 32
 """Most rows of a shard: shard and row share one integer in the index, which takes a fifth of a tuple's memory."""
@@ -26,6 +30,9 @@ SHARDS_IN_MEMORY = 8
 
 class ShardCache:
     """Rows of `schema` by its first column, a string; a later row for the same key wins.
+
+    A damaged shard costs only its own rows: it is left out and named in `damaged`. It is not deleted, because half an
+    answer of an object store looks the same.
 
     Memory: a string and an integer per key; rows are read from the shards on demand.
     """
@@ -40,10 +47,22 @@ class ShardCache:
         self._index: dict[str, int] = {}
         self._in_memory: OrderedDict[int, pa.Table] = OrderedDict()
         self._lock = threading.RLock()
+        self.damaged: list[str] = []
         for path in sorted(self._fs.glob(f"{self._folder}/*.parquet")):
-            with self._fs.open(path, "rb") as file:
-                keys = pq.read_table(file, columns=[self.key])[self.key].to_pylist()
+            try:
+                with self._fs.open(path, "rb") as file:
+                    keys = pq.read_table(file, columns=[self.key])[self.key].to_pylist()
+            except (pa.ArrowException, KeyError) as error:
+                logger.info("%s: %s", path, error)
+                self.damaged.append(path)
+                continue
             self._add(path, keys)
+        if self.damaged:
+            logger.warning(
+                "%d of %d files of finished work in %s are damaged and left out; what they held is made again. Delete "
+                "them: %s", len(self.damaged), len(self._shards) + len(self.damaged), self._folder,
+                ", ".join(path.rsplit("/", 1)[-1] for path in self.damaged),
+            )  # fmt: skip
 
     def __contains__(self, key: object) -> bool:
         return key in self._index
@@ -89,8 +108,17 @@ class ShardCache:
 
     def _read(self, shard: int) -> pa.Table:
         if shard not in self._in_memory:
-            with self._fs.open(self._shards[shard], "rb") as file:
-                self._remember(shard, pq.read_table(file).replace_schema_metadata(None).cast(self._nullable()))
+            path = self._shards[shard]
+            try:
+                with self._fs.open(path, "rb") as file:
+                    rows = pq.read_table(file).replace_schema_metadata(None).cast(self._nullable())
+            except (pa.ArrowException, ValueError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise UserError(
+                    f"{path}: finished work is damaged ({reason}). Delete this file and run again: only what it held "
+                    "is made anew."
+                ) from error
+            self._remember(shard, rows)
         self._in_memory.move_to_end(shard)
         return self._in_memory[shard]
 

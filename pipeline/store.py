@@ -9,14 +9,19 @@ Layout, for data set `d`, table `t` and version `v` (the first 16 hex digits of 
 The manifest is written last, in one atomic step, so a reader sees a whole version or none.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import logging
+import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
 from pathlib import Path
+from typing import IO
 
 import fsspec
 import pyarrow as pa
@@ -27,6 +32,10 @@ from pipeline.table_writer import TableWriter
 from schemas.errors import StoreError, UserError
 from schemas.lineage import Lineage, TableVersion
 
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+"""One folder or file in a store: never `..`, nothing absolute, no pattern."""
 READ_BYTES = 1 << 20
 """Bytes read ahead per column while streaming. Without a limit Arrow holds whole row groups, both compressed and
 decompressed; with threads, each would keep memory of its own."""
@@ -45,7 +54,8 @@ class Store:
         return self.uri
 
     def find(self, lineage: Lineage) -> TableVersion | None:
-        """The version with this lineage's key, marked `reused` and made the latest; None if there is none."""
+        """The version with this lineage's key, marked `reused` and made the latest; None if there is none, or its
+        manifest is damaged."""
         version = self._load(lineage.dataset, lineage.table, lineage.key()[:16])
         if version is None or version.key != lineage.key():
             return None
@@ -61,13 +71,16 @@ class Store:
         pointer = self._path(dataset, table, "latest")
         if not self.fs.exists(pointer):
             raise UserError(self._nothing_published(dataset, table))
-        return self.get(dataset, table, self.fs.cat_file(pointer).decode().strip())
+        name = self.fs.cat_file(pointer).decode(errors="replace").strip()
+        if not _NAME.fullmatch(name):
+            raise UserError(f"{pointer} is damaged: expected a version's name. Run the flow again: it is written anew.")
+        return self.get(dataset, table, name)
 
     def get(self, dataset: str, table: str, version: str) -> TableVersion:
         """One version by its name or an unambiguous beginning of it.
 
         Raises:
-            UserError: there is no such version, or more than one.
+            UserError: there is no such version, or more than one, or its manifest is damaged.
         """
         exact = self._load(dataset, table, version)
         if exact is not None:
@@ -82,8 +95,8 @@ class Store:
         return matches[0]
 
     def versions(self, dataset: str, table: str) -> list[TableVersion]:
-        """Every published version, oldest first."""
-        manifests = self.fs.glob(self._path(dataset, table, "*.json"))
+        """Every published version, oldest first; one with a damaged manifest is logged and left out."""
+        manifests = self.fs.glob(f"{self._path(dataset, table)}/*.json")
         versions = [self._load(dataset, table, Path(manifest).stem) for manifest in manifests]
         return sorted((v for v in versions if v is not None), key=lambda v: (v.created, v.version))
 
@@ -108,8 +121,7 @@ class Store:
         """
         what = f"{lineage.dataset}/{lineage.table}"
         with explained(what, self):
-            staging = self.scratch("staging") / f"{lineage.key()[:16]}-{uuid.uuid4().hex[:8]}"
-            staging.mkdir()
+            held, staging = _staging(self.scratch("staging"), lineage.key()[:16])
         writer = TableWriter(staging, schema, lineage, explained(what, self))
         try:
             yield writer
@@ -119,6 +131,8 @@ class Store:
         finally:
             writer.abandon()
             shutil.rmtree(staging, ignore_errors=True)
+            staging.with_suffix(".lock").unlink(missing_ok=True)
+            held.close()
 
     def read(self, version: TableVersion, columns: Sequence[str] | None = None) -> pa.Table:
         """The whole table in memory, in stored order."""
@@ -223,8 +237,15 @@ class Store:
         if not self.fs.exists(path):
             return None
         folder = self._path(dataset, table, f"{version}.parquet")
-        record = json.loads(self.fs.cat_file(path))
-        return TableVersion(**record, path=folder if self.is_local else self.fs.unstrip_protocol(folder))
+        try:
+            record = json.loads(self.fs.cat_file(path))
+            return TableVersion(**record, path=folder if self.is_local else self.fs.unstrip_protocol(folder))
+        except (ValueError, TypeError) as error:  # cut short, no JSON, or not a manifest's fields
+            reason = str(error).splitlines()[0]
+            logger.warning(
+                "%s is a damaged manifest (%s); left out. Run the flow again: it is written anew", path, reason
+            )
+            return None
 
     def _parts(self, version: TableVersion) -> list[str]:
         return [f"{self.inside(version.path)}/{name}" for name in sorted(version.files)]
@@ -234,6 +255,17 @@ class Store:
         return str(self.fs._strip_protocol(path))
 
     def _path(self, *names: str) -> str:
+        """Path of what a caller names; never outside the store.
+
+        Raises:
+            UserError: a name holds more than the names of folders and files.
+        """
+        for name in names:
+            if not all(_NAME.fullmatch(part) for part in name.split("/")):
+                raise UserError(
+                    f"{name!r} is no name in a store: expected letters, digits, '_', '-' and '.', as in demo or "
+                    "embeddings/items."
+                )
         return "/".join((self.root, *names))
 
     def _nothing_published(self, dataset: str, table: str) -> str:
@@ -268,15 +300,37 @@ def failures() -> tuple[type[Exception], ...]:
     return OSError, BotoCoreError, ClientError
 
 
+def _staging(folder: Path, name: str) -> tuple[IO[str], Path]:
+    """A new folder for a table that is being written, and the lock that tells others that its writer lives.
+
+    The kernel frees the lock with its process, so what a killed run left here is known, and removed first.
+    """
+    for lock in folder.glob("*.lock"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)
+    while True:
+        staging = folder / f"{name}-{uuid.uuid4().hex[:8]}"
+        lock = staging.with_suffix(".lock")
+        held = lock.open("x")
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if lock.exists():  # else somebody took it for a dead one, between its making and its locking
+            staging.mkdir()
+            return held, staging
+        held.close()
+
+
 def parse_reference(reference: str) -> tuple[str, str, str]:
     """Data set, table, and what follows `@` (empty if nothing does) in `DATASET/TABLE[@…]`.
 
     Raises:
-        UserError: it has no data set or no table.
+        UserError: it has no data set or no table, or a part is no name.
     """
     address, _, at = reference.partition("@")
     dataset, _, table = address.partition("/")
-    if not dataset or not table:
+    names = [dataset, *table.split("/"), *([at] if at else [])]
+    if not all(_NAME.fullmatch(name) for name in names):
         raise UserError(f"{reference!r} is not DATASET/TABLE[@VERSION|@ALIAS], e.g. demo/embeddings/items@champion.")
     return dataset, table, at
 

@@ -13,6 +13,8 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 
 LOCAL = ("offline:", "/", ".", "~")
 """Beginnings of model names that are no hub repository."""
+KEY_VARIABLE = r"^(OPENAI_API_KEY|CM3_[A-Z0-9_]+_KEY)$"
+"""Environment variables that a run may send to an endpoint: no parameter may choose another secret of the machine."""
 
 
 class ModelSpec(BaseModel):
@@ -34,7 +36,8 @@ class ModelSpec(BaseModel):
         "natively, float32 elsewhere. What is stored is always float32.",
     )
     trust_remote_code: bool = Field(
-        default=False, description="Run Python code that came with the model. Off unless a run says so by name."
+        default=False,
+        description="Run Python code that came with the model; the operator's CM3_TRUST_REMOTE_CODE must name it too.",
     )
 
     @model_validator(mode="after")
@@ -100,7 +103,9 @@ class CaptionSpec(ModelSpec):
     batch_size: int = Field(default=8, ge=1, description="Pictures per forward pass; endpoint: requests in flight.")
     base_url: str = Field(default="", description="Endpoint only: URL up to and with `/v1`.")
     api_key_variable: str = Field(
-        default="OPENAI_API_KEY", description="Endpoint only: name of the environment variable that holds the key."
+        default="OPENAI_API_KEY",
+        pattern=KEY_VARIABLE,
+        description="Endpoint only: name of the environment variable that holds the key: OPENAI_API_KEY or CM3_…_KEY.",
     )
     timeout: float = Field(default=120.0, gt=0, description="Endpoint only: seconds to wait for one answer.")
     attempts: int = Field(default=6, ge=1, description="Endpoint only: tries before the row says `error`.")

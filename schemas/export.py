@@ -10,7 +10,12 @@ class ExportConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    normalize: bool = Field(True, description="Scale every vector to length 1, so that inner products are cosines.")
+    part: Literal["score", "item"] = Field(
+        "score",
+        description="score: embeddings as published, whole; the inner product of a user's and an item's, "
+        "plus `item_weights`, is the score; item: the trained part, scaled to length 1, to compare items with "
+        "items. Vectors of features are scaled to length 1 either way.",
+    )
     index: Literal["none", "flat", "hnsw", "lance"] = Field(
         "flat",
         description="FAISS index of inner products: flat is exact, hnsw approximate and fast; lance: a Lance data set "
@@ -27,7 +32,10 @@ class Exported(BaseModel):
         ids: path of an .npy file, (rows,), strings, in the same order.
         index: path of the FAISS index or Lance data set, in the same order; empty if none was asked for.
         rows: number of vectors.
+        dim: numbers in each vector.
         missing: number of the table's rows that have no vector and are left out.
+        recall: hnsw: share of a sample's 10 best that the index finds, by their inner products, so that equal vectors
+            may stand for each other; null for an exact index or none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,3 +46,4 @@ class Exported(BaseModel):
     rows: int
     dim: int
     missing: int
+    recall: float | None = None

@@ -6,17 +6,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class IngestConfig(BaseModel):
-    """What is kept of a catalogue and how its interactions are split.
+    """What is kept of a catalogue, which interactions train, and how they are split.
 
-    Rules in this order, each counted in the `quality` table: rows that are not records or lack an id are dropped; of
-    two items with one id the first is kept; interactions with unknown items are dropped; of two interactions of one
-    user with one item the latest is kept (of equal times the later row); ratings below `min_rating` are dropped; the
-    k-core is kept. Items without an interaction left are not published.
+    Rules in this order, each counted in the `quality` table. Of items: rows that are not records or lack an id are
+    dropped; of two items with one id the first is kept; items without what `require` names are dropped. Every other
+    item is published, chosen or not. Of interactions: those with unknown items are dropped; of two of one user with one
+    item the latest is kept (of equal times the later row); ratings below `min_rating` are dropped; the k-core is kept.
+    Items are counted as `warm_item` (with a published interaction), `rare_item` (chosen, but no interaction passed the
+    rules) or `unsold_item` (never chosen).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    core_k: int = Field(5, ge=1, description="Interactions that every user and every item must have (k-core).")
+    core_k: int = Field(
+        5,
+        ge=1,
+        description="Interactions that every user and every item must have to train (k-core); every item is published.",
+    )
     min_rating: float | None = Field(
         None, description="Smallest rating that counts as a choice, in the source's scale; null: every rating counts."
     )

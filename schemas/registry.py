@@ -18,6 +18,12 @@ class RegistryConfig(BaseModel):
         le=1,
         description="Share of the champion's validation NDCG@20 that a challenger may lose and still be promoted.",
     )
+    champions_compared: int = Field(
+        7,
+        ge=1,
+        description="How many of the last champions the allowed metric loss counts from the best of; 1: the present "
+        "one alone. A promotion by hand starts the count anew.",
+    )
     max_coverage_loss: float = Field(
         0.05,
         ge=0,
@@ -52,6 +58,7 @@ class Registered(Measured):
         alias: "champion" or "challenger" at the time of registration.
         reason: one sentence that says why it got that alias.
         tables: table name → version, for every table it was made from.
+        report: address of its report within the store; empty if it has none.
         reused: whether an earlier run had already registered it.
     """
 
@@ -61,4 +68,5 @@ class Registered(Measured):
     reason: str
     run_id: str
     tables: dict[str, str]
+    report: str = ""
     reused: bool = False

@@ -17,8 +17,8 @@ from schemas.training import CM3Config
 FeatureName = Annotated[str, StringConstraints(pattern=f"^{FOLDER}$")]
 
 
-class RunParameters(BaseModel):
-    """What a run takes beside the parameters of its source. Each nested model configures one stage."""
+class FeatureParameters(BaseModel):
+    """What the way from a catalogue to its features and graph takes. Each nested model configures one stage."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,12 +46,10 @@ class RunParameters(BaseModel):
     ingest: IngestConfig = Field(IngestConfig(), description="What is kept and how it is split.")
     images: ImagesConfig = Field(ImagesConfig(), description="How pictures are fetched and stored.")
     similarity: SimilarityConfig = Field(SimilarityConfig(), description="How the similarity graph is built.")
-    trainer: CM3Config = Field(CM3Config(), description="CM3's hyper-parameters.")
-    registry: RegistryConfig = Field(RegistryConfig(), description="When a version becomes champion.")
     report: ReportConfig = Field(ReportConfig(), description="How much the report shows.")
 
     @model_validator(mode="after")
-    def _features_can_be_made(self) -> "RunParameters":
+    def _features_can_be_made(self) -> "FeatureParameters":
         encoders = PRESETS[self.models].encoders | self.encoders
         if unknown := [name for name in self.features if name not in encoders]:
             raise ValueError(f"features: no encoder for {', '.join(unknown)}; allowed: {', '.join(encoders)}")
@@ -61,12 +59,6 @@ class RunParameters(BaseModel):
             raise ValueError(f"imported: {', '.join(both)} is extracted too; give the imported one another name")
         if not self.features and not self.imported:
             raise ValueError("features: name one at least, or vectors to import")
-        return self
-
-    @model_validator(mode="after")
-    def _versions_can_be_compared(self) -> "RunParameters":
-        if 20 not in self.trainer.evaluation.cutoffs:
-            raise ValueError("trainer.evaluation.cutoffs must hold 20: the registry compares versions by NDCG@20")
         return self
 
     @property
@@ -83,7 +75,20 @@ class RunParameters(BaseModel):
         return self.captioner or PRESETS[self.models].captioner
 
 
-P = TypeVar("P", bound=RunParameters)
+class RunParameters(FeatureParameters):
+    """What a run takes beside the parameters of its source."""
+
+    trainer: CM3Config = Field(CM3Config(), description="CM3's hyper-parameters.")
+    registry: RegistryConfig = Field(RegistryConfig(), description="When a version becomes champion.")
+
+    @model_validator(mode="after")
+    def _versions_can_be_compared(self) -> "RunParameters":
+        if 20 not in self.trainer.evaluation.cutoffs:
+            raise ValueError("trainer.evaluation.cutoffs must hold 20: the registry compares versions by NDCG@20")
+        return self
+
+
+P = TypeVar("P", bound=FeatureParameters)
 
 
 def with_source(base: type[P], source: type[SourceConfig], name: str) -> type[P]:

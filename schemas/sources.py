@@ -1,5 +1,6 @@
 """Every kind of source: where its files lie and what their columns are called."""
 
+import codecs
 import difflib
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -80,6 +81,13 @@ Location = Annotated[
 ]
 
 
+MISSING: Final = (
+    "NULL", "Null", "null", "(null)", "NaN", "nan", "NAN", "None", "NONE", "none", "NaT", r"\N", "N/A", "n/a", "#N/A",
+    "NA", "<NA>", "undefined",
+)  # fmt: skip
+"""Words that databases, spreadsheets, pandas, R and JavaScript write where there is nothing."""
+
+
 class SourceConfig(BaseModel):
     """What every kind of source says of itself.
 
@@ -107,6 +115,9 @@ class FileSource(SourceConfig):
 
     raw: str
     image_url: Template = ""
+    missing: tuple[str, ...] = Field(
+        MISSING, description="Words that stand for nothing as an id, text, price, rating or time; [] takes every word."
+    )
 
     @field_validator("raw")
     @classmethod
@@ -185,17 +196,67 @@ class InteractionColumns(BaseModel):
 
     user_id: str = Field("user_id", description="Column of the user's id; required.")
     item_id: str = Field("item_id", description="Column of the item's id; required.")
-    rating: str | None = Field(None, description="Column of the rating.")
+    rating: str | None = Field(None, description="Column of the rating: numbers, or words of `rating_values`.")
     timestamp: str | None = Field(
         None,
-        description="Column of the time: seconds or milliseconds since 1970, ISO 8601 (UTC if it names no zone), or a "
-        "date like 20240506, 2024-05-06, 06/05/2024 or, if other dates of the file show this order, 05/06/2024.",
+        description="Column of the time: seconds, milli-, micro- or nanoseconds since 1970, a workbook's days, ISO "
+        "8601 (UTC if it names no zone), a date like 20240506, 6 May 2024, 06/05/2024 or, if other dates of the "
+        "file show this order, 05/06/2024; see `time_format`.",
     )
     split: str | None = Field(None, description="Column of a published split: train, valid or test; or 0, 1, 2.")
 
 
+SUFFIXES: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet")
+"""Ends of names that say a file's format, in any case."""
+PACKED: Final = (".gz", ".bz2", ".zst", ".zip")
+"""Ends of names of packed files; a zip archive holds one file."""
+
+
+def plain_name(name: str) -> str:
+    """A file's name in lower case, without the end that says how it is packed."""
+    lower = name.lower().rstrip("/")
+    return next((lower.removesuffix(end) for end in PACKED if lower.endswith(end)), lower)
+
+
+def _is_packed(name: str) -> bool:
+    return name.lower().endswith(PACKED)
+
+
+class FileFormat(BaseModel):
+    """What a file's name does not say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoding: str = Field("utf-8", description="Encoding of the text, e.g. cp1252, utf-16 or shift_jis.")
+    separator: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1,
+        description="Between two fields of a row, e.g. `;`; null: a comma, in .tsv a tab.",
+    )
+    header: tuple[str, ...] = Field(
+        (), description="Names of the columns of a file without a header line; []: its first line names them."
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, encoding: str) -> str:
+        try:
+            return codecs.lookup(encoding).name
+        except LookupError as error:
+            raise ValueError("expected an encoding that Python knows, e.g. utf-8, cp1252, utf-16") from error
+
+    @field_validator("header")
+    @classmethod
+    def _once(cls, header: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(header)) < len(header):
+            raise ValueError("expected every name once")
+        return header
+
+
 class CatalogueSource(FileSource):
-    """Your own catalogue: two files in CSV, TSV, JSON Lines (each also as .gz) or Parquet, told by their suffix."""
+    """Your own catalogue: two files in CSV, TSV or JSON (each also packed) or Parquet, told by their suffix; of each
+    also a folder of parts, or a pattern such as `part-*.parquet`."""
 
     kind: Literal["catalogue"] = "catalogue"
     title = "Your own catalogue"
@@ -203,10 +264,22 @@ class CatalogueSource(FileSource):
     raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the two files.")
     name: str = Field("catalogue", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Default name in the store.")
     items: str = Field("items.jsonl", description="File of items, relative to raw; the suffix says the format.")
-    interactions: str = Field("interactions.csv", description="File of interactions, relative to raw.")
+    interactions: str = Field(
+        "interactions.csv", description="File of interactions, relative to raw; empty: none, for features alone."
+    )
     item_columns: ItemColumns = Field(ItemColumns(), description="Which column of the items file is what.")
     interaction_columns: InteractionColumns = Field(
         InteractionColumns(), description="Which column of the interactions file is what."
+    )
+    items_format: FileFormat = Field(FileFormat(), description="Encoding, separator and header of the items file.")
+    interactions_format: FileFormat = Field(
+        FileFormat(), description="Encoding, separator and header of the interactions file."
+    )
+    time_format: str = Field(
+        "", description="strftime format of the times, e.g. `%d|%m|%Y %Hh%M`; empty: every usual way is tried."
+    )
+    rating_values: dict[str, float] = Field(
+        {}, description="What a word in the rating's column counts, e.g. {view: 1, cart: 2, purchase: 3}."
     )
     category_separator: str = Field("|", min_length=1, description="Between two categories, if they are one text.")
     gallery_separator: str = Field(
@@ -215,11 +288,13 @@ class CatalogueSource(FileSource):
 
     @field_validator("items", "interactions")
     @classmethod
-    def _readable(cls, name: str) -> str:
-        suffixes = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
-        if not name.removesuffix(".gz").endswith(suffixes) or name.endswith(".parquet.gz"):
+    def _readable(cls, name: str, info: ValidationInfo) -> str:
+        if info.field_name == "interactions" and not name:
+            return name
+        if not plain_name(name).endswith(SUFFIXES) or (plain_name(name).endswith(".parquet") and _is_packed(name)):
             raise ValueError(
-                f"expected a name that ends in one of {', '.join(suffixes)} (.gz allowed, except for parquet)"
+                f"expected a name that ends in one of {', '.join(SUFFIXES)} (also packed: {', '.join(PACKED)}, except "
+                "for parquet)"
             )
         return name
 

@@ -64,10 +64,13 @@ ITEMS = pa.schema(
         pa.field("image_url", pa.string()),
         pa.field("text", pa.string()),
         pa.field("gallery_urls", pa.list_(pa.string())),
+        pa.field("interactions", pa.int32()),
     ]
 )
-"""`text` is what text encoders read; null if the item has no words. `price` is in the source's own currency.
-`gallery_urls` are further pictures, in the source's order and without duplicates; null if there are none."""
+"""The whole catalogue, whether an item was ever chosen or not. `text` is what text encoders read; null if the item has
+no words. `price` is in the source's own currency. `gallery_urls` are further pictures, in the source's order and
+without duplicates; null if there are none. `interactions` is the number of rows that the table `interactions` has of
+the item: above 0 for the items that train and are judged, 0 for all others; null where no interactions were read."""
 
 INTERACTIONS = pa.schema(
     [
@@ -89,8 +92,8 @@ QUALITY = pa.schema(
         _required("examples", pa.list_(pa.string())),
     ]
 )
-"""What ingest changed, left out or found doubtful: one row per rule, with up to three example ids. `action` is
-"dropped", "repaired" or "kept"."""
+"""What ingest changed, left out or found doubtful, and how many items are warm, rare and unsold: one row per rule, with
+up to three example ids. `action` is "dropped", "repaired" or "kept"."""
 
 IMAGES = pa.schema(
     [

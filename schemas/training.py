@@ -141,7 +141,7 @@ class ItemWeightsConfig(RecommenderConfig):
         "validation figure is kept, else all weights, negative ones too",
     )
     judged_users: int = Field(default=5000, ge=1, description="users that choices are judged by, at most")
-    judged_items: int = Field(default=10_000, ge=1, description="items that choices are judged among, at most")
+    judged_items: int = Field(default=4000, ge=1, description="items that choices are judged among, at most")
 
 
 class CM3Config(TrainingConfig):

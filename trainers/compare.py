@@ -35,7 +35,7 @@ COMPARISON = pa.schema(
     ]
 )
 
-PAPER_SCORE = {"score": "dot", "popularity_prior": 0.0, "smoothing": 0.0, "filter_weight": 0.0}
+PAPER_SCORE = {"score": "dot", "popularity_prior": 0.0, "smoothing": 0.0, "filter_weight": 0.0, "item_weights": None}
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no calibration": {"calibration": "none"},
     "frozen calibration": {"calibration": "frozen"},
@@ -43,6 +43,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no prior": {"popularity_prior": 0.0},
     "no smoothing": {"smoothing": 0.0},
     "no filter": {"filter_weight": 0.0},
+    "no item weights": {"item_weights": None},
     "paper's score": PAPER_SCORE,
     "as published": PAPER_SCORE | {"published": True},
 }

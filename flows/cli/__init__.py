@@ -16,18 +16,18 @@ from schemas.errors import UserError
 
 
 @cache
-def _run_commands() -> MutableMapping[str, Any]:
+def _by_source(verb: str) -> MutableMapping[str, Any]:
     from flows.cli import run  # its options are read from the models of all parameters: other commands start faster
 
-    return typer.main.get_group(run.app).commands
+    return typer.main.get_group(getattr(run, f"{verb}_app")).commands
 
 
-class _Run(TyperGroup):
-    """`cm3 run`, whose commands are made when one of them, or their help, is asked for."""
+class _BySource(TyperGroup):
+    """`cm3 run` or `cm3 extract`, whose commands are made when one of them, or their help, is asked for."""
 
     @property
     def commands(self) -> MutableMapping[str, Any]:
-        return _run_commands()
+        return _by_source(str(self.name))
 
     @commands.setter
     def commands(self, _: MutableMapping[str, Any]) -> None:
@@ -41,19 +41,28 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-app.add_typer(
-    typer.Typer(cls=_Run, no_args_is_help=True, help="Run the main job in this process, without a server."), name="run"
-)
+for verb, purpose in (
+    ("run", "Run the main job in this process, without a server."),
+    ("extract", "Make features and similarity alone, from the items: no interactions, no training, no server."),
+):
+    app.add_typer(typer.Typer(cls=_BySource, no_args_is_help=True, help=purpose), name=verb)
 for commands in (look, models, research):
     commands.add_to(app)
 
 
 def main() -> None:
-    """Entry point: a user's error is one paragraph and status 1 (2: a wrong command line), without a stack trace."""
+    """Entry point: a user's error is one paragraph and status 1 (2: a wrong command line), without a stack trace.
+
+    Ctrl-C ends with status 130 and says that the work so far is kept.
+    """
     try:
         sys.exit(app(prog_name="cm3", standalone_mode=False))
     except UserError as error:
         _refuse(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        words = "stopped. Finished work is kept: give the same command again to go on from here."
+        Console(stderr=True).print(words, highlight=False, soft_wrap=True)
+        sys.exit(130)
     except TyperException as error:
         message, context = error.format_message().strip(), getattr(error, "ctx", None)
         if not message:  # no arguments: the help is on the screen already

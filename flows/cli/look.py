@@ -1,19 +1,21 @@
-"""Find tables and look at them: show, resolve, export, similar, ui."""
+"""Find tables and look at them: show, resolve, export, recommend, similar, ui."""
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.console import RenderableType
 from rich.table import Table
 
 from flows.cli.options import Dataset, JsonOption, StoreOption, answer, opened
+from flows.cli.tables import Shown, fitted
 from schemas.errors import UserError
 
 
 def add_to(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (show, resolve, export, similar, ui):
+    for command in (show, resolve, export, recommend, similar, ui):
         app.command()(command)
 
 
@@ -65,12 +67,17 @@ def export(
         Literal["none", "flat", "hnsw", "lance"],
         typer.Option(help="FAISS index or Lance data set, written beside the vectors."),
     ] = "flat",
+    part: Annotated[
+        Literal["score", "item"],
+        typer.Option(help="Embeddings: whole vectors, for users' scores, or the trained part, for item to item."),
+    ] = "score",
     store: StoreOption = "store",
     as_json: JsonOption = False,
 ) -> None:
     """Write vectors as `vectors.npy`, their ids as `ids.npy`, and a FAISS index or a Lance data set.
 
-    Example: `cm3 export demo/embeddings/items@champion ./vectors --index hnsw`
+    Examples: `cm3 export demo/embeddings/items@champion ./vectors --index hnsw`,
+    `cm3 export demo/embeddings/items ./alike --part item`
     """
     from pipeline.registry import export as exports
     from pipeline.registry import versions
@@ -78,30 +85,83 @@ def export(
 
     source = opened(store)
     version = versions.resolve(source, reference)
-    exported = exports.run(store=source, version=version, folder=folder, config=ExportConfig(index=index))
+    exported = exports.run(store=source, version=version, folder=folder, config=ExportConfig(index=index, part=part))
     left_out = f"; {exported.missing:,} rows without a vector are left out" if exported.missing else ""
     files = "\n".join(filter(None, (exported.vectors, exported.ids, exported.index)))
-    answer(exported, as_json, f"{exported.rows:,} vectors of {exported.dim} numbers{left_out}\n{files}")
+    recall = f"\nrecall of the index, measured: {exported.recall:.3f} of a sample's 10 best" if exported.recall else ""
+    answer(exported, as_json, f"{exported.rows:,} vectors of {exported.dim} numbers{left_out}{recall}\n{files}")
+
+
+def recommend(
+    dataset: Dataset,
+    users: Annotated[list[str], typer.Argument(help="Users' ids.", metavar="[USER]…")] = [],  # noqa: B006 - typer
+    items: Annotated[
+        list[str], typer.Option(help="What an unknown user chose: item ids with commas between them.")
+    ] = [],  # noqa: B006 - typer reads defaults
+    k: Annotated[int, typer.Option(min=1, help="Items shown for each user.")] = 10,
+    store: StoreOption = "store",
+    as_json: JsonOption = False,
+) -> None:
+    """Print what to show a user, with titles and why, from the champion's tables (the latest ones without a champion).
+
+    Examples: `cm3 recommend demo U0001`, `cm3 recommend demo --items D0001,D0002 --k 5`
+    """
+    from pipeline.registry import recommend as recommending
+
+    chosen = [item for text in items for part in text.split(",") if (item := part.strip())]
+    if bool(users) == bool(chosen):
+        raise UserError(
+            "Name users, or what an unknown user chose: cm3 recommend DATASET USER…, or DATASET --items A,B,C."
+        )
+    answers: list[dict[str, Any]]
+    served = recommending.Served(opened(store), dataset)
+    if chosen:
+        table, unknown = recommending.for_items(served, chosen, k)
+        answers = [{"chosen": chosen, "unknown": unknown, "items": recommending.described(served, table)}]
+        names = [f"who chose {', '.join(chosen)}" + (f" (no such item: {', '.join(unknown)})" * bool(unknown))]
+    else:
+        lists = recommending.for_users(served, users, k)
+        answers = [{"user": user, "items": recommending.described(served, rows)} for user, rows in lists.items()]
+        names = list(lists)
+    document = {"dataset": dataset, "version": served.version, "answers": answers}
+    lines = [_recommended(name, entry["items"]) for name, entry in zip(names, answers, strict=True)]
+    answer(document, as_json, *lines, f"from version {served.version} of {dataset}")
 
 
 def similar(
     dataset: Dataset,
     item: Annotated[str, typer.Argument(help="The item's id.")],
-    k: Annotated[int, typer.Option(min=1, help="Neighbours shown.")] = 10,
+    k: Annotated[int | None, typer.Option(min=1, help="Neighbours shown; default: the graph's, up to 10.")] = None,
     store: StoreOption = "store",
     as_json: JsonOption = False,
 ) -> None:
-    """Print an item's nearest neighbours, with the similarity by each feature.
+    """Print an item's nearest neighbours, with their titles and the similarity by each feature.
 
     Example: `cm3 similar demo D0001`
     """
     from pipeline.similarity import lookup
 
-    neighbors = lookup.similar(opened(store), dataset, item, k).to_pylist()
-    table = Table(*neighbors[0])
-    for row in neighbors:
-        table.add_row(*(_cell(value) for value in row.values()))
-    answer(neighbors, as_json, table)
+    source = opened(store)
+    neighbors = lookup.similar(source, dataset, item, k).to_pylist()
+    ids = {item, *(row["neighbor_id"] for row in neighbors)}
+    words = lookup.titles(source, source.latest(dataset, "items"), ids) if "items" in source.tables(dataset) else {}
+    rows = [row | {"title": words.get(row["neighbor_id"])} for row in neighbors]
+    features = [name for name in neighbors[0] if name.startswith("similarity")]
+    columns = [
+        Shown("rank", [str(row["rank"]) for row in rows], numeric=True),
+        Shown("neighbour", [row["neighbor_id"] for row in rows]),
+        Shown("title", [row["title"] or "–" for row in rows], cut=True),
+        *(
+            Shown(
+                name.removeprefix("similarity_"),
+                [_cell(row[name]) for row in rows],
+                numeric=True,
+                optional=name != "similarity",
+            )
+            for name in features
+        ),
+    ]
+    answer(rows, as_json, fitted(columns, title=f"{item} {words.get(item) or ''}".strip()))
 
 
 def ui(
@@ -117,6 +177,20 @@ def ui(
     with bound(opened(store), port) as server, contextlib.suppress(KeyboardInterrupt):
         print(f"http://127.0.0.1:{server.server_address[1]}  (Ctrl-C stops)", flush=True)
         server.serve_forever()
+
+
+def _recommended(name: str, rows: list[dict[str, Any]]) -> RenderableType:
+    if not rows:
+        return f"{name}: nothing is left to recommend"
+    because = ["; ".join(why["title"] or why["item_id"] for why in row["because"]) or "–" for row in rows]
+    columns = [
+        Shown("rank", [str(row["rank"]) for row in rows], numeric=True),
+        Shown("item", [row["item_id"] for row in rows]),
+        Shown("title", [row["title"] or "–" for row in rows], cut=True),
+        Shown("score", [_cell(row["score"]) for row in rows], numeric=True),
+        Shown("because they chose", because, cut=True),
+    ]
+    return fitted(columns, title=name)
 
 
 def _cell(value: object) -> str:

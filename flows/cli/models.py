@@ -1,12 +1,21 @@
 """The registry: versions, diff, promote, rollback, gc."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import RenderableType
 from rich.table import Table
 
-from flows.cli.options import Dataset, JsonOption, StoreOption, answer, opened
+from flows.cli.options import Dataset, JsonOption, StoreOption, answer, log_to_terminal, opened
+from flows.cli.tables import Shown, fitted
 from schemas.errors import UserError
+
+if TYPE_CHECKING:
+    from schemas.diff import Diff, Pair
+
+LEAST = 5e-5
+"""The least difference that four decimals show."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,20 +51,14 @@ def diff(
     store: StoreOption = "store",
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two registered versions: items, coverage, metrics, neighbours, and how far vectors moved.
+    """Compare two registered versions: what differs in items, coverage, metrics, neighbours, and how far vectors moved.
 
     Example: `cm3 diff demo champion challenger`
     """
     from pipeline.registry import diff as differences
 
     result = differences.run(store=opened(store), dataset=dataset, a=a, b=b)
-    table = Table(f"{dataset}: {result.a} → {result.b}", str(result.a), str(result.b), "change")
-    table.add_row("items", *_counts(result.items_both, result.items_only_a, result.items_only_b))
-    for name, pair in [*((f"coverage {n}", p) for n, p in result.coverage.items()), *result.metrics.items()]:
-        table.add_row(name, _figure(pair.a), _figure(pair.b), _figure(pair.change))
-    for name in ("neighbor_overlap", "graph_overlap", "drift"):
-        table.add_row(name.replace("_", " "), "", "", _figure(getattr(result, name)))
-    answer(result, as_json, table)
+    answer(result, as_json, *_differences(result))
 
 
 def promote(
@@ -98,20 +101,62 @@ def gc(
 
     Examples: `cm3 gc demo`, `cm3 gc demo --keep 5 --delete`
     """
+    from flows.exclusive import alone
     from pipeline.registry import garbage
 
     source = opened(store)
     if not source.tables(dataset):
         raise UserError(f"No data set {dataset!r} in {source}. Data sets: {', '.join(source.datasets()) or 'none'}.")
-    unneeded = garbage.unneeded(source, dataset, keep)
     if delete:
-        garbage.remove(source, unneeded)
+        log_to_terminal()  # says that it waits for a run
+        with alone(source, dataset):
+            unneeded = garbage.remove(source, garbage.unneeded(source, dataset, keep))
         garbage.remove_abandoned_staging(source)
+    else:
+        unneeded = garbage.unneeded(source, dataset, keep)
     size = sum(version.size for version in unneeded)
     lines = [f"{version.table}@{version.version}  {version.created}  {version.size:,} bytes" for version in unneeded]
     status = "deleted" if delete else "to delete; add --delete to do it"
     record = {"versions": unneeded, "bytes": size, "deleted": delete}
     answer(record, as_json, *lines, f"{len(unneeded)} versions, {size:,} bytes {status}.")
+
+
+def _differences(result: "Diff") -> Iterator[RenderableType]:
+    """A table of what differs, where anything does, and one line that names what is the same."""
+    rows: dict[str, tuple[str, str, str]] = {}
+    same: list[str] = []
+    if result.items_only_a or result.items_only_b:
+        rows["items"] = _counts(result.items_both, result.items_only_a, result.items_only_b)
+    else:
+        same.append("items")
+    for kind, pairs in (("coverage", result.coverage), ("metrics", result.metrics)):
+        different = {name: pair for name, pair in pairs.items() if _differs(pair)}
+        if len(different) < len(pairs):
+            same.append(f"{len(pairs) - len(different) if different else 'all'} {kind}")
+        for name, pair in different.items():
+            label = f"coverage {name}" if kind == "coverage" else name
+            rows[label] = (_figure(pair.a), _figure(pair.b), _figure(pair.change))
+    for name, whole in (("neighbor_overlap", 1.0), ("graph_overlap", 1.0), ("drift", 0.0)):
+        value, label = getattr(result, name), name.replace("_", " ")
+        if value is not None and abs(value - whole) < LEAST:
+            same.append("no drift" if name == "drift" else f"{label} 1")
+        else:
+            rows[label] = ("", "", _figure(value))
+    if rows:
+        columns = [list(column) for column in zip(*rows.values(), strict=True)]
+        names = (str(result.a), str(result.b), "change")
+        yield fitted(
+            [
+                Shown(f"{result.dataset}: {result.a} → {result.b}", list(rows)),
+                *(Shown(name, cells, numeric=True) for name, cells in zip(names, columns, strict=True)),
+            ]
+        )
+    if same:
+        yield f"the same: {', '.join(same)}"
+
+
+def _differs(pair: "Pair") -> bool:
+    return (pair.a is None) != (pair.b is None) or (pair.change is not None and abs(pair.change) >= LEAST)
 
 
 def _counts(both: int, only_a: int, only_b: int) -> tuple[str, str, str]:

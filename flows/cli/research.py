@@ -1,15 +1,20 @@
 """Compare recommenders and tune them on a data set's own tables: compare, tune."""
 
+import json
+import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from flows.cli.options import Dataset, JsonOption, StoreOption, answer, json_object, log_to_terminal, opened
+from flows.cli.tables import Shown, fitted
 from flows.parameters import validated
 
 if TYPE_CHECKING:  # the models of all trainers' parameters, which every other command does without
     from schemas.training import ComparisonRow, EvaluationConfig, TuningResult
+
+logger = logging.getLogger(__name__)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,6 +40,8 @@ def compare(
 ) -> None:
     """Train recommenders over several seeds on the same data, split, selection and evaluator; print and store a table.
 
+    CM3 starts from the trainer configuration of the data set's last run; `--cm3` goes before it.
+
     Examples: `cm3 compare demo --seeds 3`, `cm3 compare demo --models cm3 --models lightgcn`,
     `cm3 compare demo --models cm3 --ablations`
     """
@@ -43,8 +50,13 @@ def compare(
 
     log_to_terminal()
     fields: dict[str, Any] = {"seeds": tuple(range(seeds)), "ablations": ablations, "cm3": cm3, "overrides": overrides}
-    config = validated(ComparisonConfig, fields | ({"models": tuple(models)} if models else {}))
-    rows, path = research.compare(opened(store), dataset, config)
+    fields |= {"models": tuple(models)} if models else {}
+    validated(ComparisonConfig, fields)  # what was asked for is judged as it was written
+    source = opened(store)
+    config = validated(
+        ComparisonConfig, fields | {"cm3": _started_from(research.trained_with(source, dataset, searched={}), cm3)}
+    )
+    rows, path = research.compare(source, dataset, config)
     answer(rows, as_json, _comparison(rows, config.cm3.evaluation), path)
 
 
@@ -66,32 +78,47 @@ def tune(
 ) -> None:
     """Search hyper-parameters on validation; test is used once, at the end. Run it again to resume a search.
 
+    CM3 starts from the trainer configuration of the data set's last run; `--base` goes before it.
+
     Example: `cm3 tune demo --trials 20`
     """
     from flows import research
     from schemas.training import TuningConfig
 
     log_to_terminal()
-    fields = {"model": model, "trials": trials, "base": base, "space": space}
-    result = research.tune(opened(store), dataset, validated(TuningConfig, fields))
+    config = validated(TuningConfig, {"model": model, "trials": trials, "base": base, "space": space})
+    source = opened(store)
+    if model == "cm3":
+        start = _started_from(research.trained_with(source, dataset, searched=config.space), config.base)
+        config = config.model_copy(update={"base": start})
+    result = research.tune(source, dataset, config)
     answer(result, as_json, _tuned(result))
+
+
+def _started_from(trained: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What was given, over the configuration of the last run, which is named where it is none of the defaults."""
+    if trained:
+        logger.info("CM3 starts from the last run's trainer configuration: %s", json.dumps(trained))
+    return trained | given
 
 
 def _comparison(rows: "list[ComparisonRow]", evaluation: "EvaluationConfig") -> Table:
     metric = f"{evaluation.selection_metric.upper()}@{evaluation.selection_k}"
-    columns = ("runs", "valid", f"test {metric}", "p vs CM3", "seconds", "parameters")
-    table = Table("model", *(Column(name, justify="right", no_wrap=True) for name in columns))
-    for row in rows:
-        table.add_row(
-            row.model,
-            str(row.runs),
-            f"{row.validation:.4f}",
-            f"{row.mean:.4f} ± {row.spread:.4f}",
-            "" if row.p_value is None else f"{row.p_value:.2g}",
-            f"{row.seconds:.0f}",
-            f"{row.parameters:,}",
-        )
-    return table
+    cells = {
+        "valid": [f"{row.validation:.4f}" for row in rows],
+        "runs": [str(row.runs) for row in rows],
+        "p vs CM3": ["" if row.p_value is None else f"{row.p_value:.2g}" for row in rows],
+        "seconds": [f"{row.seconds:.0f}" for row in rows],
+        "parameters": [f"{row.parameters:,}" for row in rows],
+    }
+    test = [f"{row.mean:.4f} ± {f'{row.spread:.4f}' if row.runs > 1 else '–'}" for row in rows]
+    return fitted(
+        [
+            Shown("model", [row.model for row in rows]),
+            Shown(f"test {metric}", test, numeric=True),
+            *(Shown(name, column, numeric=True, optional=True) for name, column in cells.items()),
+        ]
+    )
 
 
 def _tuned(result: "TuningResult") -> Table:

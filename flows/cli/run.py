@@ -1,8 +1,9 @@
-"""`cm3 run …`: the main job in this process."""
+"""`cm3 run …` and `cm3 extract …`: the main job, or features alone, in this process."""
 
+from collections.abc import Callable, Mapping
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from ruamel.yaml import YAML
@@ -11,10 +12,11 @@ from ruamel.yaml.error import YAMLError
 from flows.cli.options import JsonOption, StoreOption, answer, log_to_terminal, opened, option
 from flows.parameters import flat, validated
 from schemas.errors import UserError
-from schemas.run import PARAMETERS, RunParameters
+from schemas.extract import PARAMETERS as EXTRACT_PARAMETERS
+from schemas.extract import ExtractParameters
+from schemas.run import PARAMETERS, FeatureParameters, RunParameters
 
-app = typer.Typer(no_args_is_help=True, help="Run the main job in this process, without a server.")
-
+M = TypeVar("M", bound=FeatureParameters)
 
 AS_JSON = Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption)
 
@@ -29,28 +31,50 @@ def run(parameters: RunParameters, *, as_json: bool) -> None:
     answer(record, as_json, summary.terminal(record))
 
 
-for kind, model in PARAMETERS.items():
-    doc = f"{model.source_type.title}.\n\nExample: `{model.source_type.example}`"
-    app.command(kind)(flat(model, run, name=kind, doc=doc, annotation=option, more=[AS_JSON]))
+def extract(parameters: ExtractParameters, *, as_json: bool) -> None:
+    """Make features alone and print what was made."""
+    opened(parameters.store)
+    from flows import extract as flow  # as in `run`
+
+    log_to_terminal()
+    record = flow.run(parameters=parameters)
+    answer(record, as_json, flow.terminal(record))
 
 
-@app.command()
-def file(
-    path: Annotated[Path, typer.Argument(help="YAML file; docs/how-to/catalogue.example.yaml shows every field.")],
-    store: StoreOption = "store",
-    as_json: JsonOption = False,
-) -> None:
-    """Run what a YAML file says: the parameters by name, and `kind` (default: catalogue) for the source.
+def commands(verb: str, models: Mapping[str, type[M]], body: Callable[..., None]) -> typer.Typer:
+    """One command per source, which calls `body`; and `file`, for parameters in YAML."""
+    app = typer.Typer(no_args_is_help=True)
+    for kind, model in models.items():
+        example = model.source_type.example.replace("cm3 run", f"cm3 {verb}")
+        doc = f"{model.source_type.title}.\n\nExample: `{example}`"
+        app.command(kind)(flat(model, body, name=kind, doc=doc, annotation=option, more=[AS_JSON]))
+
+    def file(
+        path: Annotated[Path, typer.Argument(help="YAML file; docs/how-to/catalogue.example.yaml shows every field.")],
+        store: StoreOption = "store",
+        as_json: JsonOption = False,
+    ) -> None:
+        fields = {"store": store} | read_yaml(path)
+        kind = fields.get("kind", "catalogue")
+        if kind not in models:
+            raise UserError(f"{path}: kind {kind!r} is none of {', '.join(sorted(models))}.")
+        # One file may serve a training and an extraction: what only a training takes is left out here.
+        of_training = RunParameters.model_fields.keys() - models[kind].model_fields.keys()
+        known = {name: value for name, value in fields.items() if name not in of_training}
+        body(validated(models[kind], known), as_json=as_json)
+
+    file.__doc__ = f"""What a YAML file says: the parameters by name, and `kind` (default: catalogue) for the source.
 
     The file's `store`, where it has one, goes before `--store` and CM3_STORE.
 
-    Example: `cm3 run file shop.yaml`
+    Example: `cm3 {verb} file shop.yaml`
     """
-    fields = {"store": store} | read_yaml(path)
-    kind = fields.get("kind", "catalogue")
-    if kind not in PARAMETERS:
-        raise UserError(f"{path}: kind {kind!r} is none of {', '.join(sorted(PARAMETERS))}.")
-    run(validated(PARAMETERS[kind], fields), as_json=as_json)
+    app.command()(file)
+    return app
+
+
+run_app = commands("run", PARAMETERS, run)
+extract_app = commands("extract", EXTRACT_PARAMETERS, extract)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import stamina
 from pipeline.captions.rate_limit import RateLimit, requested_pause
 from pipeline.captions.verdict import AGAIN
 from pipeline.encoders.base import Answer, Fingerprint
+from pipeline.masking import masked
 from schemas.encoders import CaptionSpec
 from schemas.errors import UserError
 
@@ -29,6 +30,8 @@ LONGEST_PAUSE = 60.0
 FATAL = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 """Errors that every other picture would meet too: the run stops."""
 TRANSIENT = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError, openai.ConflictError)
+NO_KEY = "none"
+"""Sent where no key is set: local servers ask for none, and the client refuses to work without one."""
 _UNREACHABLE = "unreachable: "
 """How the text of a failed answer begins if no request reached the server."""
 
@@ -44,12 +47,14 @@ class EndpointCaptioner:
         self.fingerprint = identity
         self.batch_size = spec.batch_size
         self._spec = spec
-        self._key = (os.environ.get(spec.api_key_variable) or "none").strip()
+        self._key = (os.environ.get(spec.api_key_variable) or "").strip() or NO_KEY
         if not self._key.isascii():
             raise UserError(
                 f"${spec.api_key_variable} contains characters that no key has, e.g. a typographic quote; set it again."
             )
         self._limit = RateLimit()
+        # An allowed server must not pass the pictures on to another one.
+        self._options: dict[str, Any] = {"base_url": spec.base_url, "api_key": self._key, "max_retries": 0}
         self._check()
 
     def caption(self, images: Sequence[bytes], *, again: bool = False) -> list[Answer]:
@@ -73,41 +78,44 @@ class EndpointCaptioner:
         Raises:
             UserError: there is no answer, or the key is refused.
         """
-        client = openai.OpenAI(
-            base_url=self._spec.base_url, api_key=self._key, max_retries=0, timeout=min(self._spec.timeout, 30)
-        )
+        http = openai.DefaultHttpxClient(follow_redirects=False)
         try:
-            with client:
+            with openai.OpenAI(**self._options, timeout=min(self._spec.timeout, 30), http_client=http) as client:
                 listed = {model.id for model in client.models.list().data}
         except openai.APIConnectionError as error:
+            reason = self._masked(error.__cause__ or error)
             raise UserError(
-                f"No OpenAI-compatible server answers at {self._spec.base_url} ({error.__cause__ or error}). Start it, "
+                f"No OpenAI-compatible server answers at {self._spec.base_url} ({reason}). Start it, "
                 "or mend base_url, which ends in /v1 for most servers."
             ) from error
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise self._refused(error) from error
+            raise self._refused(error) from None  # its text may contain the key
         except (openai.APIError, ValueError, TypeError, AttributeError):
             return
         if listed and self._spec.model not in listed:
-            logger.warning("%s lists %s, not %s", self._spec.base_url, sorted(listed)[:10], self._spec.model)
+            names = self._masked(sorted(listed)[:10])
+            logger.warning("%s lists %s, not %s", self._spec.base_url, names, self._spec.model)
+
+    def _masked(self, text: object) -> str:
+        """What the server said, without the key, which a server may quote."""
+        return masked(str(text), [self._key] if self._key != NO_KEY else [])
 
     def _refused(self, error: openai.APIStatusError) -> UserError:
         return UserError(
             f"{self._spec.base_url} refused the request for {self._spec.model!r}: {error.status_code} "
-            f"{error.message:.200}. The key is read from ${self._spec.api_key_variable}; check it and the model's name."
+            f"{self._masked(error.message):.200}. The key is read from ${self._spec.api_key_variable}; check it and "
+            "the model's name."
         )
 
     async def _caption_all(self, images: Sequence[bytes], again: bool) -> list[Answer]:
         places = asyncio.Semaphore(self._spec.batch_size)
-        timeout = self._spec.timeout
-        async with openai.AsyncOpenAI(
-            base_url=self._spec.base_url, api_key=self._key, max_retries=0, timeout=timeout
-        ) as client:
+        http = openai.DefaultAsyncHttpxClient(follow_redirects=False)
+        async with openai.AsyncOpenAI(**self._options, timeout=self._spec.timeout, http_client=http) as client:
             tasks = [asyncio.create_task(self._caption_one(client, places, image, again)) for image in images]
             try:
                 return await asyncio.gather(*tasks)
             except FATAL as error:
-                raise self._refused(error) from error
+                raise self._refused(error) from None  # its text may contain the key
             finally:
                 for task in tasks:
                     task.cancel()
@@ -126,13 +134,14 @@ class EndpointCaptioner:
                 ):
                     with attempt:
                         await self._limit.wait()
-                        return await self._request(client, image, again)
+                        answer = await self._request(client, image, again)
+                        return answer.model_copy(update={"text": self._masked(answer.text)})
             except openai.APIConnectionError as error:
-                return Answer(text=f"{_UNREACHABLE}{error.__cause__ or error}", failed=True)
+                return Answer(text=f"{_UNREACHABLE}{self._masked(error.__cause__ or error)}", failed=True)
             except FATAL:
                 raise
             except (openai.APIError, MalformedAnswerError) as error:
-                return Answer(text=f"{type(error).__name__}: {error}", failed=True)
+                return Answer(text=self._masked(f"{type(error).__name__}: {error}"), failed=True)
         raise AssertionError("a retry context returns or raises")
 
     def _next_pause(self, error: Exception) -> bool | float:

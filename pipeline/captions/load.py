@@ -1,5 +1,6 @@
 """From a spec to its fingerprint, which identifies the captions, and to the captioner itself."""
 
+from pipeline import consent
 from pipeline.encoders import model_files
 from pipeline.encoders.base import Captioner, Fingerprint
 from pipeline.encoders.load import quiet_libraries
@@ -15,9 +16,10 @@ def fingerprint(spec: CaptionSpec) -> Fingerprint:
     """What identifies the captions of `spec`. An endpoint's model is identified by its name and revision only.
 
     Raises:
-        UserError: the model is missing, damaged or not reachable.
+        UserError: the model is missing, damaged or not reachable, or the operator does not allow it.
     """
     if spec.kind == "endpoint":
+        consent.check_endpoint(spec.base_url)
         content, dtype = f"{spec.model}@{spec.revision}", "endpoint"
     else:
         content = model_files.content_hash(model_files.locate(spec))

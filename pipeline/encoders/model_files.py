@@ -12,6 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from pipeline import consent
 from pipeline.encoders import offline
 from schemas.encoders import ModelSpec
 from schemas.errors import UserError
@@ -30,8 +31,10 @@ def locate(spec: ModelSpec, weights: Sequence[str] = SAFETENSORS) -> Path:
         weights: patterns of the files that hold its weights.
 
     Raises:
-        UserError: the model cannot be reached or does not exist, or one of its files is missing or damaged.
+        UserError: the model cannot be reached or does not exist, one of its files is missing or damaged, or it wants to
+            run code of its own and the operator did not consent.
     """
+    consent.check_remote_code(spec)
     if spec.model.startswith("offline:"):
         folder = offline.unpack(spec.model.removeprefix("offline:"))
     elif spec.revision:
@@ -72,7 +75,13 @@ def check(folder: Path, weights: Sequence[str], name: str) -> None:
                 f"Model {name!r}: {path} is not a whole safetensors file ({error}): cut short or changed; {mend}."
             ) from error
     for index in folder.glob("*.safetensors.index.json"):
-        named = set(json.loads(index.read_text())["weight_map"].values())
+        try:
+            named = {str(shard) for shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise UserError(
+                f"Model {name!r}: {index} is not an index of safetensors (expected JSON with weight_map; "
+                f"{type(error).__name__}: {error}): cut short or changed. Fetch it again."
+            ) from error
         if missing := sorted(shard for shard in named if not (folder / shard).exists()):
             raise UserError(
                 f"Model {name!r}: {index.name} names {', '.join(missing)}, missing in {folder}. Fetch them again."

@@ -1,5 +1,6 @@
 """Which interactions are kept: rules over ids as dictionary codes, each counted."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from pipeline.ingest.interactions import codes, examples
 from pipeline.ingest.tally import EXAMPLES, Quality
 from schemas.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def apply(
@@ -25,15 +28,18 @@ def apply(
 
     Args:
         frame: as `interactions.collect` returns it.
-        catalogue: ids of the items that may be kept.
+        catalogue: ids of the published items.
         items_file, file: names of the two files, for the tally and for errors.
 
+    Returns:
+        An empty frame if nothing is left, which is logged.
+
     Raises:
-        UserError: nothing is left.
+        UserError: no item of the interactions is in the catalogue.
     """
     rows_read = len(frame)
     frame = in_catalogue(frame, catalogue, file, quality)
-    if frame.is_empty():
+    if rows_read and frame.is_empty():
         raise UserError(
             f"None of the {rows_read:,} interactions of {file} is with an item of {items_file} "
             f"({quality.count('unknown_item'):,} unknown). Do the two files belong together, and is the right "
@@ -41,15 +47,15 @@ def apply(
         )
     frame = latest_only(frame, file, quality)
     before_core = at_least(frame, min_rating, file, quality)
-    frame = core(before_core, core_k, items_file, file, quality)
+    frame = core(before_core, core_k, file, quality)
     if frame.is_empty():
         users, items = before_core["user_id"].n_unique(), before_core["item_id"].n_unique()
         limits = {"core_k": core_k if core_k > 1 else None, "min_rating": min_rating}
         advice = " or ".join(f"{name} (now {limit:g})" for name, limit in limits.items() if limit is not None)
-        raise UserError(
+        logger.warning(
             f"Nothing is left of {file}: {rows_read:,} interactions were read, {len(before_core):,} remained before "
-            f"the {core_k}-core ({users:,} users, {items:,} items), 0 after it. Lower {advice}, or use a larger "
-            "category."
+            f"the {core_k}-core ({users:,} users, {items:,} items), 0 after it."
+            + (f" Lower {advice}, or use a larger category." if rows_read else "")
         )
     return frame
 
@@ -89,17 +95,27 @@ def latest_only(frame: pl.DataFrame, file: str, quality: Quality) -> pl.DataFram
 
 
 def at_least(frame: pl.DataFrame, min_rating: float | None, file: str, quality: Quality) -> pl.DataFrame:
-    """Ratings of at least `min_rating`; a row without a rating is dropped too. None keeps every row."""
+    """Ratings of at least `min_rating`; a row without a rating is dropped too. None keeps every row.
+
+    Raises:
+        UserError: no row has a rating.
+    """
     if min_rating is None:
         return frame
+    if frame["rating"].null_count() == len(frame):
+        raise UserError(
+            f"ingest.min_rating is {min_rating:g}, but none of the {len(frame):,} interactions of {file} has a rating "
+            "that can be read. Name the column of the ratings in the source's mapping, give `rating_values` if they "
+            "are words, or leave out min_rating."
+        )
     ok = (frame["rating"] >= min_rating).fill_null(value=False)
     lost = (~ok).arg_true()
     quality.add(file, "rating_below_threshold", "dropped", len(lost), examples(frame, lost))
     return frame.filter(ok)
 
 
-def core(frame: pl.DataFrame, k: int, items_file: str, file: str, quality: Quality) -> pl.DataFrame:
-    """The `k`-core; interactions, users and items outside it are counted."""
+def core(frame: pl.DataFrame, k: int, file: str, quality: Quality) -> pl.DataFrame:
+    """The `k`-core; interactions and users outside it are counted."""
     rows = k_core(*codes(frame), k)
     if len(rows) == len(frame):
         return frame
@@ -108,13 +124,11 @@ def core(frame: pl.DataFrame, k: int, items_file: str, file: str, quality: Quali
     outside[rows] = False
     lost = np.flatnonzero(outside)
     quality.add(file, f"interaction_{rule}", "dropped", len(lost), examples(frame, lost))
-    for column, of_file in (("user_id", file), ("item_id", items_file)):
-        ids = frame[column].to_physical().to_numpy()
-        stays = np.zeros(int(ids.max()) + 1, dtype=bool)
-        stays[ids[rows]] = True
-        gone = frame[column].gather(lost[~stays[ids[lost]]]).unique(maintain_order=True)
-        shown = tuple(gone.head(EXAMPLES).cast(pl.String))
-        quality.add(of_file, f"{column.removesuffix('_id')}_{rule}", "dropped", len(gone), shown)
+    users = codes(frame)[0]
+    stays = np.zeros(int(users.max()) + 1, dtype=bool)
+    stays[users[rows]] = True
+    gone = frame["user_id"].gather(lost[~stays[users[lost]]]).unique(maintain_order=True)
+    quality.add(file, f"user_{rule}", "dropped", len(gone), tuple(gone.head(EXAMPLES).cast(pl.String)))
     return frame[rows]
 
 

@@ -1,84 +1,20 @@
 """Raw items to the rows of the `items` table: clean text, prices as numbers, usable picture addresses."""
 
-import html
 import os
-import re
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
+from pipeline.ingest.prices import price
 from pipeline.ingest.sources.base import RawItem
 from pipeline.ingest.tally import Quality
+from pipeline.ingest.text import plain
 from schemas.errors import UserError
 
-_HIDDEN = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"<!--.*?(?:-->|$)|</?[a-zA-Z!][^<>]*>", re.DOTALL)
-_CUT_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s+[\w-]+=[^<>]*|\s*)$")
-_NESTED = 4
-"""Passes that remove tags inside broken tags; after them, the brackets themselves are removed."""
-_PRICE = re.compile(r"(?:[A-Z]{3}|[A-Z]{0,2}[$€£¥₹])?\s*(\d[\d.,'\u2019\u00a0\u202f ]*)")
-_CENTS = re.compile(r"[.,]\d{1,2}$")
-_THOUSANDS = re.compile(r"[1-9]\d{0,2}([.,'\u2019\u00a0\u202f ])\d{3}(?:\1\d{3})*")
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
 """Bytes; no common file system has longer ones."""
-
-
-def clean(text: str) -> str:
-    """Plain text: entities resolved; then tags (also one cut off at the end), scripts and styles removed; white space
-    and control characters turned into single spaces."""
-    if "&" in text:
-        text = html.unescape(text)
-    if "<" in text:
-        text = _without_tags(text)
-    if not text.isprintable():
-        # A lone surrogate is legal in JSON's escapes but not in UTF-8.
-        text = "".join(c if c.isprintable() else " " for c in text.encode(errors="replace").decode())
-    return " ".join(text.split())
-
-
-def _without_tags(text: str) -> str:
-    text = _HIDDEN.sub(" ", text)
-    for _ in range(_NESTED):
-        text, tags = _TAG.subn(" ", text)
-        if not tags:
-            return _CUT_TAG.sub(" ", text)
-    return text.translate({ord("<"): " ", ord(">"): " "}) if _TAG.search(text) else text
-
-
-def price(value: Any) -> float | None:
-    """A number, or text that begins with one after an optional currency ("$12.99 - $20.00": the first).
-
-    A last mark before one or two digits is the decimal mark ("1,299.00", "1.299,00", "7,5"). Marks before three digits
-    group thousands, with two exceptions: a single point ("1.299") is decimal, as computers write it, and a mark after
-    a lone zero ("0,999") is ambiguous, so that there is no price.
-    """
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        number = float(value) if abs(value) < 1e12 else -1.0  # also false for NaN
-    else:
-        number = _amount(value) if isinstance(value, str) else -1.0
-    return number if 0 <= number < 1e12 else None
-
-
-def _amount(text: str) -> float:
-    """The number that a text begins with; -1 if there is none."""
-    try:
-        return float(text)
-    except ValueError:
-        match = _PRICE.match(text.strip())
-    if match is None:
-        return -1.0
-    digits = match[1].strip(" .,'")
-    if re.fullmatch(r"\d+(\.\d+)?", digits):
-        return float(digits)
-    cents = _CENTS.search(digits)
-    whole = digits[: cents.start()] if cents else digits
-    if not whole.isdigit() and not _THOUSANDS.fullmatch(whole):
-        return -1.0
-    return float(re.sub(r"\D", "", whole) + ("." + cents[0][1:] if cents else ""))
 
 
 def text_of(title: str, brand: str, categories: list[str], description: str) -> str | None:
@@ -119,13 +55,10 @@ class Finisher:
         if self.base and self.base.startswith("file:"):
             self._folder = Path(unquote(urlsplit(self.base).path)).resolve()
 
-    def rows(
-        self, items: Iterable[RawItem], *, chosen: Container[str], require: Collection[str]
-    ) -> Iterator[dict[str, Any]]:
-        """A row for each item that may be kept. Of two items with one id the first counts.
+    def rows(self, items: Iterable[RawItem], *, require: Collection[str]) -> Iterator[dict[str, Any]]:
+        """A row for each item that is kept. Of two items with one id the first counts.
 
         Args:
-            chosen: ids of the items with at least one interaction; others are left out.
             require: "title", "image": what an item must have.
 
         Raises:
@@ -137,9 +70,6 @@ class Finisher:
                 self._count(item, "duplicate_item", "dropped")
                 continue
             seen.add(item.item_id)
-            if item.item_id not in chosen:
-                self._count(item, "item_without_interaction", "dropped")
-                continue
             row = self.row(item)
             lacks = [name for name in require if _lacks(row, name)]
             if lacks:
@@ -150,11 +80,11 @@ class Finisher:
             raise UserError(f"{self.file}: no record has an id. Check the file and the column of the id.")
 
     def row(self, item: RawItem) -> dict[str, Any]:
-        """One row with the columns of `schemas.tables.ITEMS`."""
+        """One row with the columns of `schemas.tables.ITEMS`, except the number of its interactions."""
         title = self._cleaned(item, "title", item.title)
         description = self._cleaned(item, "description", item.description)
         brand = self._cleaned(item, "brand", item.brand)
-        categories = [word for word in (clean(category) for category in item.categories) if word]
+        categories = [word for raw in item.categories if (word := self._cleaned(item, "categories", raw))]
         cost = price(item.price)
         if cost is None and item.price not in (None, ""):
             self._count(item, "price_unreadable", "repaired")
@@ -175,13 +105,10 @@ class Finisher:
         }
 
     def _cleaned(self, item: RawItem, name: str, raw: str) -> str:
-        plain = clean(raw)
-        if plain != raw:
-            if "<" in raw and "<" not in plain:
-                self._count(item, f"{name}_html", "repaired")
-            elif "&" in raw and html.unescape(raw) != raw:
-                self._count(item, f"{name}_entities", "repaired")
-        return plain
+        text, repair = plain(raw) if raw else ("", "")
+        if repair:
+            self._count(item, f"{name}_{repair}", "repaired")
+        return text
 
     def pictures(self, item: RawItem) -> list[str]:
         """Usable addresses, each once, the main picture's first; unusable ones are counted by reason."""

@@ -1,6 +1,6 @@
-"""Item rows on disk between two passes: cleaned before the filters, published after them."""
+"""Item rows on disk between two passes: cleaned first, published once their interactions are counted."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,33 @@ from schemas.tables import ITEMS
 
 ROWS = 4096
 """Rows in memory at a time."""
+COUNT = "interactions"
+"""The column of `ITEMS` that is not known in the first pass."""
+CLEANED = ITEMS.remove(ITEMS.get_field_index(COUNT))
+"""The columns of the first pass."""
 
 
 def write(path: Path, rows: Iterator[dict[str, Any]]) -> set[str]:
-    """Write rows with the columns of `ITEMS` to a Parquet file; returns their ids."""
+    """Write rows with the columns of `CLEANED` to a Parquet file; returns their ids."""
     ids: set[str] = set()
-    with pq.ParquetWriter(path, ITEMS, **PARQUET) as file:
+    with pq.ParquetWriter(path, CLEANED, **PARQUET) as file:
         while batch := list(islice(rows, ROWS)):
             ids.update(row["item_id"] for row in batch)
             # By column: `Table.from_pylist` takes 20 times as long.
-            columns = [pa.array([row[field.name] for row in batch], field.type) for field in ITEMS]
-            file.write_table(pa.table(columns, schema=ITEMS))
+            columns = [pa.array([row[field.name] for row in batch], field.type) for field in CLEANED]
+            file.write_table(pa.table(columns, schema=CLEANED))
     return ids
 
 
-def read(path: Path, ids: Container[str]) -> Iterator[pa.Table]:
-    """The rows with these ids, in the order in which they were written."""
+def read(path: Path, counts: Mapping[str, int] | None) -> Iterator[pa.Table]:
+    """Every row in the order in which it was written, with its interactions.
+
+    Args:
+        counts: item id → its interactions, 0 where it is not in there; None: they were not read, so that the column is
+            null.
+    """
     file = pq.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES)
     for batch in file.iter_batches(ROWS):
-        table = pa.Table.from_batches([batch])
-        yield table.filter(pa.array([item_id in ids for item_id in table["item_id"].to_pylist()]))
+        ids = batch["item_id"].to_pylist()
+        column = [None if counts is None else counts.get(item_id, 0) for item_id in ids]
+        yield pa.table([*batch.columns, pa.array(column, pa.int32())], schema=ITEMS)

@@ -18,7 +18,7 @@ STAGING_SECONDS = 24 * 3600
 
 def unneeded(store: Store, dataset: str, keep: int, config: RegistryConfig | None = None) -> list[TableVersion]:
     """Versions that are neither the last `keep` of their table, nor its latest, nor part of a registered version that
-    has an alias or is among the last `keep` registered.
+    has an alias, is among the last `keep` registered, or is the one that `rollback` would return to.
 
     Raises:
         ValueError: `keep` is below 1.
@@ -35,10 +35,11 @@ def unneeded(store: Store, dataset: str, keep: int, config: RegistryConfig | Non
             f"{dataset} has {len(trained)} versions of {embeddings} in {store}, but the registry knows none of them: "
             "nothing tells which are in use. Is MLFLOW_TRACKING_URI the registry of this store?"
         )
+    before = versions.previous(store, dataset, config) if registered else None
     held = {
         (table, version)
         for entry in registered
-        if entry.alias or entry in registered[-keep:]
+        if entry.alias or entry in registered[-keep:] or entry == before
         for table, version in entry.tables.items()
     }
     candidates: list[TableVersion] = []
@@ -48,13 +49,21 @@ def unneeded(store: Store, dataset: str, keep: int, config: RegistryConfig | Non
     return [version for version in candidates if (version.table, version.version) not in held]
 
 
-def remove(store: Store, versions: list[TableVersion]) -> None:
-    """Delete versions: the manifest first, so that what is left of an interrupted removal is no version."""
-    for version in versions:
+def remove(store: Store, versions: list[TableVersion]) -> list[TableVersion]:
+    """Delete versions: the manifest first, so that what is left of an interrupted removal is no version.
+
+    Call it while no run works on the data set (`flows.exclusive.alone`). A version that a run on another machine has
+    made the latest since it was found to be unneeded stays.
+
+    Returns: what was deleted.
+    """
+    unneeded = [v for v in versions if store.latest(v.dataset, v.table).version != v.version]
+    for version in unneeded:
         folder = version.path
         store.fs.rm_file(store.inside(folder).removesuffix(".parquet") + ".json")
         store.fs.rm(store.inside(folder), recursive=True)
         logger.info("removed %s/%s@%s", version.dataset, version.table, version.version)
+    return unneeded
 
 
 def remove_abandoned_staging(store: Store) -> int:

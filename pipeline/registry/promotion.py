@@ -8,16 +8,30 @@ import pyarrow.compute as pc
 
 from pipeline.store import Store
 from schemas.lineage import TableVersion
-from schemas.registry import Measured, RegistryConfig
+from schemas.registry import Measured, Registered, RegistryConfig
 
 BATCH_ROWS = 65536
 
 
-def choose(challenger: Measured, champion: Measured | None, config: RegistryConfig) -> tuple[str, str]:
-    """The alias and the reason: champion, unless it lost too much of the present champion's metric or coverage."""
+def choose(
+    challenger: Measured, champion: Measured | None, config: RegistryConfig, best: Registered | None = None
+) -> tuple[str, str]:
+    """The alias and the reason: champion, unless it lost too much of the present champion's metric or coverage.
+
+    Args:
+        best: the best of the last champions. A version that loses too much of its metric is no champion either:
+            otherwise small losses would add up from run to run.
+    """
     if champion is None:
-        return "champion", "the first version"
-    losses = [*_metric_loss(challenger, champion, config), *_coverage_losses(challenger, champion, config)]
+        return "champion", "no version is champion yet"
+    losses = _metric_loss(challenger, champion, config)
+    if best is not None and not losses and _metric_loss(challenger, best, config):
+        share = 1 - challenger.validation_ndcg / best.validation_ndcg
+        losses = [
+            f"it loses {share:.1%} of the validation NDCG@20 of version {best.number}, {best.validation_ndcg:.4f}, the "
+            f"best of the last {config.champions_compared} champions, where {config.max_metric_loss:.1%} is allowed"
+        ]
+    losses += _coverage_losses(challenger, champion, config)
     figures = (challenger.validation_ndcg, champion.validation_ndcg)
     compared = "validation NDCG@20 {:.4f} against the champion's {:.4f}".format(*figures)
     reason = "; ".join([*losses, compared, *_other_exam(challenger, champion)])

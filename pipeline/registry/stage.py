@@ -7,19 +7,26 @@ every table that led to it, so `@champion` resolves any table to what the champi
 import logging
 import re
 from collections.abc import Mapping
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
 from pipeline.registry import promotion
-from pipeline.registry.client import session
+from pipeline.registry.client import Place, session
 from pipeline.registry.promotion import value
-from pipeline.registry.versions import COVERAGE_TAG, EMBEDDINGS, PENDING_TAG, TABLE_TAG, crown, find, versions_of
+from pipeline.registry.versions import (
+    COVERAGE_TAG,
+    EMBEDDINGS,
+    PENDING_TAG,
+    TABLE_TAG,
+    best_champion,
+    crown,
+    find,
+    versions_of,
+)
 from pipeline.store import Store
 from schemas.lineage import TableVersion, canonical_json
 from schemas.registry import Measured, Registered, RegistryConfig
@@ -36,7 +43,7 @@ def run(
     tables: Mapping[str, TableVersion],
     parameters: Mapping[str, Any],
     config: RegistryConfig,
-    artifacts: Mapping[str, str] | None = None,
+    report: str = "",
     model: str = "cm3",
 ) -> Registered:
     """Register what was trained, with its parameters, curves and metrics, and give it its alias.
@@ -44,38 +51,48 @@ def run(
     Args:
         tables: every table of the run by name; `embeddings/items`, `metrics` and `epochs` must be among them.
         parameters: logged as they are, one per key.
-        artifacts: name → path within the store's file system: files to keep with the run, such as the report.
+        report: address of the run's report within the store.
         model: the name under which `metrics` holds the trained model's rows.
 
     Returns:
         The registered version; marked `reused`, with nothing written, if these embeddings were registered before.
     """
-    with session(store, config) as client:
-        embeddings = tables[EMBEDDINGS]
-        registered = versions_of(client, embeddings.dataset)
+    embeddings = tables[EMBEDDINGS]
+    dataset = embeddings.dataset
+    with session(store, dataset, config, registers=True) as place:
+        registered = versions_of(place)
         same = next((v for v in registered if v.tables[EMBEDDINGS] == embeddings.version), None)
         if same is not None:
-            if same == registered[-1] and _finish(client, same):
-                same = find(versions_of(client, embeddings.dataset), embeddings.dataset, str(same.number))
+            if same == registered[-1] and _finish(place, same):
+                same = find(versions_of(place), dataset, str(same.number))
             return same.model_copy(update={"reused": True})
         metrics = store.read(tables["metrics"])
         measured = _measure(store, tables, metrics, model)
-        run_id = _log_run(client, store, tables, parameters, metrics, artifacts or {}, model)
-        champion = next((v for v in versions_of(client, embeddings.dataset) if v.alias == "champion"), None)
-        alias, reason = promotion.choose(measured, champion, config)
-        _ensure_model(client, embeddings.dataset)
-        created = client.create_model_version(
-            embeddings.dataset,
-            source=embeddings.path,
+        run_id = _log_run(place, store, tables, parameters, metrics, report, model)
+        registered = versions_of(place)
+        champion = next((v for v in registered if v.alias == "champion"), None)
+        best = best_champion(place, registered, config.champions_compared)
+        alias, reason = promotion.choose(measured, champion, config, best)
+        _ensure_model(place)
+        created = place.client.create_model_version(
+            place.name,
+            source=_source(store, embeddings),
             run_id=run_id,
             tags={TABLE_TAG + name: version.version for name, version in tables.items()}
             | _tags(measured)
-            | {"reason": reason, "key": embeddings.key, PENDING_TAG: alias},
+            | {"reason": reason, "key": embeddings.key, "report": report, PENDING_TAG: alias},
         )
-        _give_alias(client, embeddings.dataset, int(created.version), alias)
+        _give_alias(place, int(created.version), alias)
         level = logging.INFO if alias == "champion" else logging.WARNING
-        logger.log(level, "registered %s version %s as %s: %s", embeddings.dataset, created.version, alias, reason)
-        return find(versions_of(client, embeddings.dataset), embeddings.dataset, str(created.version))
+        logger.log(level, "registered %s version %s as %s: %s", dataset, created.version, alias, reason)
+        return find(versions_of(place), dataset, str(created.version))
+
+
+def _source(store: Store, embeddings: TableVersion) -> str:
+    """The table's address. Within a local store: relative to it, so that the store may be moved or copied."""
+    if not store.is_local:
+        return embeddings.path
+    return f"cm3://{embeddings.dataset}/{embeddings.table}/{embeddings.version}.parquet"
 
 
 def _measure(store: Store, tables: Mapping[str, TableVersion], metrics: pa.Table, model: str) -> Measured:
@@ -96,34 +113,34 @@ def _tags(measured: Measured) -> dict[str, str]:
     }
 
 
-def _give_alias(client: MlflowClient, dataset: str, number: int, alias: str) -> None:
+def _give_alias(place: Place, number: int, alias: str) -> None:
     """Give a new version its alias."""
     if alias == "champion":
-        crown(client, dataset, number)
+        crown(place, number)
     else:
-        client.set_registered_model_alias(dataset, alias, str(number))
-    client.delete_model_version_tag(dataset, str(number), PENDING_TAG)
+        place.client.set_registered_model_alias(place.name, alias, str(number))
+    place.client.delete_model_version_tag(place.name, str(number), PENDING_TAG)
 
 
-def _finish(client: MlflowClient, version: Registered) -> bool:
+def _finish(place: Place, version: Registered) -> bool:
     """Give a version the alias that a killed run judged it to get but did not set; False if it has its alias."""
-    alias = client.get_model_version(version.dataset, str(version.number)).tags.get(PENDING_TAG)
+    alias = place.client.get_model_version(place.name, str(version.number)).tags.get(PENDING_TAG)
     if alias:
-        _give_alias(client, version.dataset, version.number, alias)
+        _give_alias(place, version.number, alias)
     return bool(alias)
 
 
 def _log_run(
-    client: MlflowClient,
+    place: Place,
     store: Store,
     tables: Mapping[str, TableVersion],
     parameters: Mapping[str, Any],
     metrics: pa.Table,
-    artifacts: Mapping[str, str],
+    report: str,
     model: str,
 ) -> str:
-    experiment = _ensure_experiment(client, store, tables[EMBEDDINGS].dataset)
-    run = client.create_run(experiment)
+    client = place.client
+    run = client.create_run(_ensure_experiment(place), tags={"report": report})
     run_id: str = run.info.run_id
     params = [Param(name, v if isinstance(v, str) else canonical_json(v)) for name, v in parameters.items()]
     client.log_batch(run_id, params=params)
@@ -135,10 +152,6 @@ def _log_run(
         figures.append(Metric(_name("_".join(parts)), row["value"], created, 0))
     for start in range(0, len(figures), BATCH):
         client.log_batch(run_id, metrics=figures[start : start + BATCH])
-    with TemporaryDirectory() as folder:
-        for name, path in artifacts.items():
-            store.fs.get_file(path, f"{folder}/{name}")
-            client.log_artifact(run_id, f"{folder}/{name}")
     client.set_terminated(run_id)
     return run_id
 
@@ -148,23 +161,26 @@ def _name(metric: str) -> str:
     return re.sub(r"[^\w\-. /]", "_", metric)
 
 
-def _ensure_experiment(client: MlflowClient, store: Store, dataset: str) -> str:
-    experiment = client.get_experiment_by_name(dataset)
+def _ensure_experiment(place: Place) -> str:
+    experiment = place.experiment()
     if experiment is not None:
-        return str(experiment.experiment_id)
-    location = f"{store.uri}/_mlflow/artifacts/{dataset}"
+        return experiment
     try:
-        return str(client.create_experiment(dataset, artifact_location=location))
+        # No folder: its address would stay in a store that is moved. Nothing is kept there: the store has the report.
+        return str(place.client.create_experiment(place.name, artifact_location=f"mlflow-artifacts:/{place.name}"))
     except MlflowException:  # another run made it in between
-        experiment = client.get_experiment_by_name(dataset)
+        experiment = place.experiment()
         if experiment is None:
             raise
-        return str(experiment.experiment_id)
+        return experiment
 
 
-def _ensure_model(client: MlflowClient, dataset: str) -> None:
+def _ensure_model(place: Place) -> None:
+    """Make the registered model if there is none, and note where its store lies now."""
     try:
-        client.create_registered_model(dataset)
+        place.client.create_registered_model(place.name, tags=dict(place.tags))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+        for name, text in place.tags.items():
+            place.client.set_registered_model_tag(place.name, name, text)

@@ -1,64 +1,121 @@
 """Registered versions of a data set, their aliases, and what a reference such as `demo/items@champion` names."""
 
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.registry.client import model_of, session
+from pipeline.registry.client import Place, session
 from pipeline.store import Store, parse_reference
 from schemas.errors import UserError
 from schemas.lineage import TableVersion, canonical_json
 from schemas.registry import Registered, RegistryConfig
 
 if TYPE_CHECKING:  # a reference without an alias is resolved without MLflow
-    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+logger = logging.getLogger(__name__)
+
 EMBEDDINGS = "embeddings/items"
+SERVED = (EMBEDDINGS, "embeddings/users", "item_weights", "recommendations")
+"""What consumers read of a champion, where a version has it."""
 TABLE_TAG = "table."
 COVERAGE_TAG = "coverage."
 PENDING_TAG = "alias"
 """On a version that does not have its alias yet: the alias that it was judged to get."""
 _HISTORY_TAG = "champions"
+_ACCEPTED_TAG = "accepted"
+"""On the registered model: the last version that somebody promoted by hand."""
 
 
 def registered(store: Store, dataset: str, config: RegistryConfig | None = None) -> list[Registered]:
-    """Every registered version of a data set, oldest first, each with the alias it holds now ("" for none)."""
-    with session(store, config) as client:
-        return versions_of(client, dataset)
+    """Every registered version of a data set, oldest first, each with the alias it holds now ("" for none).
+
+    Versions that something other than this project registered are passed over.
+    """
+    with session(store, dataset, config) as place:
+        return versions_of(place)
 
 
 def promote(store: Store, dataset: str, at: str, config: RegistryConfig | None = None) -> Registered:
     """Make the version with that number or alias the champion, after comparing its files with their checksums.
 
+    Its figures are thereby accepted: the gate compares later versions with it, and no longer with champions before it.
+
     Raises:
         UserError: there is no such version, or one of its files was changed or lost.
     """
-    with session(store, config) as client:
-        chosen = find(versions_of(client, dataset), dataset, at)
-        for table in (EMBEDDINGS, "embeddings/users"):
-            if table in chosen.tables:
-                store.verify(store.get(dataset, table, chosen.tables[table]))
-        crown(client, dataset, chosen.number)
-        return find(versions_of(client, dataset), dataset, str(chosen.number))
+    with session(store, dataset, config) as place:
+        chosen = find(versions_of(place), dataset, at)
+        _verify(store, chosen)
+        crown(place, chosen.number)
+        place.client.set_registered_model_tag(place.name, _ACCEPTED_TAG, str(chosen.number))
+        return find(versions_of(place), dataset, str(chosen.number))
 
 
 def rollback(store: Store, dataset: str, config: RegistryConfig | None = None) -> Registered:
-    """Give the alias `champion` back to the version that held it before.
+    """Give the alias `champion` back to the last version that held it before and is still whole.
 
     Raises:
-        UserError: no other version was champion before.
+        UserError: no other version was champion before, or none of those is whole.
     """
-    with session(store, config) as client:
-        history = _champions(client, dataset)
-        if len(history) < 2:
-            raise UserError(
-                f"{dataset} has had no champion before the present one; `cm3 versions {dataset}` lists them all."
-            )
-        previous = promote(store, dataset, str(history[-2]), config)
-        client.set_registered_model_tag(dataset, _HISTORY_TAG, canonical_json(history[:-1]))
-        return previous
+    with session(store, dataset, config) as place:
+        registered = versions_of(place)
+        history = champions(place)
+        lost = []
+        for version in _before(registered, history):
+            try:
+                _verify(store, version)
+            except UserError as error:
+                logger.warning("passed over %s version %d: %s", dataset, version.number, error)
+                lost.append(str(version.number))
+                continue
+            crown(place, version.number)
+            kept = history[: len(history) - history[::-1].index(version.number)]
+            place.client.set_registered_model_tag(place.name, _HISTORY_TAG, canonical_json(kept))
+            return find(versions_of(place), dataset, str(version.number))
+    present = "no longer whole: " + ", ".join(lost) if lost else "none"
+    raise UserError(
+        f"{dataset} has had no champion before the present one that could take its place ({present}); "
+        f"`cm3 versions {dataset}` lists them all."
+    )
+
+
+def previous(store: Store, dataset: str, config: RegistryConfig | None = None) -> Registered | None:
+    """The version that `rollback` would return to, if its files are as they were published; None without one."""
+    with session(store, dataset, config) as place:
+        if place.model() is None:
+            return None
+        return next((v for v in _before(versions_of(place), champions(place)) if _is_there(store, v)), None)
+
+
+def _before(registered: list[Registered], history: list[int]) -> Iterator[Registered]:
+    """Former champions that are still registered, the last one first, each once."""
+    versions = {version.number: version for version in registered if version.alias != "champion"}
+    for number in dict.fromkeys(reversed(history)):
+        if number in versions:
+            yield versions[number]
+
+
+def _is_there(store: Store, version: Registered) -> bool:
+    try:
+        for table in version.tables:
+            store.get(version.dataset, table, version.tables[table])
+    except UserError:
+        return False
+    return True
+
+
+def _verify(store: Store, version: Registered) -> None:
+    """Compare what consumers read of a version with its checksums.
+
+    Raises:
+        UserError: a file was changed or lost, or garbage collection took one of its tables.
+    """
+    for table in SERVED:
+        if table in version.tables:
+            store.verify(store.get(version.dataset, table, version.tables[table]))
 
 
 def resolve(store: Store, reference: str, config: RegistryConfig | None = None) -> TableVersion:
@@ -94,51 +151,80 @@ def find(versions: list[Registered], dataset: str, at: str) -> Registered:
     raise UserError(f"{dataset} has no registered version {at!r}; registered: {names}.")
 
 
-def crown(client: "MlflowClient", dataset: str, number: int) -> None:
+def crown(place: Place, number: int) -> None:
     """Make a version the champion, and note it for `rollback`."""
-    history = _champions(client, dataset)
+    history = champions(place)
     if history[-1:] != [number]:  # else `rollback` would give it back to itself
-        client.set_registered_model_tag(dataset, _HISTORY_TAG, canonical_json([*history, number]))
-    if client.get_registered_model(dataset).aliases.get("challenger") == str(number):
-        client.delete_registered_model_alias(dataset, "challenger")
-    client.set_registered_model_alias(dataset, "champion", str(number))
+        place.client.set_registered_model_tag(place.name, _HISTORY_TAG, canonical_json([*history, number]))
+    model = place.model()
+    # MLflow's answer is a text from its database and may be a number from its server.
+    if model is not None and str(model.aliases.get("challenger", "")) == str(number):
+        place.client.delete_registered_model_alias(place.name, "challenger")
+    place.client.set_registered_model_alias(place.name, "champion", str(number))
 
 
-def versions_of(client: "MlflowClient", dataset: str) -> list[Registered]:
+def versions_of(place: Place) -> list[Registered]:
     """As `registered`, in a session that is open already."""
-    model = model_of(client, dataset)
+    model = place.model()
     if model is None:
         return []
-    aliases = {str(number): alias for alias, number in model.aliases.items()}
+    # A version that holds two aliases is known by `champion`, which consumers read.
+    in_order = sorted(model.aliases.items(), key=lambda pair: pair[0] == "champion")
+    aliases = {str(number): alias for alias, number in in_order}
     versions = [
-        _from_mlflow(dataset, version, aliases.get(str(version.version), ""))
-        for version in client.search_model_versions(f"name = '{dataset}'")
+        _from_mlflow(place.dataset, version, aliases.get(str(version.version), ""))
+        for version in place.client.search_model_versions(f"name = '{place.name}'")
     ]
-    return sorted(versions, key=lambda version: version.number)
+    return sorted((version for version in versions if version is not None), key=lambda version: version.number)
 
 
-def _from_mlflow(dataset: str, version: "ModelVersion", alias: str) -> Registered:
-    return Registered(
-        dataset=dataset,
-        number=int(version.version),
-        alias=alias,
-        reason=version.tags.get("reason", ""),
-        run_id=version.run_id or "",
-        tables=_tagged(version.tags, TABLE_TAG),
-        validation_ndcg=float(version.tags["validation_ndcg_20"]),
-        validation_set=version.tags.get("validation_set", ""),
-        items=int(version.tags["items"]),
-        coverage={name: float(share) for name, share in _tagged(version.tags, COVERAGE_TAG).items()},
-    )
+def champions(place: Place) -> list[int]:
+    """Numbers of the versions that were champion, in order, the present one last; without what `rollback` took back.
+
+    Raises:
+        UserError: nothing was registered yet.
+    """
+    model = place.model()
+    if model is None:
+        raise UserError(f"{place.dataset} has no registered version yet.")
+    return [int(number) for number in json.loads(model.tags.get(_HISTORY_TAG, "[]"))]
+
+
+def best_champion(place: Place, registered: list[Registered], last: int) -> Registered | None:
+    """The best by its figure among the last champions, the present one included, since one was promoted by hand."""
+    model = place.model()
+    if model is None:
+        return None
+    history = champions(place)
+    accepted = int(model.tags.get(_ACCEPTED_TAG, 0))
+    if accepted in history:
+        history = history[len(history) - 1 - history[::-1].index(accepted) :]
+    recent = [version for version in registered if version.number in history[-last:]]
+    return max(recent, key=lambda version: version.validation_ndcg, default=None)
+
+
+def _from_mlflow(dataset: str, version: "ModelVersion", alias: str) -> Registered | None:
+    """None for a version that lacks what this project's have."""
+    tables = _tagged(version.tags, TABLE_TAG)
+    if EMBEDDINGS not in tables:
+        return None
+    try:
+        return Registered(
+            dataset=dataset,
+            number=int(version.version),
+            alias=alias,
+            reason=version.tags.get("reason", ""),
+            run_id=version.run_id or "",
+            tables=tables,
+            report=version.tags.get("report", ""),
+            validation_ndcg=float(version.tags["validation_ndcg_20"]),
+            validation_set=version.tags.get("validation_set", ""),
+            items=int(version.tags["items"]),
+            coverage={name: float(share) for name, share in _tagged(version.tags, COVERAGE_TAG).items()},
+        )
+    except (KeyError, ValueError):
+        return None
 
 
 def _tagged(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
     return {name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)}
-
-
-def _champions(client: "MlflowClient", dataset: str) -> list[int]:
-    """Numbers of the versions that were champion, in order, the present one last."""
-    model = model_of(client, dataset)
-    if model is None:
-        raise UserError(f"{dataset} has no registered version yet.")
-    return [int(number) for number in json.loads(model.tags.get(_HISTORY_TAG, "[]"))]

@@ -73,26 +73,28 @@ def caption_examples(selection: Selection, captions: Captions, config: ReportCon
 
 
 def user_examples(selection: Selection) -> list[dict[str, Any]]:
-    """The users shown: what they chose, what is recommended, and what they chose later."""
+    """The users shown: what they chose, what is recommended and why, and what they chose later."""
     return [
         {
             "user": shown(user.user_id, 60),
-            "history": _cards(selection, user.history, set()),
-            "recommended": _cards(selection, user.recommended, set(user.later)),
-            "later": _cards(selection, user.later, set()),
-            "hits": len(set(user.later) & set(user.recommended)),
+            "history": [_card(selection, item) for item in user.history],
+            "recommended": [
+                _card(selection, place.item_id)
+                | {"chosen": place.chosen, "because": [_card(selection, reason) for reason in place.because]}
+                for place in user.recommended
+            ],
+            "later": [_card(selection, item) for item in user.later],
+            "hits": sum(place.chosen == "later" for place in user.recommended),
         }
         for user in selection.users
     ]
 
 
-def _cards(selection: Selection, items: list[str], hits: set[str]) -> list[dict[str, Any]]:
-    numbers = [(item, selection.number.get(item)) for item in items]
-    return [
-        {
-            "number": number,
-            "title": shown(item, 60) if number is None else title_of(selection.rows[number]),
-            "hit": item in hits,
-        }
-        for item, number in numbers
-    ]
+def _card(selection: Selection, item: str) -> dict[str, Any]:
+    number = selection.number.get(item)
+    return {
+        "number": number,
+        "title": shown(item, 60) if number is None else title_of(selection.rows[number]),
+        "chosen": "",
+        "because": [],
+    }

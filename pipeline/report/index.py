@@ -24,12 +24,20 @@ HTML = "text/html; charset=utf-8"
 
 
 def datasets(store: Store) -> list[dict[str, Any]]:
-    """One entry per data set: its name, latest tables by name, reports, and when the last table was created."""
-    entries = []
+    """One entry per data set: its name, latest tables by name, reports, and when the last table was created.
+
+    Of a data set with a damaged manifest only `name` and `reason`, which says what is damaged; it comes last.
+    """
+    entries: list[dict[str, Any]] = []
     for name in store.datasets():
-        tables = {table: store.latest(name, table) for table in store.tables(name)}
+        try:
+            tables = {table: store.latest(name, table) for table in store.tables(name)}
+        except UserError as error:
+            entries.append({"name": name, "reason": str(error), "created": ""})
+            continue
         entry = {
             "name": name,
+            "reason": "",
             "tables": tables,
             "size": sum(version.size for version in tables.values()),
             "created": max(version.created for version in tables.values()),

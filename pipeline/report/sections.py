@@ -26,6 +26,7 @@ TABLES = (
     "similarity",
     "embeddings/items",
     "embeddings/users",
+    "item_weights",
     "recommendations",
     "metrics",
     "epochs",
@@ -185,8 +186,8 @@ def _item_changes(store: Store, old: TableVersion, new: TableVersion) -> str:
 
 
 def _contents(store: Store, version: TableVersion) -> dict[str, int]:
-    """Item id → a hash of its row, valid within this process."""
-    rows = (row for batch in store.batches(version) for row in batch.to_pylist())
+    """Item id → a hash of what its row says of the item, valid within this process."""
+    rows = (row | {"interactions": None} for batch in store.batches(version) for row in batch.to_pylist())
     return {row["item_id"]: hash(repr(row)) for row in rows}
 
 

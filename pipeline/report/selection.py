@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
+from pipeline.report.delivery import Delivery, delivery
 from pipeline.report.wording import shown
 from pipeline.store import Store
 from schemas.lineage import TableVersion
@@ -21,14 +22,32 @@ MAX_CATEGORIES = 8
 OTHER, NONE = "other", "no category"
 
 
+class Recommended(NamedTuple):
+    """One place of a user's list.
+
+    Attributes:
+        because: the chosen items that weigh most in its score.
+        chosen: "later" if the user chose it and training had not seen that, "before" if it had, else "".
+    """
+
+    item_id: str
+    because: list[str]
+    chosen: str
+
+
 @dataclass(frozen=True)
 class User:
-    """One user. All lists hold item ids; `later` is the held-out test split."""
+    """One user. `history` and `later` hold item ids.
+
+    Attributes:
+        history: the latest choices of all splits; those of training alone where the list may hold other ones.
+        later: the choices that training has not seen, where the list may hold them; else empty.
+    """
 
     user_id: str
     history: list[str]
     later: list[str]
-    recommended: list[str]
+    recommended: list[Recommended]
 
 
 @dataclass(frozen=True)
@@ -39,7 +58,7 @@ class Selection:
         total: items in the catalogue.
         number: item id → place in `ids`.
         category: place in `categories` of each item's category.
-        chosen: training interactions of each item.
+        chosen: interactions of each item.
     """
 
     total: int = 0
@@ -58,7 +77,8 @@ def select(store: Store, tables: Tables, config: ReportConfig) -> Selection:
         return Selection()
     counts = _choices(store, tables)
     users = _users(store, tables, config)
-    needed = [item for user in users for item in (*user.history, *user.recommended, *user.later)]
+    needed = [item for user in users for item in (*user.history, *user.later)]
+    needed += [item for user in users for place in user.recommended for item in (place.item_id, *place.because)]
     ids_of = (batch["item_id"].to_pylist() for batch in store.batches(tables["items"], ["item_id"], 65536))
     popular = heapq.nsmallest(config.max_items, chain.from_iterable(ids_of), key=lambda item: (-counts[item], item))
     wanted = list(dict.fromkeys((*needed, *popular)))
@@ -91,41 +111,51 @@ def pick(keys: list[str], count: int, seed: int) -> list[str]:
 def _choices(store: Store, tables: Tables) -> Counter[str]:
     counts: Counter[str] = Counter()
     if "interactions" in tables:
-        for batch in store.batches(tables["interactions"], ["item_id", "split"], 65536):
-            for entry in pc.value_counts(batch.filter(pc.field("split") == "train")["item_id"]).to_pylist():
+        for batch in store.batches(tables["interactions"], ["item_id"], 65536):
+            for entry in pc.value_counts(batch["item_id"]).to_pylist():
                 counts[entry["values"]] += entry["counts"]
     return counts
 
 
 def _users(store: Store, tables: Tables, config: ReportConfig) -> list[User]:
-    """Users with a held-out choice, picked by the seed, whatever was recommended to them."""
-    if "interactions" not in tables or "recommendations" not in tables or not config.users:
+    """Users picked by the seed, whatever was recommended to them; with a held-out choice where lists may hold one."""
+    made = delivery(tables)
+    if "interactions" not in tables or made is None or not config.users:
         return []
-    held_out: set[str] = set()
+    candidates: set[str] = set()
     for batch in store.batches(tables["interactions"], ["user_id", "split"], 65536):
-        held_out.update(batch.filter(pc.field("split") == "test")["user_id"].to_pylist())
-    if not held_out:  # a published split may have no test part
+        rows = batch.filter(pc.field("split") == "test") if made.has_held_out else batch
+        candidates.update(pc.unique(rows["user_id"]).to_pylist())
+    if not candidates:  # a published split may have no test part
         return []
-    chosen = pick(sorted(held_out), config.users, config.seed)
-    wanted = pc.field("user_id").isin(chosen)
-    events: dict[str, list[dict[str, Any]]] = {user: [] for user in chosen}
+    picked = pick(sorted(candidates), config.users, config.seed)
+    wanted = pc.field("user_id").isin(picked)
+    events: dict[str, list[dict[str, Any]]] = {user: [] for user in picked}
     for batch in store.batches(tables["interactions"], None, 65536):
         for row in batch.filter(wanted).to_pylist():
             events[row["user_id"]].append(row)
-    lists: dict[str, list[tuple[int, str]]] = {user: [] for user in chosen}
-    for batch in store.batches(tables["recommendations"], ["user_id", "item_id", "rank"], 65536):
+    lists: dict[str, list[dict[str, Any]]] = {user: [] for user in picked}
+    for batch in store.batches(tables["recommendations"], ["user_id", "item_id", "rank", "because"], 65536):
         for row in batch.filter(wanted & (pc.field("rank") <= config.recommendations)).to_pylist():
-            lists[row["user_id"]].append((row["rank"], row["item_id"]))
-    return [_user(user, events[user], lists[user], config) for user in chosen if lists[user]]
+            lists[row["user_id"]].append(row)
+    return [_user(user, events[user], lists[user], made, config) for user in picked if lists[user]]
 
 
-def _user(user: str, events: list[dict[str, Any]], ranked: list[tuple[int, str]], config: ReportConfig) -> User:
+def _user(
+    user: str, events: list[dict[str, Any]], ranked: list[dict[str, Any]], made: Delivery, config: ReportConfig
+) -> User:
     events = sorted(events, key=lambda e: (e["timestamp"] is not None, e["timestamp"]) if e["timestamp"] else (False,))
+    later = [event["item_id"] for event in events if made.has_held_out and event["split"] != "train"]
+    history = [event["item_id"] for event in events if event["item_id"] not in later]
+    chosen = dict.fromkeys(history, "before") | dict.fromkeys(later, "later")
     return User(
         user_id=user,
-        history=[event["item_id"] for event in events if event["split"] == "train"][-config.history :],
-        later=[event["item_id"] for event in events if event["split"] == "test"],
-        recommended=[item for _, item in sorted(ranked)],
+        history=history[-config.history :],
+        later=later,
+        recommended=[
+            Recommended(row["item_id"], row["because"] or [], chosen.get(row["item_id"], ""))
+            for row in sorted(ranked, key=lambda row: row["rank"])
+        ],
     )
 
 

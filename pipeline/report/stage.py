@@ -11,6 +11,7 @@ import fsspec
 from pipeline.filesystem import write_atomically
 from pipeline.machine import threads
 from pipeline.report import examples, results, sections
+from pipeline.report.delivery import delivery
 from pipeline.report.rendering import environment
 from pipeline.report.selection import Selection, select
 from pipeline.report.spaces import spaces
@@ -92,6 +93,7 @@ def _context(
         "images": sections.images(store, tables),
         "coverage": sections.coverage(store, tables),
         "graph": sections.graph(store, tables),
+        "delivery": delivery(tables),
         "lineage": sections.lineage(tables),
         "selection": selection,
         "captions": examples.caption_examples(selection, captions, config),

@@ -46,11 +46,15 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30  # seconds a silent connection keeps its thread
 
     def do_GET(self) -> None:
-        if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in LOCAL_NAMES:
+        try:
+            host, path = urlsplit(f"//{self.headers.get('Host', '')}").hostname, urlsplit(self.path).path
+        except ValueError:
+            self._send(400, "text/plain; charset=utf-8", b"This request's address cannot be read.\n")
+            return
+        if host not in LOCAL_NAMES:
             # Another site whose name resolves to this machine must not read the store.
             self._send(403, "text/plain; charset=utf-8", b"This server answers to 127.0.0.1 and localhost only.\n")
             return
-        path = urlsplit(self.path).path
         try:
             self._send(*respond(self.store, path))
         except (OSError, UserError) as error:

@@ -22,7 +22,6 @@ _METRICS = {
 _MODELS = {
     "cm3": "CM3",
     "content-knn": "Content kNN",
-    "graph-filter": "Graph filter",
     "ease": "EASE",
     "bpr": "BPR-MF",
     "lightgcn": "LightGCN",
@@ -93,8 +92,8 @@ def plural(number: int, one: str, many: str | None = None) -> str:
 
 
 def model_title(name: str) -> str:
-    """ "lightgcn" → "LightGCN"; an unknown name keeps its letters."""
-    return _MODELS.get(name.lower()) or shown(name.replace("_", " "), 40).capitalize()
+    """ "lightgcn" → "LightGCN", "item-weights" → "Item weights"."""
+    return _MODELS.get(name.lower()) or shown(re.sub("[-_]", " ", name), 40).capitalize()
 
 
 def metric_title(metric: str, k: int | None) -> str:

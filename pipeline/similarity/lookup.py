@@ -1,22 +1,40 @@
 """The look-up of one item's neighbours."""
 
+import json
+from collections.abc import Collection
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.store import Store
 from schemas.errors import UserError
+from schemas.lineage import TableVersion
+from schemas.similarity import SimilarityConfig
+
+DEFAULT_K = 10
 
 
-def similar(store: Store, dataset: str, item_id: str, k: int = 10) -> pa.Table:
+def similar(store: Store, dataset: str, item_id: str, k: int | None = None) -> pa.Table:
     """The `k` nearest of an item by fused similarity, with each feature's cosine, from the latest similarity table.
 
     Only the row groups that may hold the item are read.
 
+    Args:
+        k: at most the graph's own, which is the default up to 10: the table's further rows are the neighbours by one
+            feature each, so that others may lie between them.
+
     Raises:
-        UserError: the data set has no similarity table, or no such item.
+        UserError: the data set has no similarity table, or no such item, or the graph holds fewer than `k` of each.
     """
     version = store.latest(dataset, "similarity")
+    held = json.loads(version.lineage.get("cm3.config", "{}")).get("k", SimilarityConfig().k)
+    if k is not None and k > held:
+        raise UserError(
+            f"k: the graph of {dataset} holds the {held} nearest of each item, {k} were asked for. Ask for at most "
+            f"{held}, or run again with --similarity '{{\"k\": {k}}}'."
+        )
+    k = min(held, DEFAULT_K) if k is None else k
     folder = store.inside(version.path)
     parts = [
         pq.read_table(f"{folder}/{name}", filters=[("item_id", "=", item_id)], filesystem=store.fs)
@@ -26,6 +44,21 @@ def similar(store: Store, dataset: str, item_id: str, k: int = 10) -> pa.Table:
     if not len(neighbors):
         raise _unknown(store, dataset, item_id)
     return neighbors.filter(pc.field("rank") <= k).sort_by("rank")
+
+
+def titles(store: Store, items: TableVersion, ids: Collection[str]) -> dict[str, str | None]:
+    """item_id → title (null if it has none), of those ids that the `items` table has."""
+    folder = store.inside(items.path)
+    words: dict[str, str | None] = {}
+    for name in sorted(items.files):
+        rows = pq.read_table(
+            f"{folder}/{name}",
+            columns=["item_id", "title"],
+            filters=[("item_id", "in", list(ids))],
+            filesystem=store.fs,
+        )
+        words |= dict(zip(rows["item_id"].to_pylist(), rows["title"].to_pylist(), strict=True))
+    return words
 
 
 def _unknown(store: Store, dataset: str, item_id: str) -> UserError:

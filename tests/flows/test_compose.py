@@ -1,8 +1,10 @@
 """docker-compose.yml and Dockerfile: valid, safe by construction, and the commands in them really make a service."""
 
 import contextlib
+import errno
 import json
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +49,20 @@ def test_every_image_is_pinned_and_none_of_ours_runs_as_root() -> None:
     ours = [service for service in SERVICES.values() if "build" in service]
     assert ours
     assert all(service["user"] != "0" for service in ours)
+
+
+def test_no_container_has_capabilities_or_can_gain_privileges() -> None:
+    for name, service in SERVICES.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["user"] not in ("0", "root"), name
+
+
+def test_runs_that_come_through_prefect_are_confined_to_their_store_and_catalogues() -> None:
+    worker = SERVICES["worker"]["environment"]
+    assert worker["CM3_ALLOWED_STORES"] == "s3://cm3/features"
+    assert worker["CM3_ALLOWED_RAW"] == "/raw"
+    assert (worker["CM3_ALLOWED_CLUSTERS"], worker["CM3_TRUST_REMOTE_CODE"]) == ("", "")
 
 
 def test_services_come_back_and_one_shots_are_tried_again() -> None:
@@ -176,6 +192,41 @@ def test_registry_and_runs_are_in_postgresql(stack: Stack, trained: FlowRun) -> 
     assert ask(stack, "prefect", f"select state_type::text from flow_run where id = '{trained['id']}'") == [
         ("COMPLETED",)
     ]
+
+
+def test_prefect_asks_for_its_login(stack: Stack) -> None:
+    url = stack.environment("worker")["PREFECT_API_URL"]
+    assert httpx.get(f"{url}/admin/version").status_code == 401
+    assert httpx.post(f"{url}/deployments/filter", json={}).status_code == 403  # no token; and 401 with one
+    assert httpx.get(f"{url}/csrf-token?client=me").status_code == 401
+    evil = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in httpx.options(f"{url}/deployments/filter", headers=evil).headers
+
+
+def test_a_run_that_names_another_store_is_refused(stack: Stack, trained: FlowRun, tmp_path: Path) -> None:
+    evil = tmp_path / "evil"
+    ended = stack.prefect("deployment", "run", "ingest-and-train/demo", "--param", f"store={evil}", "--watch")
+    assert ended.returncode != 0
+    assert "CM3_ALLOWED_STORES" in stack.newest_run("ingest-and-train")["state"]["message"]
+    assert not evil.exists()
+
+
+def test_redis_asks_for_its_password(stack: Stack) -> None:
+    with socket.create_connection(("127.0.0.1", int(stack.ports["6379"])), timeout=30) as connection:
+        connection.sendall(b"PING\r\n")
+        assert connection.recv(200).startswith(b"-NOAUTH")
+
+
+def test_other_containers_reach_only_the_signed_port_of_seaweedfs(stack: Stack) -> None:
+    """127.0.0.2 stands for another container: a server bound to its own 127.0.0.1 does not hear it."""
+    command = SERVICES["s3"]["command"]
+    assert "-ip.bind=127.0.0.1" in command
+    assert "-s3.ip.bind=0.0.0.0" in command
+    for port in stack.seaweed.values():
+        assert socket.socket().connect_ex(("127.0.0.2", int(port))) == errno.ECONNREFUSED
+        assert socket.socket().connect_ex(("127.0.0.1", int(port))) == 0
+    endpoint = stack.storage_options()["endpoint"]
+    assert httpx.put(f"{endpoint}/cm3/unsigned", content=b"x").status_code == 403
 
 
 def test_mlflow_answers_to_its_name_in_the_compose_network_and_to_no_strange_one(stack: Stack) -> None:

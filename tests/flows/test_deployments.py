@@ -12,6 +12,7 @@ import duckdb
 import httpx
 import psutil
 import pytest
+from playwright import sync_api
 from prefect.flows import load_flow_from_entrypoint
 
 from flows import deployments, local
@@ -20,6 +21,8 @@ from pipeline.registry import versions
 from pipeline.store import Store
 from schemas.sources import SOURCES
 from tests.conftest import ROOT
+from tests.support import prefect_api
+from tests.support.compose import required
 from tests.support.small_demo import QUICK, SMALL
 
 SECONDS = 580
@@ -53,7 +56,8 @@ def test_the_demo_deployment_completes_and_registers(environment: dict[str, str]
     )
     assert process.returncode == 0, process.stdout + process.stderr
     assert "Completed" in process.stdout
-    answer = httpx.post(f"{environment['PREFECT_API_URL']}/artifacts/filter", json={"artifacts": {"type": PROGRESS}})
+    with prefect_api.client(environment) as api:
+        answer = api.post("/artifacts/filter", json={"artifacts": {"type": PROGRESS}})
     progress = {artifact["description"].split(":")[0]: artifact for artifact in answer.json()}
     assert set(progress) >= {"features/sentence", "features/clip", "images", "training, at most"}
     assert all(artifact["data"] == 100.0 and artifact["task_run_id"] for artifact in progress.values())
@@ -107,14 +111,89 @@ def test_a_missing_file_fails_the_run_with_its_message_and_no_trace(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     run(environment, "amazon", category="Gift_Cards", raw=str(tmp_path), store=str(tmp_path / "store"))
-    api = environment["PREFECT_API_URL"]
-    failed = httpx.post(
-        f"{api}/flow_runs/filter",
-        json={"sort": "START_TIME_DESC", "limit": 1, "flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}},
-    ).json()[0]
+    with prefect_api.client(environment) as api:
+        failed = api.post(
+            "/flow_runs/filter",
+            json={"sort": "START_TIME_DESC", "limit": 1, "flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}},
+        ).json()[0]
+        logs = api.post("/logs/filter", json={"logs": {"flow_run_id": {"any_": [failed["id"]]}}}).json()
     assert "meta_Gift_Cards.json.gz" in failed["state"]["message"]
-    logs = httpx.post(f"{api}/logs/filter", json={"logs": {"flow_run_id": {"any_": [failed["id"]]}}}).json()
     assert not any("Traceback" in line["message"] for line in logs)
+
+
+EVIL_PAGE = """<script>
+(async () => {
+  const told = [];
+  for (const [path, type] of [["/deployments/filter", "application/json"], ["/deployments/filter", "text/plain"]]) {
+    try {
+      const answer = await fetch(API + path, {method: "POST", headers: {"Content-Type": type}, body: '{"limit": 50}'});
+      told.push("read " + answer.status + " " + (await answer.text()).length);
+    } catch (error) { told.push("refused"); }
+  }
+  try {
+    const body = '{"name": "by-evil-page"}';
+    await fetch(API + "/flows/", {method: "POST", mode: "no-cors", headers: {"Content-Type": "text/plain"}, body});
+  } catch (error) {}
+  document.title = "told: " + told.join(", ");
+})();
+</script>"""
+
+
+def test_a_page_at_another_origin_reads_nothing_and_starts_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+    url = environment["PREFECT_API_URL"]
+    (tmp_path / "index.html").write_text(EVIL_PAGE.replace("API", json.dumps(url)))
+    with serve(tmp_path) as base, sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=required("chromium", "chromium"), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"{base}/index.html")
+        page.wait_for_function("document.title.startsWith('told')")
+        assert page.title() == "told: refused, refused"
+        browser.close()
+    with prefect_api.client(environment) as api:
+        assert "by-evil-page" not in api.post("/flows/filter", json={}).text
+
+
+def test_the_server_answers_who_has_the_login_and_to_its_own_pages(environment: dict[str, str]) -> None:
+    url, evil = environment["PREFECT_API_URL"], {"Origin": "http://evil.example"}
+    assert httpx.post(f"{url}/deployments/filter", json={}, headers=evil).status_code == 403
+    for path in ("admin/version", "csrf-token?client=me"):
+        assert httpx.get(f"{url}/{path}", headers=evil).status_code == 401
+    asked = {"Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in httpx.options(f"{url}/deployments/filter", headers=evil | asked).headers
+    with prefect_api.client(environment) as api:
+        answer = api.post("/deployments/filter", json={}, headers=evil)
+        assert answer.status_code == 200
+        assert "access-control-allow-origin" not in answer.headers
+    user, _, password = environment["PREFECT_API_AUTH_STRING"].partition(":")
+    without_token = httpx.post(f"{url}/deployments/filter", json={}, headers=evil, auth=(user, password))
+    assert without_token.status_code == 403
+
+
+def test_the_login_is_made_once_and_no_other_user_can_read_it(environment: dict[str, str]) -> None:
+    home = Path(environment["PREFECT_HOME"]).parent
+    assert (home / "login").read_text().strip() == environment["PREFECT_API_AUTH_STRING"]
+    for file in (home / "login", home / "prefect/profiles.toml"):
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_another_terminal_finds_the_server_by_the_folder_that_the_hint_names(environment: dict[str, str]) -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    process = subprocess.run(
+        [local.executable("prefect"), "deployment", "inspect", "ingest-and-train/demo"],
+        env=plain | {"PREFECT_HOME": environment["PREFECT_HOME"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+def test_the_operators_own_login_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CM3_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:mine")
+    variables = local.prefect_environment(4200)
+    assert variables["PREFECT_SERVER_API_AUTH_STRING"] == variables["PREFECT_API_AUTH_STRING"] == "me:mine"
+    assert not (tmp_path / "login").exists()
 
 
 def test_make_up_ends_at_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:

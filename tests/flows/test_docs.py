@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -26,7 +27,7 @@ from pipeline.store import Store
 from schemas.run import CatalogueParameters, RunSummary
 from tests.conftest import ROOT
 from tests.support import stand_in, warm
-from tests.support.compose import Stack
+from tests.support.compose import SECRETS, Stack
 from tests.support.moody_server import Moody
 from tests.support.small_demo import SMALL, small_demo
 
@@ -34,6 +35,8 @@ Finished = tuple[Store, RunSummary]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL = ("console", "sh")
 KINDS = (*SHELL, "python", "yaml")
+LOGIN = f"cm3:{SECRETS['PREFECT_PASSWORD']}"
+"""Of every Prefect server here."""
 PROGRAMS = ("cm3", "prefect", "python", "make", "docker")
 
 
@@ -74,6 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server with nothing on it; its host and port."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CM3_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("PREFECT_SERVER_API_AUTH_STRING", LOGIN)
         port = local.free_port()
         command = [local.executable("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         with (local.home() / "server.log").open("ab") as log:
@@ -184,6 +188,7 @@ def test_every_command_block_runs_as_shown(
         "PREFECT_HOME": str(desk / ".prefect"),
         "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": f"http://{answers.get('127.0.0.1:4200', '127.0.0.1:9')}/api",
+        "PREFECT_API_AUTH_STRING": LOGIN,
         warm.SOCKET: warm_commands,
     }
     process = subprocess.run(
@@ -235,9 +240,39 @@ def test_yaml_in_the_docs_is_deployments_or_a_part_of_a_run_with_good_parameters
 
 @pytest.mark.parametrize(("page", "code"), blocks("python"), ids=[page for page, _ in blocks("python")])
 def test_python_in_the_docs_runs_on_the_demos_tables(finished: Finished, page: str, code: str) -> None:
+    run_python(finished, page, code)
+
+
+@pytest.mark.parametrize(
+    ("page", "code"), [block for block in blocks("python") if "item_weights" in block[1]], ids=["DuckDB", "polars"]
+)
+def test_ranking_again_as_the_page_shows_gives_the_published_recommendations(
+    finished: Finished, page: str, code: str
+) -> None:
+    names = run_python(finished, page, code)
+    lists = names["lists"] if isinstance(names["lists"], pl.DataFrame) else names["lists"].pl()
+    store, _ = finished
+    published = pl.read_parquet(versions.resolve(store, "demo/recommendations@champion").path)
+    chosen = pl.read_parquet(versions.resolve(store, "demo/interactions@champion").path)
+    assert published.join(chosen, on=["user_id", "item_id"], how="semi").is_empty()
+    assert len(lists) == len(published)
+    both = published.join(lists, on=["user_id", "item_id"], suffix="_again")
+    assert len(both) == len(published), "the same items for every user"
+    assert both.select((pl.col("score") - pl.col("score_again")).abs().max()).item() < 1e-5
+    moved = both.filter(pl.col("rank") != pl.col("rank_again"))
+    ties = published.join(moved, on=["user_id"], suffix="_moved").filter(pl.col("rank") == pl.col("rank_again"))
+    assert ties.filter((pl.col("score") - pl.col("score_moved")).abs() > 1e-5).is_empty(), "another place only in a tie"
+
+
+def run_python(finished: Finished, page: str, code: str) -> dict[str, Any]:
+    """The names that a block leaves behind, run on the demo's tables."""
     store, summary = finished
-    paths = {f"path_of_{stage.table.replace('embeddings/items', 'embeddings')}": stage.path for stage in summary.stages}
-    exec(compile(code, page, "exec"), paths | {"resolve": lambda name: versions.resolve(store, name).path})
+    names: dict[str, Any] = {
+        f"path_of_{stage.table.replace('embeddings/items', 'embeddings')}": stage.path for stage in summary.stages
+    }
+    names["resolve"] = lambda name: versions.resolve(store, name).path
+    exec(compile(code, page, "exec"), names)
+    return names
 
 
 def test_commands_within_sentences_exist_with_their_options() -> None:

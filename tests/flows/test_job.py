@@ -21,7 +21,8 @@ from schemas import tables
 from schemas.encoders import VectorsConfig
 from schemas.errors import UserError
 from schemas.ingest import IngestConfig
-from schemas.run import DemoParameters, RunSummary
+from schemas.run import CatalogueParameters, DemoParameters, RunSummary
+from tests.support import drawn_shop
 from tests.support.small_demo import QUICK, small_demo
 
 Finished = tuple[Store, RunSummary]
@@ -78,6 +79,24 @@ def test_every_feature_has_the_items_ids_in_their_order(finished: Finished) -> N
     items = store.read(store.latest("demo", "items"), ["item_id"])
     for feature in FEATURES:
         assert store.read(store.latest("demo", f"features/{feature}"), ["item_id"]).equals(items)
+
+
+def test_items_bought_often_once_and_never_all_have_features_neighbours_and_embeddings(tmp_path: Path) -> None:
+    drawn_shop.write(tmp_path / "shop")
+    fields = drawn_shop.parameters(tmp_path / "shop", tmp_path / "store", trainer=drawn_shop.QUICK)
+    summary = job.run(parameters=CatalogueParameters(**fields))
+    store = Store(tmp_path / "store")
+    items = pl.read_parquet(store.latest("shop", "items").path)
+    assert len(items) == 200
+    for table in ("images", "features/sentence", "similarity", "embeddings/items"):
+        frame = pl.read_parquet(store.latest("shop", table).path)
+        assert frame["item_id"].n_unique() == 200, table
+    assert summary.coverage == {"sentence": 1.0}
+    warm = set(items.filter(pl.col("interactions") > 0)["item_id"])
+    assert warm == set(pl.read_parquet(store.latest("shop", "interactions").path)["item_id"])
+    assert len(warm) == 100
+    counts = next(stage.counts for stage in summary.stages if stage.table == "items")
+    assert [counts[rule] for rule in ("warm_item", "rare_item", "unsold_item")] == [100, 50, 50]
 
 
 def test_imported_vectors_stand_beside_ours_in_graph_and_trainer(finished: Finished, tmp_path: Path) -> None:

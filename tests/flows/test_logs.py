@@ -61,3 +61,13 @@ def test_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CM3_LOGS", "xml")
     with pytest.raises(UserError, match="CM3_LOGS=xml: expected text or json"):
         logs.structured()
+
+
+def test_a_secret_of_the_environment_is_masked_in_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CM3_SHOP_KEY", "sk-0123456789")
+    logs.show_stages()
+    record = logging.getLogger("pipeline").makeRecord(
+        "pipeline", logging.INFO, "f", 1, "said %s", ("sk-0123456789",), None
+    )
+    assert logging.Formatter().format(record) == "said ***"
+    assert json.loads(logs.json_lines().format(record))["message"] == "said ***"

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
 from pipeline.cache import SHARDS_IN_MEMORY, ShardCache
 from pipeline.store import Store
+from schemas.errors import UserError
 
 SCHEMA = pa.schema([pa.field("url", pa.string(), nullable=False), pa.field("size", pa.int64())])
 
@@ -59,3 +62,31 @@ def test_a_half_written_shard_is_not_read(store: Store, tmp_path: Path) -> None:
     cache.append(rows({"x": 1}))
     (tmp_path / "store" / "_cache" / "n" / ".0001.parquet-abc").write_bytes(b"PAR1 half")
     assert len(ShardCache(store, "n", SCHEMA)) == 1
+
+
+def test_a_damaged_shard_costs_only_its_own_rows_and_is_counted(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = ShardCache(store, "n", SCHEMA)
+    for value, key in enumerate("abcde"):
+        cache.append(rows({key: value}))
+    cut, empty, other, _, _ = sorted((tmp_path / "store" / "_cache" / "n").glob("*.parquet"))
+    cut.write_bytes(cut.read_bytes()[:-20])
+    empty.write_bytes(b"")
+    pq.write_table(pa.table({"another": [1]}), other)
+    again = ShardCache(store, "n", SCHEMA)
+    assert again.lookup(list("abcde"))["size"].to_pylist() == [None, None, None, 3, 4]
+    assert again.damaged == [str(cut), str(empty), str(other)]
+    (line,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "3 of 5 files of finished work" in line.getMessage()
+    again.append(rows({"a": 9}))
+    assert ShardCache(store, "n", SCHEMA).lookup(["a"])["size"].to_pylist() == [9]
+
+
+def test_a_shard_that_is_damaged_while_it_is_used_is_named(store: Store, tmp_path: Path) -> None:
+    ShardCache(store, "n", SCHEMA).append(rows({"a": 1}))
+    cache = ShardCache(store, "n", SCHEMA)
+    (shard,) = (tmp_path / "store" / "_cache" / "n").glob("*.parquet")
+    shard.write_bytes(b"")
+    with pytest.raises(UserError, match=f"{shard}: finished work is damaged"):
+        cache.lookup(["a"])

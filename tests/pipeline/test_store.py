@@ -13,7 +13,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.store import Store
+from pipeline.store import Store, parse_reference
 from schemas.errors import UserError
 from schemas.lineage import Lineage, TableVersion
 from schemas.tables import RECOMMENDATIONS
@@ -31,6 +31,7 @@ def rows(count: int) -> pa.Table:
         "item_id": [f"i{i}" for i in range(count)],
         "rank": range(1, count + 1),
         "score": [0.5] * count,
+        "because": [None] * count,
     }
     return pa.table(columns, schema=RECOMMENDATIONS)
 
@@ -152,3 +153,72 @@ def test_readers_during_publishing_always_see_a_whole_version(store: Store) -> N
         reader.join()
     assert lengths
     assert set(lengths) == {50}
+
+
+@pytest.mark.parametrize("text", ["", '{"dataset": "sh', "[]", "{}", "\xff\xfe", '{"dataset": 1}'])
+def test_a_damaged_manifest_costs_only_its_version_and_the_next_run_mends_it(
+    store: Store, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    good, bad = publish_rows(store, seed=1), publish_rows(store, seed=2)
+    manifest = Path(bad.path).with_suffix(".json")
+    manifest.write_bytes(text.encode("latin-1"))
+    assert [version.version for version in store.versions("shop", "recommendations")] == [good.version]
+    (line,) = {record.getMessage() for record in caplog.records}
+    assert line.startswith(f"{manifest} is a damaged manifest")
+    assert "\n" not in line
+    with pytest.raises(UserError, match="has no single version"):
+        store.latest("shop", "recommendations")
+    assert store.find(lineage(2)) is None
+    again = publish_rows(store, seed=2)
+    assert store.latest("shop", "recommendations").version == again.version == bad.version
+    store.verify(again)
+
+
+def test_a_damaged_pointer_is_named(store: Store) -> None:
+    pointer = Path(publish_rows(store).path).with_name("latest")
+    for data in (b"", b"../../x", b"\xff"):
+        pointer.write_bytes(data)
+        with pytest.raises(UserError, match=f"{pointer} is damaged"):
+            store.latest("shop", "recommendations")
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "../x/y",
+        "x/../y",
+        "x/y@../../z",
+        "/etc/passwd",
+        "x//y",
+        "./x/y",
+        "x/y/",
+        "*/y",
+        "x/[a]",
+        "x/y@*",
+        "x\0/y",
+        "~/y",
+    ],
+)
+def test_no_reference_leaves_the_store(store: Store, tmp_path: Path, reference: str) -> None:
+    outside = Store(tmp_path / "x")
+    publish_rows(outside)
+    with pytest.raises(UserError, match="is not DATASET/TABLE"):
+        parse_reference(reference)
+    dataset, _, table = reference.partition("@")[0].partition("/")
+    if "@" not in reference:
+        with pytest.raises(UserError, match="is no name in a store"):
+            store.latest(dataset, table)
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_one_and_a_living_ones_stays(store: Store) -> None:
+    staging = store.scratch("staging")
+    dead = staging / "0123456789abcdef-00000000"
+    dead.mkdir()
+    (dead / "part-00000.parquet").write_bytes(b"half")
+    dead.with_suffix(".lock").touch()  # the kernel freed it with its process
+    with store.writer(RECOMMENDATIONS, lineage(1)) as living:  # as `publish_rows` does
+        publish_rows(store, seed=2)
+        assert not dead.exists()
+        living.write(rows(3))
+    assert store.find(lineage(1)) is not None
+    assert list(staging.iterdir()) == []

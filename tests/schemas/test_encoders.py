@@ -34,3 +34,18 @@ def test_no_preset_trusts_code_and_every_hub_model_is_pinned(preset: str) -> Non
         assert not spec.trust_remote_code
         assert spec.model.startswith("offline:") or len(spec.revision) == 40
     assert set(PRESETS[preset].encoders) == {"sentence", "clip", "vision", "caption"}
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "CM3_SHOP_KEY"])
+def test_a_run_may_name_a_key_made_for_endpoints(name: str) -> None:
+    spec = CaptionSpec(kind="endpoint", model="m", base_url="http://127.0.0.1:9/v1", api_key_variable=name)
+    assert spec.api_key_variable == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_SECRET_ACCESS_KEY", "PATH", "CM3__KEYS", "CM3_KEY", "XOPENAI_API_KEY", "OPENAI_API_KEY\n", "cm3_a_key", ""],
+)
+def test_no_run_may_choose_another_variable_of_the_machine(name: str) -> None:
+    with pytest.raises(ValidationError, match="api_key_variable"):
+        CaptionSpec(kind="endpoint", model="m", base_url="http://127.0.0.1:9/v1", api_key_variable=name)

@@ -24,11 +24,14 @@ import s3fs
 import yaml
 
 from flows.local import free_port, is_free, stop
+from tests.support import prefect_api
 
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
 SECRETS = {
     "POSTGRES_PASSWORD": "pg5ecret0f7he7est",
+    "REDIS_PASSWORD": "redi55ecret0f7he7est",
+    "PREFECT_PASSWORD": "prefect5ecret0f7he7est",
     "S3_ACCESS_KEY": "acce55key0f7he7est",
     "S3_SECRET_KEY": "s3cr3tkey0f7he7est",
 }
@@ -86,6 +89,7 @@ class Stack:
         self.folder.chmod(0o755)
         self.ports = {port: str(low_port() if port == S3_PORT else free_port()) for port in PORTS}
         self.seaweed = {name: str(low_port()) for name in ("master.port", "volume.port", "filer.port")}
+        self.client = httpx.Client(timeout=30, auth=prefect_api.Login(f"cm3:{SECRETS['PREFECT_PASSWORD']}"))
         document = yaml.safe_load(interpolated(COMPOSE.read_text(), SECRETS))
         self.services: dict[str, dict[str, Any]] = document["services"]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -200,6 +204,7 @@ class Stack:
         self.client.close()
         for process in reversed(self.running.values()):
             stop(process)
+        self.client.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log(self, service: str) -> str:

@@ -62,9 +62,10 @@ def rows(store: Store, published: Published, table: str) -> list[dict[str, Any]]
 
 
 def sizes(store: Store, published: Published) -> tuple[int, int, int]:
-    """Numbers of items, users and interactions."""
+    """Numbers of warm items, users and interactions."""
     chosen = rows(store, published, "interactions")
-    return published.tables["items"].rows, len({row["user_id"] for row in chosen}), len(chosen)
+    warm = sum(item["interactions"] > 0 for item in rows(store, published, "items"))
+    return warm, len({row["user_id"] for row in chosen}), len(chosen)
 
 
 def examples(store: Store, published: Published, rule: str) -> list[str]:

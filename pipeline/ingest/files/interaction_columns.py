@@ -1,28 +1,31 @@
 """Columns of any file to raw interactions: typed, with ids checked and a published split read."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import polars as pl
 import polars.selectors as cs
 
+from pipeline.ingest.files import times
+from pipeline.ingest.files.times import ORDERS
 from pipeline.ingest.raw import RawFile
-from pipeline.ingest.sources.base import DATE_ORDER, MICROSECONDS_FROM, MILLISECONDS_FROM, SPLIT
+from pipeline.ingest.sources.base import DATE_ORDER, OPTIONAL, SPLIT
 from pipeline.ingest.tally import EXAMPLES, Quality
 from schemas.errors import UserError
+from schemas.sources import MISSING
 
-DATE_FORMATS = 4
-"""Date formats that one batch may mix."""
+logger = logging.getLogger(__name__)
 
-_DAY, _MONTH = r"(1[3-9]|2\d|3[01])", r"(0?[1-9]|1[0-2])"
-"""A number that can only be a day, and one that can be a month or a day."""
-_YEAR = r"([./-]\d{4})\b"
-ORDERS = {
-    "day first": f"^{_DAY}([./-]){_MONTH}{_YEAR}",
-    "month first": f"^{_MONTH}([./-]){_DAY}{_YEAR}",
-    "either": f"^{_MONTH}([./-]){_MONTH}{_YEAR}",
-}
-"""The order of day and month (`base.DATE_ORDER`) → beginning of the dates that can only have this order, or either."""
+UNREADABLE = 0.99
+"""Share of a mapped column's values of which a run does not go on without: such a column is another one."""
+WARNED = 0.05
+"""Share of unreadable values from which on a warning is logged."""
+FEWEST_JUDGED = 10
+"""Interactions from which on times that all lie in one day of 1970 are not believed."""
+_YEAR_1970 = 365 * 86_400
+_NUMBERS = ((25_569, 73_051), (1_970, 2_100), (19_900_101, 20_991_231))
+"""Numbers that may be a workbook's days, years, or dates such as 20240506: `interactions.collect` decides."""
 
 SPLIT_VALUES = {
     "train": ("train", "0", "0.0"),
@@ -48,29 +51,69 @@ class Columns:
         return {ours: theirs for ours, theirs in vars(self).items() if theirs is not None}
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How values are read.
+
+    Attributes:
+        missing: words that stand for nothing.
+        time_format: strftime format of times; empty: every usual way is tried.
+        rating_values: what a word counts as a rating, e.g. view, cart and purchase; in any case.
+        mapped: our names of the columns that a person or the format named: if (almost) nothing can be read of one, the
+            file is refused. None: all.
+    """
+
+    missing: Collection[str] = MISSING
+    time_format: str = ""
+    rating_values: Mapping[str, float] = field(default_factory=dict)
+    mapped: Collection[str] | None = None
+
+
+@dataclass
+class _Tally:
+    """What was read of one column, over all batches."""
+
+    values: int = 0
+    unread: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, values: int, unread: pl.Series) -> None:
+        self.values += values
+        self.unread += len(unread)
+        if len(self.examples) < EXAMPLES:
+            new = dict.fromkeys(str(value)[:40] for value in unread.unique(maintain_order=True).head(EXAMPLES))
+            self.examples = list(dict.fromkeys([*self.examples, *new]))[:EXAMPLES]
+
+
 def raw_interactions(
-    batches: Iterable[pl.DataFrame], columns: Columns, file: RawFile, quality: Quality
+    batches: Iterable[pl.DataFrame], columns: Columns, file: RawFile, quality: Quality, reading: Reading | None = None
 ) -> Iterator[pl.DataFrame]:
     """Batches with the columns of `sources.base.RAW_INTERACTIONS`, made of batches with the file's own columns.
 
     White space around values is removed. A row without an id, or with an unknown value of a published split, is
-    dropped; a rating or time that cannot be read becomes null. Each of these is counted.
+    dropped; a rating or time that cannot be read, or is a word that stands for nothing, becomes null. Each of these is
+    counted.
 
     Raises:
-        UserError: a column is missing or has an unusable type; or no row has both ids, or none a known split.
+        UserError: a column is missing or has an unusable type; no row has both ids, or none a known split; or of a
+            mapped column nothing can be read, or all times lie in one day of 1970.
     """
+    reading = reading or Reading()
     rows = kept = 0
+    tallies = {"rating": _Tally(), "timestamp": _Tally()}
+    extent: list[int] = []  # the earliest and latest raw time of each batch
     for batch in batches:
         frame = _renamed(batch, columns, file)
         _refuse_types(frame, file)
         rows += len(frame)
-        frame = _with_date_order(_with_ids(frame, file, quality))
-        for name in ("rating", "timestamp"):
-            frame = _typed(frame, name, file, quality)
+        frame = _with_date_order(_with_ids(frame, file, quality, reading.missing))
+        for name, tally in tallies.items():
+            frame = _typed(frame, name, file, quality, reading, tally)
         if "split" in frame.columns:
             frame = _with_split(frame, file, quality)
         kept += len(frame)
-        optional = [name for name in ("split", "date_order") if name in frame.columns]
+        extent.extend(value for value in (frame["timestamp"].min(), frame["timestamp"].max()) if isinstance(value, int))
+        optional = [name for name in OPTIONAL if name in frame.columns]
         yield frame.select("user_id", "item_id", "rating", "timestamp", *optional)
     if kept == 0 and quality.count("split_unknown"):
         raise UserError(
@@ -78,11 +121,56 @@ def raw_interactions(
             "test, or 0, 1 or 2. Name another column in the source's mapping, mend the file, or choose an ingest.split "
             "that leaves the column alone: per_user, leave_one_out or global_time."
         )
-    if kept == 0:
+    if rows and not kept:
         raise UserError(
             f"{file.name}: none of {rows:,} rows has both a user ({columns.user_id}) and an item ({columns.item_id}). "
             f"Check that {file.source} is the right file."
         )
+    for name, tally in tallies.items():
+        _judge(name, tally, columns, file, reading)
+    _judge_times(extent, kept, columns, file, quality, reading)
+
+
+def _judge(name: str, tally: _Tally, columns: Columns, file: RawFile, reading: Reading) -> None:
+    if tally.unread <= WARNED * tally.values:
+        return
+    what = "times" if name == "timestamp" else "ratings"
+    advice = (
+        "give `time_format`" if name == "timestamp" else "give `rating_values` such as {view: 1, cart: 2, purchase: 3}"
+    )
+    readable = tally.values - tally.unread
+    message = (
+        f"{file.name}: {f'only {readable:,}' if readable else 'none'} of {tally.values:,} {what} in "
+        f"{getattr(columns, name)} can be read ({', '.join(tally.examples)})"
+    )
+    is_mapped = reading.mapped is None or name in reading.mapped
+    if is_mapped and tally.unread >= UNREADABLE * tally.values:
+        raise UserError(f"{message}. Name another column in the source's mapping, {advice}, or mend the file.")
+    logger.warning("%s; the others are left out: %s if they matter", message, advice)
+
+
+def _judge_times(
+    extent: list[int],
+    rows: int,
+    columns: Columns,
+    file: RawFile,
+    quality: Quality,
+    reading: Reading,
+) -> None:
+    """Refuse times that would all lie in one day of 1970, which is what numbers that are no times look like."""
+    first, last = min(extent, default=-1), max(extent, default=-1)
+    if rows < FEWEST_JUDGED or last >= _YEAR_1970 or first < 0 or first // 86_400 != last // 86_400:
+        return
+    if any(low <= first and last < high for low, high in _NUMBERS):
+        return
+    message = f"all {rows:,} times in {columns.timestamp} would lie in one day of 1970, e.g. {first} and {last}"
+    if reading.mapped is None or "timestamp" in reading.mapped:
+        raise UserError(
+            f"{file.name}: {message}, so they are no seconds since 1970. Name another column in the source's mapping, "
+            "give `time_format`, or leave the column out."
+        )
+    quality.add(file.name, "timestamps_of_one_day_in_1970", "kept", rows, (str(first), str(last)))
+    logger.warning("%s: %s; their order is used, the dates are not right", file.name, message)
 
 
 def _renamed(batch: pl.DataFrame, columns: Columns, file: RawFile) -> pl.DataFrame:
@@ -111,10 +199,10 @@ def _refuse_types(frame: pl.DataFrame, file: RawFile) -> None:
         )
 
 
-def _with_ids(frame: pl.DataFrame, file: RawFile, quality: Quality) -> pl.DataFrame:
+def _with_ids(frame: pl.DataFrame, file: RawFile, quality: Quality, missing: Collection[str]) -> pl.DataFrame:
     frame = frame.with_columns(_as_text(frame[name]) for name in ("user_id", "item_id"))
     for name in ("user_id", "item_id"):
-        has_id = frame[name].is_not_null() & (frame[name] != "")
+        has_id = ~_says_nothing(frame[name], missing)
         if not has_id.all():
             lost = frame.filter(~has_id)
             other = lost["item_id" if name == "user_id" else "user_id"].fill_null("?").head(EXAMPLES)
@@ -133,6 +221,15 @@ def _as_text(ids: pl.Series) -> pl.Series:
     return whole.cast(pl.String).zip_with(whole == finite, finite.cast(pl.String))
 
 
+def _says_nothing(texts: pl.Series, missing: Collection[str]) -> pl.Series:
+    """Whether a text is null, empty, or a word that stands for nothing. Most texts are told by their length alone."""
+    sizes = texts.str.len_bytes()
+    nothing = sizes.fill_null(0) == 0
+    if missing and (sizes <= max(len(word.encode()) for word in missing)).any():
+        nothing |= texts.is_in(list(missing)).fill_null(value=False)
+    return nothing
+
+
 def _with_date_order(frame: pl.DataFrame) -> pl.DataFrame:
     """Adds `date_order` if a time is a date that ends in its year; `interactions.collect` judges the whole file's."""
     if frame.schema.get("timestamp") != pl.String:
@@ -145,60 +242,39 @@ def _with_date_order(frame: pl.DataFrame) -> pl.DataFrame:
     return with_order if with_order["date_order"].count() else frame
 
 
-def _typed(frame: pl.DataFrame, name: str, file: RawFile, quality: Quality) -> pl.DataFrame:
-    dtype = pl.Float32 if name == "rating" else pl.Int64
+def _typed(
+    frame: pl.DataFrame, name: str, file: RawFile, quality: Quality, reading: Reading, tally: _Tally
+) -> pl.DataFrame:
     if name not in frame.columns:
+        dtype = pl.Float32 if name == "rating" else pl.Int64
         return frame.with_columns(pl.lit(None, dtype).alias(name))
     raw = frame[name]
+    optional: dict[str, pl.Series] = {}
     if name == "rating":
-        typed = raw.cast(pl.Float32, strict=False)
-        typed = typed.set(typed.is_nan() | typed.is_infinite(), None)
+        typed = _ratings(raw, reading.rating_values)
     else:
-        typed = _times(raw)
-    unread = raw.is_not_null() & typed.is_null()
-    if count := int(unread.sum()):
-        examples = tuple(str(value)[:40] for value in raw.filter(unread).head(EXAMPLES))
-        quality.add(file.name, f"{name}_unreadable", "repaired", count, examples)
-    return frame.with_columns(typed.alias(name))
+        typed, is_date, fraction = times.times(raw, reading.time_format)
+        optional = {key: value for key, value in (("is_date", is_date), ("fraction", fraction)) if value is not None}
+    values = len(raw) - raw.null_count()
+    if len(typed) - typed.null_count() == values:
+        tally.add(values, raw.head(0))
+        return frame.with_columns(typed.alias(name), **optional)
+    unread = raw.filter(raw.is_not_null() & typed.is_null()).cast(pl.String)
+    nothing = _says_nothing(unread, reading.missing)
+    for rule, lost in (("missing_word", unread.filter(nothing)), ("unreadable", unread.filter(~nothing))):
+        examples = tuple(str(value)[:40] for value in lost.head(EXAMPLES))
+        quality.add(file.name, f"{name}_{rule}", "repaired", len(lost), examples)
+    tally.add(values - int(nothing.sum()), unread.filter(~nothing))
+    return frame.with_columns(typed.alias(name), **optional)
 
 
-def _times(raw: pl.Series) -> pl.Series:
-    """Times as integers, of which `interactions.collect` tells seconds, milliseconds and microseconds apart. Integers
-    stay, floats are read by `_whole`, dates by `_unmistakable` (as UTC if they have no zone)."""
-    if raw.dtype.is_temporal():
-        return _unmistakable(raw.cast(pl.Datetime("us")))
-    typed = _whole(raw) if raw.dtype.is_float() else raw.cast(pl.Int64, strict=False)
-    if raw.dtype != pl.String:
-        return typed
-    if (typed.is_null() & raw.is_not_null()).any():
-        typed = typed.fill_null(_whole(raw.cast(pl.Float64, strict=False)))
-        raw = raw.str.replace(ORDERS["month first"], "${3}${2}${1}${4}")  # the order that polars knows
-    for _ in range(DATE_FORMATS):  # each pass reads the format of the first text that is still unread
-        unread = raw.set(typed.is_not_null(), None)
-        if unread.null_count() == len(unread):
-            break
-        try:
-            dates = _unmistakable(unread.str.to_datetime(time_unit="us", time_zone="UTC", strict=False))
-        except pl.exceptions.PolarsError:  # no format fits
-            break
-        typed = typed.fill_null(dates)
+def _ratings(raw: pl.Series, values: Mapping[str, float]) -> pl.Series:
+    typed = raw.cast(pl.Float32, strict=False)
+    typed = typed.set(typed.is_nan() | typed.is_infinite(), None)
+    if values and raw.dtype == pl.String:
+        words = {word.casefold(): value for word, value in values.items()}
+        typed = raw.str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Float32).fill_null(typed)
     return typed
-
-
-def _whole(times: pl.Series) -> pl.Series:
-    """Seconds with a fraction become milliseconds, since it may decide which of two choices was later; other fractions
-    are cut off."""
-    milliseconds = (times.cast(pl.Float64) * 1000).round()
-    fine = (times < MILLISECONDS_FROM) & (milliseconds >= MILLISECONDS_FROM) & (times != times.floor())
-    return times.cast(pl.Int64, strict=False).zip_with(
-        ~fine.fill_null(False), milliseconds.cast(pl.Int64, strict=False)
-    )
-
-
-def _unmistakable(dates: pl.Series) -> pl.Series:
-    """Microseconds; before March 1973 seconds, since so few microseconds would be taken for another unit."""
-    time = dates.cast(pl.Int64)
-    return (time // 1_000_000).zip_with(time < MICROSECONDS_FROM, time)
 
 
 def _with_split(frame: pl.DataFrame, file: RawFile, quality: Quality) -> pl.DataFrame:

@@ -1,20 +1,28 @@
-"""One record per line: JSON, or the Python literals of Amazon's release of 2014, which are never evaluated."""
+"""One record per line: JSON, or the Python literals of Amazon's release of 2014, which are never evaluated; or all
+records in one JSON array."""
 
 import ast
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import polars as pl
 
+from pipeline.ingest.files import json_array
 from pipeline.ingest.files.lines import Block, LineGuard, blocks
+from pipeline.ingest.files.streams import UTF8
 from pipeline.ingest.raw import RawFile
 from pipeline.ingest.tally import Quality
+from schemas.errors import UserError
 
 MAX_LITERAL = 1 << 20
 """Bytes; a longer line is not parsed as a Python literal."""
 EXPECTED = "one JSON object per line"
+ROWS = 1 << 14
+"""Records of an array in one batch."""
+_EXTENDED = frozenset(["$oid", "$numberLong", "$numberInt", "$numberDouble", "$numberDecimal", "$date", "$uuid"])
 
 Record = dict[str, Any]
 
@@ -64,15 +72,20 @@ def parse_literal(line: bytes) -> Record:
     return record
 
 
-def records(file: RawFile, quality: Quality, max_bad: float, *, literal: bool = False) -> Iterator[Record]:
+def records(
+    file: RawFile, quality: Quality, max_bad: float, *, literal: bool = False, encoding: str = UTF8
+) -> Iterator[Record]:
     """Every record of the file in order. Lines that are no record are counted, blank ones skipped.
 
     Raises:
         UserError: the file ends within a record; else see `blocks` and `LineGuard`.
     """
+    if json_array.is_array(file, encoding):
+        yield from json_array.records(file, quality, max_bad, encoding)
+        return
     parse = parse_literal if literal else parse_json
     guard = LineGuard(file, quality, max_bad, EXPECTED)
-    for block in blocks(file):
+    for block in blocks(file, encoding=encoding):
         lines = block.data.split(b"\n")
         for number, line in enumerate(lines, block.first_line):
             if not line or line.isspace():
@@ -81,32 +94,55 @@ def records(file: RawFile, quality: Quality, max_bad: float, *, literal: bool = 
             try:
                 record = parse(line)
             except ValueError as error:
-                guard.bad(number, str(error), cut_off=block.ends_within(line))
+                _count_bad(guard, block, number, line, error)
                 continue
             yield record
         guard.check()
     guard.finish()
 
 
-def columns(file: RawFile, names: Iterable[str], quality: Quality, max_bad: float) -> Iterator[pl.DataFrame]:
-    """Some fields of every record as text, a block at a time; null if absent, numbers as JSON writes them.
+def columns(
+    file: RawFile, names: Iterable[str], quality: Quality, max_bad: float, *, encoding: str = UTF8
+) -> Iterator[pl.DataFrame]:
+    """Some fields of every record as text, a block at a time; null if absent, numbers as JSON writes them. MongoDB's
+    `{"$oid": "…"}` and the like are what they hold.
 
-    Polars reads a block at once. If it refuses one, each line of that block is parsed by itself.
+    Polars reads a block at once. If it refuses one, or a text looks like an object or a list, each line of that block
+    is parsed by itself.
 
     Raises:
-        UserError: see `records`.
+        UserError: a field holds an object or a list; else see `records`.
     """
-    guard = LineGuard(file, quality, max_bad, EXPECTED)
     schema = dict.fromkeys(names, pl.String)
-    for block in blocks(file):
+    if json_array.is_array(file, encoding):
+        every = enumerate(json_array.records(file, quality, max_bad, encoding), 1)
+        while batch := list(islice(every, ROWS)):
+            rows = [_row(record, schema, file, f"record {number}") for number, record in batch]
+            yield pl.DataFrame(rows, schema=schema, orient="row")
+        return
+    guard = LineGuard(file, quality, max_bad, EXPECTED)
+    for block in blocks(file, encoding=encoding):
         try:
             frame = pl.read_ndjson(io.BytesIO(block.data), schema=schema)
-            guard.lines += len(frame)
+            if _may_hold_objects(frame):
+                frame = _line_by_line(block, schema, guard)
+            else:
+                guard.lines += len(frame)
         except pl.exceptions.PolarsError:
             frame = _line_by_line(block, schema, guard)
         guard.check()
         yield frame
     guard.finish()
+
+
+def _may_hold_objects(frame: pl.DataFrame) -> bool:
+    begins = pl.all().str.starts_with("{") | pl.all().str.starts_with("[")
+    return any(frame.select(begins.any()).row(0))
+
+
+def _count_bad(guard: LineGuard, block: Block, number: int, line: bytes, error: ValueError) -> None:
+    foreign = line if isinstance(error, UnicodeDecodeError) else b""
+    guard.bad(number, str(error), cut_off=not foreign and block.ends_within(line), foreign=foreign)
 
 
 def _line_by_line(block: Block, schema: Mapping[str, Any], guard: LineGuard) -> pl.DataFrame:
@@ -118,14 +154,45 @@ def _line_by_line(block: Block, schema: Mapping[str, Any], guard: LineGuard) -> 
         try:
             record = parse_literal(line)
         except ValueError as error:
-            guard.bad(number, str(error), cut_off=block.ends_within(line))
+            _count_bad(guard, block, number, line, error)
             continue
-        rows.append({name: as_text(record.get(name)) for name in schema})
+        rows.append(_row(record, schema, guard.file, f"line {number}"))
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _row(record: Record, schema: Mapping[str, Any], file: RawFile, place: str) -> dict[str, str | None]:
+    for name in schema:
+        refuse_nested(record.get(name), name, file, place)
+    return {name: as_text(record.get(name)) for name in schema}
+
+
+def refuse_nested(value: Any, name: str, file: RawFile, place: str) -> None:
+    """Refuse an object or a list where one value belongs, as in Parquet.
+
+    Raises:
+        UserError: it is one.
+    """
+    if isinstance(scalar(value), dict | list | tuple):
+        shown = json.dumps(value, ensure_ascii=False, default=str)[:60]
+        raise UserError(
+            f"{file.name}: expected a number, text or date for {name}; found {shown} in {place}. Name another column "
+            "in the source's mapping, or mend the file."
+        )
+
+
+def scalar(value: Any) -> Any:
+    """The value itself, or what an object of MongoDB's extended JSON holds: `{"$oid": "5f…"}` is `5f…`."""
+    while isinstance(value, dict) and len(value) == 1:
+        ((name, inside),) = value.items()
+        if name not in _EXTENDED:
+            return value
+        value = inside
+    return value
 
 
 def as_text(value: Any) -> str | None:
     """A scalar as text, whole floats without their point; None for an empty text and for anything else."""
+    value = scalar(value) if isinstance(value, dict) else value
     if isinstance(value, str):
         if value.isascii():
             return value or None
@@ -143,4 +210,4 @@ def nested(value: Any, depth: int) -> bool:
     """Whether a value holds an object, or lists nested deeper than `depth`, instead of texts."""
     if isinstance(value, list | tuple):
         return depth == 0 or any(nested(each, depth - 1) for each in value)
-    return isinstance(value, dict)
+    return isinstance(scalar(value), dict)

@@ -1,13 +1,10 @@
-"""A file's bytes as blocks of whole lines, gzip or not; and a guard against bad lines."""
+"""A file's bytes as blocks of whole lines, packed or not; and a guard against bad lines."""
 
-import codecs
-import gzip
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, cast
 
+from pipeline.ingest.files import streams
 from pipeline.ingest.raw import RawFile
 from pipeline.ingest.tally import Quality
 from pipeline.progress import track
@@ -19,15 +16,10 @@ LARGE = 32 << 20
 """Bytes of a file from which on progress is shown."""
 MAX_LINE = 16 << 20
 """Bytes; a longer line means that the file does not consist of lines."""
-_UTF16 = "is UTF-16 (a byte order mark), expected UTF-8: convert it with `iconv -f UTF-16 -t UTF-8`"
-FOREIGN = {
-    codecs.BOM_UTF16_LE: _UTF16,
-    codecs.BOM_UTF16_BE: _UTF16,
-    b"PK\x03\x04": "is a zip archive: unpack it; where it is a workbook (.xlsx), save it as CSV in UTF-8",
-}
-"""First bytes of files that are not lines of UTF-8 text → what to do."""
 BAD_GRACE = 10
-"""Bad lines that are allowed in any file, however short."""
+"""Bad lines that are allowed in any file, however short; of lines that are not UTF-8, none is."""
+SAMPLE = 1 << 14
+"""Bytes from which an encoding is guessed."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +39,28 @@ class Block:
         return line.lstrip().startswith(b"{") and self.data.endswith(line)
 
 
-def blocks(file: RawFile, *, quoted: bool = False, size: int = BLOCK) -> Iterator[Block]:
-    """The file's lines in blocks of about `size` bytes; gzip is recognised by content, not by name.
+def blocks(
+    file: RawFile, *, encoding: str = streams.UTF8, size: int = BLOCK, keep_returns: bool = False
+) -> Iterator[Block]:
+    """The file's lines in blocks of about `size` bytes. Packed files are recognised by content, not by name; where
+    lines end in carriage returns alone, these are turned into line feeds.
 
     Args:
-        quoted: a line break between double quotes does not end a line (CSV).
+        keep_returns: leave carriage returns as they are.
 
     Raises:
-        UserError: damaged or truncated gzip, UTF-16, a zip archive, or a line longer than `MAX_LINE`.
+        UserError: see `streams.opened` and `streams.Stream.read`; or a line longer than `MAX_LINE`.
     """
-    first_line = 1
-    with file.path.open("rb") as raw, _progress(file) as show:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
-        rest = _read(stream, 4, file)
-        for beginning, advice in FOREIGN.items():
-            if rest.startswith(beginning):
-                raise UserError(f"{file.name} {advice} ({file.source}).")
-        rest = rest.removeprefix(codecs.BOM_UTF8)
-        while data := _read(stream, size, file):
-            show(raw.tell())
+    first_line, rest, end = 1, b"", b""
+    with streams.opened(file, encoding) as stream, _progress(file) as show:
+        while data := stream.read(size):
+            show(stream.position)
+            end = end or (b"\r" if b"\r" in data[:-1] and b"\n" not in data else b"\n")
+            if end == b"\r" and not keep_returns:
+                data = data.replace(b"\r", b"\n")
             data = rest + data
-            end = _last_line_end(data, quoted)
-            if len(data) - end > MAX_LINE:  # a stray quote can hide every line end: then quotes are ignored
-                end = _last_line_end(data, quoted=False)
-            whole, rest = data[:end], data[end:]
+            cut = data.rfind(end if keep_returns else b"\n") + 1
+            whole, rest = data[:cut], data[cut:]
             if len(rest) > MAX_LINE:
                 number = first_line + whole.count(b"\n")
                 raise UserError(
@@ -105,29 +93,6 @@ def _progress(file: RawFile) -> Iterator[Callable[[int], None]]:
         yield show
 
 
-def _read(stream: BinaryIO, size: int, file: RawFile) -> bytes:
-    try:
-        return stream.read(size)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(
-            f"{file.name} is a damaged or truncated gzip file ({error}). Download it again from its source, compare "
-            f"its size with the original's, and run again (read from {file.source})."
-        ) from error
-    except OSError as error:
-        raise UserError(f"Cannot read {file.name} from {file.path}: {error}.") from error
-
-
-def _last_line_end(data: bytes, quoted: bool) -> int:
-    """Position after the last line break; with `quoted`, after the last one outside quotes; 0 if there is none."""
-    end = data.rfind(b"\n") + 1
-    quotes = data.count(b'"', 0, end) if quoted else 0
-    while end and quotes % 2:
-        before = data.rfind(b"\n", 0, end - 1) + 1
-        quotes -= data.count(b'"', before, end)
-        end = before
-    return end
-
-
 class LineGuard:
     """Counts the lines of one file that are not records, and refuses the file if there are too many.
 
@@ -147,9 +112,18 @@ class LineGuard:
         self.file, self.quality, self.max_bad, self.expected = file, quality, max_bad, expected
         self.lines = self.bad_lines = 0
         self.first_bad = ""
+        self.foreign_lines, self.foreign = 0, b""
 
-    def bad(self, line: int, reason: str, *, cut_off: bool = False) -> None:
-        """Count one line, by its number from 1; `cut_off`: the file ends within its record."""
+    def bad(self, line: int, reason: str, *, cut_off: bool = False, foreign: bytes = b"") -> None:
+        """Count one line, by its number from 1.
+
+        Args:
+            cut_off: the file ends within its record.
+            foreign: the line's bytes, if they are not UTF-8.
+        """
+        if foreign:
+            self.foreign_lines += 1
+            self.foreign += foreign[: SAMPLE - len(self.foreign)]
         if cut_off:
             raise UserError(
                 f"{self.file.name} ends in the middle of a record, in line {line}: it was cut off, or is still being "
@@ -165,14 +139,26 @@ class LineGuard:
         if self.bad_lines > max(BAD_GRACE, self.max_bad * self.lines):
             self._refuse()
 
+    def _refuse_encoding(self) -> None:
+        guess = streams.likely_encoding(self.foreign)
+        raise UserError(
+            f"{self.file.name}: {self.foreign_lines:,} of {self.lines:,} lines are not UTF-8, the first bad one being "
+            f"{self.first_bad}; they look like {guess}. Give `encoding: {guess}`, or convert the file with `iconv -f "
+            f"{guess} -t UTF-8` ({self.file.source})."
+        )
+
     def finish(self) -> None:
         """The file has ended."""
         if self.lines == 0:
             raise UserError(f"{self.file.name} is empty; expected {self.expected}. Check {self.file.source}.")
+        if self.foreign_lines > self.max_bad * self.lines:
+            self._refuse_encoding()
         if self.bad_lines == self.lines:
             self._refuse()
 
     def _refuse(self) -> None:
+        if self.foreign_lines * 2 > self.bad_lines:
+            self._refuse_encoding()
         raise UserError(
             f"{self.file.name}: {self.bad_lines:,} of the first {self.lines:,} lines are not records, the first being "
             f"{self.first_bad}; expected {self.expected}. Check {self.file.source}, or raise `max_bad_share` "

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import polars as pl
 
+from pipeline.ingest.cells import present
 from pipeline.ingest.files import json_lines
 from pipeline.ingest.files.delimited import tables
-from pipeline.ingest.files.interaction_columns import Columns, raw_interactions
+from pipeline.ingest.files.interaction_columns import Columns, Reading, raw_interactions
 from pipeline.ingest.files.json_lines import Record, as_text, nested
 from pipeline.ingest.raw import RawFile, RawFiles
 from pipeline.ingest.sources.base import RawItem
@@ -105,15 +106,15 @@ class Amazon:
         """The place of the raw files; the catalogue's own addresses are absolute."""
         return self.raw.base
 
-    def check(self) -> None:
+    def check(self, *, items_only: bool = False) -> None:
         """Both files exist, and `raw` is given if the picture template is relative."""
         if self.relative_images and self.image_base is None:
             raise UserError("image_url: a relative template needs `raw`. Give a full http(s) URL, or `raw`.")
-        self._names()
+        self._names(items_only)
 
-    def fetch(self) -> dict[str, RawFile]:
+    def fetch(self, *, items_only: bool = False) -> dict[str, RawFile]:
         """The roles `items` and `interactions`."""
-        return {role: self.raw.fetch(name) for role, name in self._names().items()}
+        return {role: self.raw.fetch(name) for role, name in self._names(items_only).items()}
 
     def has_split(self, files: dict[str, RawFile]) -> bool:  # noqa: ARG002
         """Never."""
@@ -133,11 +134,13 @@ class Amazon:
             batches = tables(file, quality, max_bad, header=_CSV_HEADERS[self.config.release])
         else:
             batches = json_lines.columns(file, fields.present().values(), quality, max_bad)
-        return raw_interactions(batches, fields, file, quality)
+        return raw_interactions(batches, fields, file, quality, Reading(self.config.missing))
 
     def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:
         """Metadata as raw items."""
-        file = files["items"]
+        return present(self._items(files["items"], quality, max_bad), self.config.missing, files["items"].name, quality)
+
+    def _items(self, file: RawFile, quality: Quality, max_bad: float) -> Iterator[RawItem]:
         make = _ITEMS[self.config.release]
         for record in json_lines.records(file, quality, max_bad, literal=self.config.release == 2014):
             if item_id := as_text(record.get("parent_asin" if self.config.release == 2023 else "asin")):
@@ -147,12 +150,10 @@ class Amazon:
             else:
                 quality.add(file.name, "item_without_id", "dropped", 1, (str(record.get("title") or "untitled")[:60],))
 
-    def _names(self) -> dict[str, str]:
+    def _names(self, items_only: bool) -> dict[str, str]:
         what = f"of Amazon {self.config.release} {self.config.category}"
-        return {
-            "items": self.raw.find(f"the metadata {what}", self._metadata),
-            "interactions": self.raw.find(f"the reviews {what}", self._reviews),
-        }
+        names = {"items": self.raw.find(f"the metadata {what}", self._metadata)}
+        return names if items_only else names | {"interactions": self.raw.find(f"the reviews {what}", self._reviews)}
 
 
 def _unreadable(record: Record, release: int) -> Iterable[str]:

@@ -13,10 +13,15 @@ MILLISECONDS_FROM = 10**11
 """A time from here on is not in seconds (it would be the year 5138) but in milliseconds (1973)."""
 MICROSECONDS_FROM = 10**14
 """A time from here on is in microseconds (1973; as milliseconds it would be the year 5138)."""
+NANOSECONDS_FROM = 10**17
+"""A time from here on is in nanoseconds (1973; as microseconds it would be the year 5138)."""
 
 RAW_INTERACTIONS = {"user_id": pl.String, "item_id": pl.String, "rating": pl.Float32, "timestamp": pl.Int64}
-"""Columns of a batch of raw interactions; `timestamp` in the source's own unit. A published `split` may follow, and
-`date_order` if times are texts like 01/02/2024."""
+"""Columns of a batch of raw interactions; `timestamp` in the source's own unit. Those of `OPTIONAL` that say something
+may follow."""
+OPTIONAL = ("split", "date_order", "is_date", "fraction")
+"""A published split; of times that are texts like 01/02/2024 their order; which times were dates and no numbers; and of
+small numbers the fraction."""
 SPLIT = pl.Enum(["train", "valid", "test"])
 """Type of the column `split`."""
 DATE_ORDER = pl.Enum(["day first", "month first", "either"])
@@ -52,15 +57,21 @@ class Source(Protocol):
     relative_images: bool
     """Whether picture addresses may be relative to where the files lie."""
 
-    def check(self) -> None:
+    def check(self, *, items_only: bool = False) -> None:
         """Make sure that every file exists, before any work. Quick.
+
+        Args:
+            items_only: the interactions are not needed, and may be absent.
 
         Raises:
             UserError: names the field, what was expected and what was found.
         """
 
-    def fetch(self) -> dict[str, RawFile]:
+    def fetch(self, *, items_only: bool = False) -> dict[str, RawFile]:
         """Role ("items", "interactions", …) → file on this machine, downloaded if necessary.
+
+        Args:
+            items_only: see `check`.
 
         Raises:
             UserError: a file is missing or cannot be downloaded.

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
+from pipeline.ingest.cells import present
 from pipeline.ingest.files.delimited import header_of, tables
-from pipeline.ingest.files.interaction_columns import Columns, raw_interactions
+from pipeline.ingest.files.interaction_columns import Columns, Reading, raw_interactions
 from pipeline.ingest.raw import RawFile, RawFiles
 from pipeline.ingest.sources.base import RawItem
 from pipeline.ingest.tally import Quality
@@ -32,13 +33,13 @@ class MicroLens:
         """The place of the files."""
         return self.raw.base
 
-    def check(self) -> None:
+    def check(self, *, items_only: bool = False) -> None:
         """Pairs and titles exist."""
-        self._names()
+        self._names(items_only)
 
-    def fetch(self) -> dict[str, RawFile]:
+    def fetch(self, *, items_only: bool = False) -> dict[str, RawFile]:
         """The roles `items` and `interactions`."""
-        return {role: self.raw.fetch(name) for role, name in self._names().items()}
+        return {role: self.raw.fetch(name) for role, name in self._names(items_only).items()}
 
     def has_split(self, files: dict[str, RawFile]) -> bool:  # noqa: ARG002
         """Never."""
@@ -54,15 +55,18 @@ class MicroLens:
     ) -> Iterator[pl.DataFrame]:
         """Pairs."""
         file = files["interactions"]
-        present, header = _header(file, ("user", "item", "timestamp"))
-        columns = Columns(_one_of(_USER, present, file), _one_of(_ITEM, present, file), timestamp="timestamp")
-        return raw_interactions(tables(file, quality, max_bad, header=header), columns, file, quality)
+        names, header = _header(file, ("user", "item", "timestamp"))
+        columns = Columns(_one_of(_USER, names, file), _one_of(_ITEM, names, file), timestamp="timestamp")
+        batches = tables(file, quality, max_bad, header=header)
+        return raw_interactions(batches, columns, file, quality, Reading(self.config.missing))
 
     def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:
         """Titles, each with the address of its cover."""
-        file = files["items"]
-        present, header = _header(file, ("item", "title"))
-        id_column = _one_of(_ITEM, present, file)
+        return present(self._items(files["items"], quality, max_bad), self.config.missing, files["items"].name, quality)
+
+    def _items(self, file: RawFile, quality: Quality, max_bad: float) -> Iterator[RawItem]:
+        names, header = _header(file, ("item", "title"))
+        id_column = _one_of(_ITEM, names, file)
         cover = f"{self.config.prefix}_covers/{{0}}.jpg"
         for frame in tables(file, quality, max_bad, header=header):
             for row in frame.iter_rows(named=True):
@@ -71,10 +75,11 @@ class MicroLens:
                 else:
                     quality.add(file.name, "item_without_id", "dropped", 1, ((row.get("title") or "untitled")[:60],))
 
-    def _names(self) -> dict[str, str]:
+    def _names(self, items_only: bool) -> dict[str, str]:
         return {
             role: self.raw.find(what, [name.format(self.config.prefix) for name in names])
             for role, what, names in (("items", "the titles", TITLES), ("interactions", "the pairs", PAIRS))
+            if role == "items" or not items_only
         }
 
 

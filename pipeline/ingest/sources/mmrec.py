@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.ingest.files.delimited import header_of, tables
-from pipeline.ingest.files.interaction_columns import Columns, raw_interactions
+from pipeline.ingest.files.interaction_columns import Columns, Reading, raw_interactions
 from pipeline.ingest.raw import RawFile, RawFiles
 from pipeline.ingest.sources.base import RawItem
 from pipeline.ingest.tally import Quality
@@ -37,11 +37,11 @@ class MMRec:
         """The folder."""
         return self.raw.base
 
-    def check(self) -> None:
+    def check(self, *, items_only: bool = False) -> None:  # noqa: ARG002 - one file has both
         """The .inter file exists."""
         self.raw.find("the interactions (name)", [f"{self.config.name}.inter"])
 
-    def fetch(self) -> dict[str, RawFile]:
+    def fetch(self, *, items_only: bool = False) -> dict[str, RawFile]:  # noqa: ARG002
         """The roles `items` and `interactions` (one file), and the mappings that exist."""
         inter = self.raw.fetch(f"{self.config.name}.inter")
         files = {"items": inter, "interactions": inter}
@@ -68,7 +68,7 @@ class MMRec:
             if role in files
         }
         batches = tables(file, quality, max_bad, separator="\t")
-        for batch in raw_interactions(batches, columns, file, quality):
+        for batch in raw_interactions(batches, columns, file, quality, Reading(self.config.missing, mapped=())):
             yield batch.with_columns(_original(batch[column], *mapping) for column, mapping in mappings.items())
 
     def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:  # noqa: ARG002

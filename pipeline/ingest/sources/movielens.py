@@ -34,16 +34,17 @@ class MovieLens:
         """The place of the files."""
         return self.raw.base
 
-    def check(self) -> None:
+    def check(self, *, items_only: bool = False) -> None:
         """The files of one layout exist, and `joined` if it is named."""
-        names = self._names()
-        self.raw.find("the ratings", [names["interactions"]])
+        names = self._names(items_only)
+        if not items_only:
+            self.raw.find("the ratings", [names["interactions"]])
         if "joined" in names:
             self.raw.find("the plots and posters (joined)", [names["joined"]])
 
-    def fetch(self) -> dict[str, RawFile]:
+    def fetch(self, *, items_only: bool = False) -> dict[str, RawFile]:
         """The roles `items`, `interactions` and, if named, `joined`."""
-        return {role: self.raw.fetch(name) for role, name in self._names().items()}
+        return {role: self.raw.fetch(name) for role, name in self._names(items_only).items()}
 
     def has_split(self, files: dict[str, RawFile]) -> bool:  # noqa: ARG002
         """Never."""
@@ -68,9 +69,10 @@ class MovieLens:
             item.description, item.image_url = plot or item.description, image or item.image_url
             yield item
 
-    def _names(self) -> dict[str, str]:
-        items = self.raw.find("the films", ["items.csv", "movies.csv"])
-        names = {"items": items, "interactions": "inter.csv" if items == "items.csv" else "ratings.csv"}
+    def _names(self, items_only: bool) -> dict[str, str]:
+        names = {"items": self.raw.find("the films", ["items.csv", "movies.csv"])}
+        if not items_only:
+            names["interactions"] = "inter.csv" if names["items"] == "items.csv" else "ratings.csv"
         return names | ({"joined": self.config.joined} if self.config.joined else {})
 
     def _catalogue(self, files: dict[str, RawFile]) -> Catalogue:
@@ -81,7 +83,7 @@ class MovieLens:
             CatalogueSource(
                 raw=self.config.raw,
                 items=files["items"].name,
-                interactions=files["interactions"].name,
+                interactions=files["interactions"].name if "interactions" in files else "",
                 item_columns=ItemColumns(
                     item_id="item_id" if ours else "movieId",
                     title="title",
@@ -95,6 +97,7 @@ class MovieLens:
                     timestamp="timestamp",
                 ),
                 category_separator="," if ours else "|",
+                missing=self.config.missing,
             ),
             self.cache,
         )

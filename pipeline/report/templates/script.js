@@ -72,7 +72,7 @@
       ["Id", data.id[item]], ["Brand", data.brand[item]], ["Category", data.path[item]],
       ["Price", price === null ? "" : price.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })],
       ["Caption", data.caption[item]],
-      ["Chosen", data.chosen[item] === 1 ? "once in training" : `${count(data.chosen[item])} times in training`],
+      ["Chosen", data.chosen[item] === 1 ? "once" : `${count(data.chosen[item])} times`],
     ];
     return element("dl", { class: "facts" }, ...rows.filter(([, value]) => value).flatMap(([name, value]) =>
       [element("dt", {}, name), element("dd", {}, element("bdi", {}, value))]));

@@ -24,6 +24,12 @@ APPLICATION = typer.main.get_command(cli.app)
         (("resolve", "demo"), "is not DATASET/TABLE"),
         (("show", "other"), "No finished run of 'other'"),
         (("similar", "demo", "no-such-item"), "no-such-item"),
+        (
+            ("similar", "demo", "D0001", "--k", "999"),
+            "k: the graph of demo holds the 10 nearest of each item, 999 were",
+        ),
+        (("recommend", "demo"), "Name users, or what an unknown user chose"),
+        (("recommend", "demo", "nobody"), "demo has no user 'nobody' in version 1"),
         (("run", "amazon", "--category", "Gift_Crads"), "Gift_Cards"),
         (("run", "amazon", "--category", "Gift_Cards", "--raw", "/nowhere"), "/nowhere is not a folder"),
         (("run", "catalogue", "--raw", ".", "--items", "items.exe"), "items: expected a name that ends in"),
@@ -89,6 +95,7 @@ DOCUMENTS = {
     ("export", "demo/embeddings/items", "exported"): "vectors",
     ("promote", "demo", "1"): "number",
     ("gc", "demo"): "versions",
+    ("recommend", "demo", "--items", "D0001,D0002"): "answers",
     ("tune", "demo", "--trials", "1", "--base", '{"max_epochs": 1, "dim": 8}'): "best",
 }
 """Command → a key of the document that it prints."""
@@ -137,6 +144,19 @@ def test_without_arguments_the_help_lists_every_command(tmp_path: Path) -> None:
     assert all(f" {command} " in answer.stdout for command in APPLICATION.commands)
 
 
+def test_an_interruption_says_that_the_work_is_kept_and_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.cli.look.opened", interrupted)
+    answer = cm3("show", "demo", store=tmp_path)
+    assert answer.returncode == 130
+    assert "Finished work is kept: give the same command again" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 HEAVY = ("torch", "transformers", "prefect", "mlflow.server", "flask", "uvicorn", "matplotlib", "sklearn")
 """Of no use to a command that only looks; each takes seconds or hundreds of megabytes."""
 WITHOUT_MLFLOW = (*HEAVY, "mlflow", "sqlalchemy", "polars", "botocore", "aiohttp")
@@ -146,6 +166,7 @@ ABSENT = {
     ("resolve", "demo/items"): WITHOUT_MLFLOW,
     ("show", "demo"): WITHOUT_MLFLOW,
     ("similar", "demo", "D0001"): WITHOUT_MLFLOW,
+    ("recommend", "demo", "--items", "D0001"): HEAVY,
     ("versions", "demo"): HEAVY,
 }
 """Command → modules that it must not import."""

@@ -113,6 +113,49 @@ def test_a_refused_key_stops_the_run_and_names_the_variable(moody: Callable[...,
         load.load(server.spec()).caption([RED])
 
 
+def echo(status: int) -> Callable[[BaseHTTPRequestHandler], None]:
+    """A server that quotes what it was sent, behind 170 characters, so that a cut would fall into the key."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        text = f"{'x' * 170} {handler.headers['Authorization']}"
+        reply(good(text) if status == 200 else {"error": {"message": text}}, status)(handler)
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 500])
+def test_a_key_that_comes_back_is_masked(
+    moody: Callable[..., Moody], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("CM3_TEST_KEY", "sk-0123456789abcdefghijklmnopq")
+    server = moody(echo(status))
+    captioner = load.load(server.spec(api_key_variable="CM3_TEST_KEY", attempts=1))
+    if status == 401:
+        with pytest.raises(UserError) as refused:
+            captioner.caption([RED])
+        assert refused.value.__cause__ is None
+        said = str(refused.value)
+    else:
+        (answer,) = captioner.caption([RED])
+        said = answer.text
+    assert "xxx Bearer ***" in said
+    assert "sk-01" not in said
+
+
+def test_an_allowed_server_cannot_pass_the_pictures_on(moody: Callable[..., Moody]) -> None:
+    other = moody()
+
+    def elsewhere(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(307)
+        handler.send_header("Location", f"http://127.0.0.1:{other.server_port}/v1/chat/completions")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    (answer,) = load.load(moody(elsewhere).spec(attempts=1)).caption([RED])
+    assert answer.failed
+    assert other.arrivals == []
+
+
 def test_no_server_at_all_fails_before_the_first_picture() -> None:
     spec = CaptionSpec(kind="endpoint", model="m", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(UserError, match=r"No OpenAI-compatible server answers at http://127\.0\.0\.1:9/v1"):

@@ -38,6 +38,15 @@ def test_a_shard_that_the_index_names_must_be_there(tmp_path: Path) -> None:
         load.fingerprint(timm_at(folder))
 
 
+@pytest.mark.parametrize("text", ["", '{"weight_map": {"a": "model-0', "[]", '{"weight_map": 1}', "{}", "\xff"])
+def test_a_damaged_index_is_named_in_one_line(tmp_path: Path, text: str) -> None:
+    folder = copy_model(tmp_path)
+    (folder / "model.safetensors.index.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"model\.safetensors\.index\.json is not an index of safetensors") as error:
+        load.fingerprint(timm_at(folder))
+    assert "\n" not in str(error.value)
+
+
 def test_a_folder_that_is_not_there_names_the_choices() -> None:
     with pytest.raises(UserError, match="offline:minilm"):
         load.fingerprint(timm_at(Path("/no/such/folder")))

@@ -38,18 +38,17 @@ def test_k_core_is_the_largest_subset_where_all_have_k(rows, k) -> None:
     assert pairs_of(frame[filters.k_core(*codes(frame), k)]) == expected
 
 
-def test_interactions_users_and_items_outside_the_core_are_counted_by_file() -> None:
+def test_interactions_and_users_outside_the_core_are_counted() -> None:
     quality = Quality()
     rows = [(user, item, None, None) for user in "uv" for item in "ab"] + [
         ("w", "a", None, None),
         ("u", "c", None, None),
     ]
-    frame = filters.core(interaction_frame(rows), 2, "items", "file", quality)
+    frame = filters.core(interaction_frame(rows), 2, "file", quality)
     assert pairs_of(frame) == [("u", "a"), ("u", "b"), ("v", "a"), ("v", "b")]
     assert [(row["source"], row["rule"], row["count"], row["examples"]) for row in quality.table().to_pylist()] == [
         ("file", "interaction_outside_2_core", 2, ["w → a", "u → c"]),
         ("file", "user_outside_2_core", 1, ["w"]),
-        ("items", "item_outside_2_core", 1, ["c"]),
     ]
 
 

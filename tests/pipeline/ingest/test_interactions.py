@@ -14,11 +14,11 @@ from tests.support.ingest import SECOND, interaction_frame, run, times
 COLUMNS = Columns("user", "item", "rating", "time")
 
 
-def test_seconds_milliseconds_and_microseconds_become_milliseconds() -> None:
+def test_seconds_milliseconds_microseconds_and_nanoseconds_become_milliseconds() -> None:
     quality = Quality()
-    raw = [SECOND, SECOND * 1000, SECOND * 1_000_000, None, 0, -5, 10**18, 99_999_999_999]
+    raw = [SECOND, SECOND * 1000, SECOND * 1_000_000, None, 0, -5, 10**19 // 2, 99_999_999_999, SECOND * 10**9]
     frame = interaction_frame([("u", str(n), None, time) for n, time in enumerate(raw)], quality)
-    assert frame["timestamp"].to_list() == [SECOND * 1000] * 3 + [None] * 5
+    assert frame["timestamp"].to_list() == [SECOND * 1000] * 3 + [None] * 5 + [SECOND * 1000]
     assert quality.count("timestamp_in_milliseconds") == 1
     assert quality.table().to_pylist()[0]["examples"] == ["u → 1"]
     assert quality.count("timestamp_implausible") == 4
@@ -79,6 +79,37 @@ def test_numbers_of_which_some_are_no_dates_are_seconds(raw_file) -> None:
     batch = pl.DataFrame({"user": "u", "item": ["0", "1"], "rating": 4.0, "time": [20240506, 1714953600]})
     frame = interactions.collect(raw_interactions([batch], COLUMNS, raw_file(b"", "x.csv"), quality), "x.csv", quality)
     assert frame["timestamp"].to_list() == [20240506_000, 1714953600_000]
+
+
+def collected(raw_file, times, quality) -> pl.DataFrame:
+    batch = pl.DataFrame({"user": "u", "item": [str(n) for n in range(len(times))], "rating": 4.0, "time": times})
+    rows = raw_interactions([batch[:1], batch[1:]], COLUMNS, raw_file(b"", "x.csv"), quality)
+    return interactions.collect(rows, "x.csv", quality)["timestamp"].cast(pl.Datetime("ms")).dt.to_string("iso:strict")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "first", "rule"),
+    [
+        (["45413.5", "45414", "45420.25"], "2024-05-01T12:00:00.000", "timestamp_in_days_since_1900"),
+        ([45413.5, 45414.0, 45420.25], "2024-05-01T12:00:00.000", "timestamp_in_days_since_1900"),
+        (["2024", "2019", "1999"], "2024-01-01T00:00:00.000", "timestamp_in_years"),
+        (["20240506070809", "20240506070810", "1714979289"], "2024-05-06T07:08:09.000", "timestamp_in_yyyymmddhhmmss"),
+        (["20240118", "2024-05-06", "2024-05-07"], "2024-01-18T00:00:00.000", "timestamp_in_yyyymmdd"),
+    ],
+)
+def test_numbers_are_what_the_whole_column_says(raw_file, numbers, first, rule) -> None:
+    quality = Quality()
+    read = collected(raw_file, numbers, quality)
+    assert read[0] == first
+    assert read.null_count() == 0
+    assert [row["rule"] for row in quality.table().to_pylist()] == [rule]
+
+
+@pytest.mark.parametrize("numbers", [["45413.5", "1714979289"], ["2024", "2024-05-06", "1714979289"]])
+def test_small_numbers_among_others_are_seconds(raw_file, numbers) -> None:
+    quality = Quality()
+    assert collected(raw_file, numbers, quality)[0].startswith("1970-01-01")
+    assert quality.table().num_rows == 0
 
 
 def test_codes_compare_equal_exactly_where_ids_do() -> None:

@@ -1,99 +1,17 @@
 """Words become plain text, prices numbers, and only usable picture addresses stay."""
 
-import html
-import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.ingest.items import Finisher, clean, price, text_of
+from pipeline.ingest.items import Finisher, text_of
 from pipeline.ingest.sources.base import RawItem
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
 
 many = settings(max_examples=300, deadline=None)
-
-
-@pytest.mark.parametrize(
-    ("raw", "plain"),
-    [
-        ('<span class="a-size-medium a-color-secondary"', ""),
-        ("Arts, Music &amp; Photography", "Arts, Music & Photography"),
-        ("<b>Mug</b> &amp; <i>gift box</i><script>alert('x')</script>", "Mug & gift box"),
-        ("<style>.a{color:red}</style>Mug<br/>red", "Mug red"),
-        ("cut <scr", "cut"),
-        ("cut <a href='x", "cut"),
-        ("size<large and red", "size<large and red"),
-        ("a <b<b<b<b<b<b>>>>>> z", "a b b z"),
-        ("a <b<i>> z", "a z"),
-        ("I <3 you, 1 < 2 > 0", "I <3 you, 1 < 2 > 0"),
-        ("&lt;b&gt;bold&lt;/b&gt;", "bold"),
-        ("two\n\t lines\u00a0and\u2028more\x00", "two lines and more"),
-        ("caf\u00e9 \u732b \U0001f600", "caf\u00e9 \u732b \U0001f600"),
-        ("half a \ud83d pair", "half a ? pair"),
-        ("<!-- hidden --> seen <!-- cut", "seen"),
-    ],
-)
-def test_clean_text(raw, plain) -> None:
-    assert clean(raw) == plain
-
-
-@given(st.text(max_size=60) | st.text("<>/&;abscript! -\n", max_size=60))
-@many
-def test_cleaned_text_has_no_tags_no_control_characters_and_is_utf8(raw) -> None:
-    plain = clean(raw)
-    assert plain.encode().decode() == plain
-    assert plain == " ".join(plain.split())
-    assert plain.isprintable()
-    assert not re.search(r"</?[a-zA-Z!][^<>]*>", plain)
-
-
-@given(st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), max_size=40))
-@many
-def test_escaping_and_cleaning_agree(raw) -> None:
-    if not re.search(r"<[a-zA-Z/!]|&", raw):
-        assert clean(html.escape(raw)) == raw
-
-
-@pytest.mark.parametrize(
-    ("raw", "number"),
-    [
-        (37.12, 37.12),
-        ("$25.00", 25.0),
-        ("$1,299.99", 1299.99),
-        ("$12.99 - $20.00", 12.99),
-        ("", None),
-        (None, None),
-        (".a-box-inner{background-color:#fff}", None),
-        (-1, None),
-        (float("nan"), None),
-        (True, None),
-        ("9" * 400, None),
-        ([1], None),
-        (0, 0.0),
-        ("7,50 €", 7.5),
-        ("€7,50", 7.5),
-        ("0,99", 0.99),
-        ("1 299,00", 1299.0),
-        ("1.299,00 €", 1299.0),
-        ("1'299.50", 1299.5),
-        ("1,299", 1299.0),
-        ("1.234.567", 1234567.0),
-        ("1e3", 1000.0),
-        ("CHF 12.50", 12.5),
-        ("3.50/lb", 3.5),
-        ("1,29,99", None),
-        ("inf", None),
-        ("from 5", None),
-        ("0,999", None),
-        ("US$ 5.00", 5.0),
-        ("R$7,50", 7.5),
-    ],
-)
-def test_price(raw, number) -> None:
-    assert price(raw) == number
 
 
 def test_text_has_its_parts_in_order_and_is_none_without_any() -> None:
@@ -161,20 +79,15 @@ def test_any_address_gives_one_inside_or_none(raw) -> None:
     assert raw.startswith("http") or url is None or url.startswith("http://shop/raw/")
 
 
-def rows_of(items, *, chosen="abc", require=()):
+def rows_of(items, *, require=()):
     quality = Quality()
-    rows = Finisher("items", quality, "http://shop/").rows(items, chosen=chosen, require=require)
+    rows = Finisher("items", quality, "http://shop/").rows(items, require=require)
     return [row["title"] for row in rows], [(row["rule"], row["examples"]) for row in quality.table().to_pylist()]
 
 
-def test_the_first_of_items_with_one_id_and_only_chosen_ones_become_rows() -> None:
-    items = [
-        RawItem("a", title="A"),
-        RawItem("a", title="Again"),
-        RawItem("x", title="Unsold"),
-        RawItem("b", title="B"),
-    ]
-    assert rows_of(items) == (["A", "B"], [("duplicate_item", ["a"]), ("item_without_interaction", ["x"])])
+def test_the_first_of_items_with_one_id_becomes_a_row() -> None:
+    items = [RawItem("a", title="A"), RawItem("a", title="Again"), RawItem("b", title="B")]
+    assert rows_of(items) == (["A", "B"], [("duplicate_item", ["a"])])
 
 
 def test_items_without_what_is_required_are_counted_by_the_first_thing_that_they_lack() -> None:
@@ -239,4 +152,16 @@ def test_stray_html_and_entities_are_counted_by_field() -> None:
         "title_html",
         "description_entities",
         "price_unreadable",
+    ]
+
+
+def test_styles_as_titles_and_categories_are_counted_and_left_out() -> None:
+    quality = Quality()
+    item = RawItem("a1", title=".aok{color:red}", categories=["Home", "var x = 1;", "<script>y</script>"])
+    row = Finisher("items", quality).row(item)
+    assert (row["title"], row["categories"], row["text"]) == (None, ["Home"], "Home")
+    assert [entry["rule"] for entry in quality.table().to_pylist()] == [
+        "title_code",
+        "categories_code",
+        "categories_html",
     ]

@@ -150,13 +150,33 @@ def test_counts_are_the_sums_of_the_table_quality_by_rule(store, shop) -> None:
     sums: Counter[str] = Counter()
     for row in rows(store, ingested, "quality"):
         sums[row["rule"]] += row["count"]
-    assert ingested.counts == sums == {"not_a_record": 3, "unknown_item": 1}
+    assert ingested.counts == sums == {"not_a_record": 3, "unknown_item": 1, "warm_item": 6}
 
 
-def test_items_keep_the_catalogues_order_and_only_those_with_interactions(store, shop) -> None:
-    ingested = run(store, shop(more_items=[{"item_id": "i77", "title": "Unsold"}]))
-    assert [row["item_id"] for row in rows(store, ingested, "items")] == [f"i{n}" for n in range(6)]
-    assert examples(store, ingested, "item_without_interaction") == ["i77"]
+def test_items_are_the_whole_catalogue_in_its_order_each_with_its_published_interactions(store, shop) -> None:
+    more = [{"item_id": "i77", "title": "Unsold"}, {"item_id": "i6", "title": "Rare"}]
+    ingested = run(store, shop(more_items=more, more_rows=[["u0", "i6", 5, SECOND]]))
+    counts = {row["item_id"]: row["interactions"] for row in rows(store, ingested, "items")}
+    assert list(counts.items()) == [*((f"i{n}", 6) for n in range(6)), ("i77", 0), ("i6", 0)]
+    assert {rule: ingested.counts[rule] for rule in ("warm_item", "rare_item", "unsold_item")} == {
+        "warm_item": 6,
+        "rare_item": 1,
+        "unsold_item": 1,
+    }
+    assert examples(store, ingested, "rare_item") == ["i6"]
+    assert examples(store, ingested, "unsold_item") == ["i77"]
+    assert {row["action"] for row in rows(store, ingested, "quality") if row["rule"].endswith("d_item")} == {"kept"}
+
+
+def test_core_rating_and_split_decide_about_interactions_and_never_about_items(store, shop) -> None:
+    source = shop(more_items=[{"item_id": "i6"}], more_rows=[["u0", "i6", 1, SECOND + 99]])
+    for config in ({"core_k": 6}, {"min_rating": 5}, {"split": "leave_one_out"}, {"split": "global_time"}):
+        ingested = run(store, source, **config)
+        assert [row["item_id"] for row in rows(store, ingested, "items")] == [f"i{n}" for n in range(7)]
+        chosen = Counter(row["item_id"] for row in rows(store, ingested, "interactions"))
+        assert {row["item_id"]: row["interactions"] for row in rows(store, ingested, "items")} == {
+            f"i{n}": chosen[f"i{n}"] for n in range(7)
+        }
 
 
 def test_bad_line_is_counted_with_its_number(store, shop) -> None:
@@ -231,6 +251,7 @@ def test_documented_example_of_an_own_catalogue_works_as_it_stands(store, tmp_pa
         "image_url": "https://host/1.jpg",
         "text": "Red mug\nAlma\nHome, Mugs\nA mug.",
         "gallery_urls": ["https://host/2.jpg", "https://host/3.jpg"],
+        "interactions": 3,
     }
     assert rows(store, ingested, "interactions")[0]["timestamp"].isoformat() == "2024-05-06T07:08:09+00:00"
     assert ingested.tables["interactions"].rows == 6  # three customers, two named products

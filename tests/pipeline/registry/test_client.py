@@ -1,5 +1,6 @@
 """The registry of a store is made whole or not at all, and its failures are one line."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from mlflow import MlflowClient
 from pipeline.registry import client, versions
 from pipeline.store import Store
 from schemas.errors import StoreError, UserError
+from tests.support.registered import register, trained
 
 
 def test_a_remote_store_without_a_server_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +54,63 @@ def test_a_registry_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StoreError, match="Is MLFLOW_TRACKING_URI right") as caught:
         versions.registered(Store(tmp_path), "shop")
     assert "secret" not in str(caught.value)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_database: Callable[[Path], None]) -> None:
+    """A tracking server that every store of this test uses."""
+    make_database(tmp_path / "shared.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared.db")
+
+
+@pytest.mark.usefixtures("server")
+def test_two_stores_on_one_server_do_not_judge_each_others_versions(tmp_path: Path) -> None:
+    ours, theirs = Store(tmp_path / "ours"), Store(tmp_path / "theirs")
+    register(ours, trained(ours, seed=0, ndcg=0.3))
+    assert versions.registered(theirs, "shop") == []
+    assert register(theirs, trained(theirs, seed=1, ndcg=0.1)).alias == "champion"
+    assert [len(versions.registered(store, "shop")) for store in (ours, theirs)] == [1, 1]
+    for store, seed in ((ours, 0), (theirs, 1)):
+        champion = versions.resolve(store, "shop/metrics@champion")
+        assert champion.version == trained(store, seed=seed, ndcg=(0.3, 0.1)[seed])["metrics"].version
+
+
+@pytest.mark.usefixtures("server")
+def test_a_moved_store_keeps_its_versions_on_a_shared_server_and_a_copy_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "first")
+    register(store, trained(store, seed=0, ndcg=0.3))
+    copy = Store(shutil.copytree(store.root, tmp_path / "copy"))
+    with pytest.raises(UserError, match=r"is a copy of .*first, which keeps its versions on the same MLflow server"):
+        client.ready(copy, "shop")
+    shutil.rmtree(store.root)
+    assert len(versions.registered(copy, "shop")) == 1, "what is no longer there was moved"
+    (Path(copy.root) / "_mlflow" / "store").unlink()
+    assert versions.registered(copy, "shop") == []
+
+
+def test_a_copied_store_names_no_folder_and_its_runs_write_nothing_into_the_original(tmp_path: Path) -> None:
+    store = Store(tmp_path / "original")
+    register(store, trained(store, seed=0, ndcg=0.3))
+    files = sorted(path for path in Path(store.root).rglob("*") if path.is_file())
+    database = Path(store.root) / "_mlflow" / "mlflow.db"
+    assert str(store.root).encode() not in database.read_bytes()
+    before = [path.read_bytes() for path in files]
+    copy = Store(shutil.copytree(store.root, tmp_path / "copy"))
+    assert register(copy, trained(copy, seed=1, ndcg=0.4)).number == 2
+    assert versions.resolve(copy, "shop/embeddings/items@1").path.startswith(copy.root)
+    assert sorted(path for path in Path(store.root).rglob("*") if path.is_file()) == files
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_a_deleted_experiment_is_said_before_the_work_with_the_way_back(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    client.ready(store, "shop")
+    assert list(tmp_path.iterdir()) == [], "asking makes no registry"
+    tables = trained(store, seed=0, ndcg=0.3)
+    register(store, tables)
+    mlflow = client.connect(store)
+    mlflow.delete_experiment(mlflow.get_experiment_by_name("shop").experiment_id)
+    with pytest.raises(
+        UserError, match=r"experiment 'shop', .* was deleted.*mlflow experiments restore --experiment-id"
+    ):
+        client.ready(store, "shop")

@@ -46,12 +46,58 @@ def test_ids_vectors_and_index_are_in_one_order(
     np.testing.assert_allclose(similarity[:, 0], 1, rtol=1e-5)
 
 
-def test_without_normalising_the_stored_numbers_come_out(store: Store, version: TableVersion, tmp_path: Path) -> None:
-    config = ExportConfig(normalize=False, index="none")
-    exported = export.run(store=store, version=version, folder=tmp_path / "out", config=config)
-    np.testing.assert_array_equal(np.load(exported.vectors), VECTORS[~MISSING])
-    assert exported.index == ""
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ids.npy", "vectors.npy"]
+@pytest.fixture
+def embeddings(store: Store) -> dict[str, TableVersion]:
+    """CM3's items and users: 4 trained numbers of each of two blocks, then 2 of the score's further terms."""
+    numbers = np.random.default_rng(2).normal(size=(2, 300, 10)).astype(np.float32)
+    numbers[0, 150:] = numbers[0, 150]  # many equal items
+    made = {}
+    for kind, schema, rows in (("item", tables.item_embeddings(10), 0), ("user", tables.user_embeddings(10), 1)):
+        ids = pa.array([f"{kind}{n:03d}" for n in range(300)])
+        table = pa.table([ids, fixed_width_from(numbers[rows])], schema=schema)
+        inputs = {"features/text": "0" * 16}
+        made[kind] = publish(
+            store, f"embeddings/{kind}s", table, config={"dim": 4}, inputs=inputs, encoder="cm3", stage="train"
+        )
+    return made
+
+
+def test_embeddings_come_out_as_published_so_that_inner_products_are_scores(
+    store: Store, embeddings: dict[str, TableVersion], tmp_path: Path
+) -> None:
+    items, users = (
+        export.run(store=store, version=version, folder=tmp_path / kind, config=ExportConfig())
+        for kind, version in embeddings.items()
+    )
+    raw, queries = (np.stack(store.read(v)["embedding"].to_numpy()) for v in embeddings.values())
+    np.testing.assert_array_equal(np.load(items.vectors), raw)
+    scores, _ = faiss.read_index(items.index).search(np.load(users.vectors), 7)
+    np.testing.assert_allclose(scores, -np.sort(-queries @ raw.T, axis=1)[:, :7], rtol=1e-4, atol=1e-5)
+
+
+def test_the_item_part_is_the_trained_one_scaled_to_length_1(
+    store: Store, embeddings: dict[str, TableVersion], tmp_path: Path
+) -> None:
+    config = ExportConfig(part="item", index="none")
+    exported = export.run(store=store, version=embeddings["item"], folder=tmp_path / "out", config=config)
+    trained = np.stack(store.read(embeddings["item"])["embedding"].to_numpy())[:, :8]
+    assert exported.dim == 8
+    expected = trained / np.linalg.norm(trained, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.load(exported.vectors), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["score", "item"])
+def test_an_approximate_index_over_equal_vectors_says_its_recall(
+    store: Store, embeddings: dict[str, TableVersion], tmp_path: Path, part: str
+) -> None:
+    config = ExportConfig(part=part, index="hnsw")
+    exported = export.run(store=store, version=embeddings["item"], folder=tmp_path / "out", config=config)
+    queries = np.load(exported.vectors)
+    if part == "score":
+        queries = np.stack(store.read(embeddings["user"])["embedding"].to_numpy())[: export.SAMPLE]
+    exact = np.sort(queries @ np.load(exported.vectors).T, axis=1)[:, -10, None]
+    scores, _ = faiss.read_index(exported.index).search(queries[: export.SAMPLE], 10)
+    assert exported.recall == pytest.approx((scores >= exact[: export.SAMPLE] - 1e-4).mean(), abs=0.01)
 
 
 def test_tables_without_vectors_and_folders_that_exist_are_refused_and_nothing_is_left(

@@ -27,6 +27,26 @@ def test_what_aliases_name_and_the_last_ones_stay(aged: Store) -> None:
     assert {(v.table, v.version) for v in unneeded} == {(t, registered[i].tables[t]) for i in (1, 2) for t in tables}
 
 
+def test_what_rollback_would_return_to_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for seed in range(4):
+        register(store, trained(store, seed=seed, ndcg=0.2 + seed / 10))
+    garbage.remove(store, garbage.unneeded(store, "shop", keep=1))
+    assert len(store.versions("shop", "embeddings/items")) == 2
+    assert versions.rollback(store, "shop").number == 3
+
+
+def test_a_version_that_a_run_made_the_latest_in_between_stays(aged: Store, tmp_path: Path) -> None:
+    store = Store(shutil.copytree(aged.root, tmp_path / "copy"))
+    unneeded = garbage.unneeded(store, "shop", keep=1)
+    again = trained(store, seed=1, ndcg=0.3)
+    removed = garbage.remove(store, unneeded)
+    assert {(v.table, v.version) for v in unneeded} - {(v.table, v.version) for v in removed} == {
+        (v.table, v.version) for v in again.values()
+    }
+    assert all(store.latest("shop", table) for table in store.tables("shop"))
+
+
 def test_looking_removes_nothing(aged: Store) -> None:
     garbage.unneeded(aged, "shop", keep=1)
     assert len(aged.versions("shop", "embeddings/items")) == 4

@@ -75,3 +75,17 @@ def test_a_run_killed_while_it_registers_is_finished_by_the_next(
     assert second.alias == "champion"
     assert versions.rollback(store, "shop").number == 1
     assert register(store, trained(store, seed=1, ndcg=0.4)).alias == ""  # what was rolled back stays so
+
+
+def test_small_losses_do_not_add_up_unseen_until_somebody_accepts_them(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    figures = (0.300, 0.298, 0.296)
+    aliases = [register(store, trained(store, seed=seed, ndcg=ndcg)).alias for seed, ndcg in enumerate(figures)]
+    assert aliases == ["champion", "champion", "challenger"]
+    refused = versions.registered(store, "shop")[-1]
+    assert (
+        "loses 1.3% of the validation NDCG@20 of version 1, 0.3000, the best of the last 7 champions" in refused.reason
+    )
+    versions.promote(store, "shop", "challenger")
+    assert register(store, trained(store, seed=3, ndcg=0.294)).alias == "champion", "the accepted figure is the measure"
+    assert register(store, trained(store, seed=4, ndcg=0.2915), champions_compared=1).alias == "champion"

@@ -1,10 +1,12 @@
 """Aliases and numbers resolve to Parquet, and `champion` moves only to whole versions and back."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from mlflow.entities.model_registry import RegisteredModel
 
-from pipeline.registry import versions
+from pipeline.registry import client, versions
 from pipeline.store import Store
 from schemas.errors import UserError
 from tests.pipeline.registry.conftest import Shop
@@ -61,3 +63,41 @@ def test_a_damaged_version_is_not_promoted(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not match its manifest"):
         versions.promote(store, "shop", "2")
     assert versions.resolve(store, "shop/embeddings/items@champion").version != path.parent.stem
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_promoting_the_challenger_ends_its_alias_whatever_mlflow_answers_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    store = Store(tmp_path)
+    register(store, trained(store, seed=0, ndcg=0.3))
+    register(store, trained(store, seed=1, ndcg=0.2))
+    answer = property(lambda model: {alias: kind(number) for alias, number in model._aliases.items()})
+    monkeypatch.setattr(RegisteredModel, "aliases", answer)
+    versions.promote(store, "shop", "2")
+    assert client.connect(store).get_registered_model("shop").aliases == {"champion": kind(2)}
+
+
+def test_rollback_passes_over_what_is_gone_or_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path)
+    entries = [register(store, trained(store, seed=seed, ndcg=0.2 + seed / 10)) for seed in range(4)]
+    gone, damaged = (store.get("shop", "embeddings/items", entries[n].tables["embeddings/items"]) for n in (2, 1))
+    shutil.rmtree(gone.path)
+    (Path(damaged.path) / "part-00000.parquet").write_bytes(b"")
+    assert versions.rollback(store, "shop").number == 1
+    assert "passed over shop version 3" in caplog.text
+    with pytest.raises(UserError, match="no champion before the present one"):
+        versions.rollback(store, "shop")
+
+
+def test_versions_that_somebody_else_registered_are_passed_over(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = register(store, trained(store, seed=0, ndcg=0.3))
+    mlflow = client.connect(store)
+    number = mlflow.create_model_version("shop", source="/tmp/theirs").version
+    mlflow.create_model_version("shop", source="x", tags={"table.embeddings/items": "0", "items": "many"})
+    assert versions.registered(store, "shop") == [first]
+    with pytest.raises(UserError, match=f"no registered version '{number}'; registered: 1"):
+        versions.promote(store, "shop", str(number))
+    assert register(store, trained(store, seed=1, ndcg=0.3)).alias == "champion"
+    assert versions.rollback(store, "shop").number == 1

@@ -22,6 +22,14 @@ Run = tuple[Store, Mapping[str, TableVersion]]
 """A store and the tables of a run. Versions carry their own paths: some lie in another store."""
 
 
+def made_with(recommendations: TableVersion, **settings: object) -> TableVersion:
+    """The same lists, whose lineage names other settings of the training."""
+    config = json.loads(recommendations.lineage["cm3.config"]) | settings
+    return recommendations.model_copy(
+        update={"lineage": dict(recommendations.lineage) | {"cm3.config": json.dumps(config)}}
+    )
+
+
 @pytest.fixture(scope="session")
 def small_run(finished: tuple[Store, RunSummary]) -> Run:
     """The shared run of the small demo; its store is only read."""

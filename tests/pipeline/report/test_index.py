@@ -48,11 +48,10 @@ def test_data_sets_tables_versions_and_reports_can_be_reached_by_links(store: St
 
 
 def test_untrusted_names_and_values_are_escaped_and_no_script_may_run(store: Store, client: httpx.Client) -> None:
-    publish_clip(store, "a b&<i>", {"a": HOSTILE})
-    pages = [
-        client.get(path) for path in ("/", "/a%20b%26%3Ci%3E", "/a%20b%26%3Ci%3E/table/features/clip", "/<script>")
-    ]
-    assert [page.status_code for page in pages] == [200, 200, 200, 404]
+    publish_clip(store, "shop", {"a": HOSTILE})
+    (Path(store.root) / "a b&<i>").mkdir()
+    pages = [client.get(path) for path in ("/", "/a%20b%26%3Ci%3E", "/shop/table/features/clip", "/<script>")]
+    assert [page.status_code for page in pages] == [200, 404, 200, 404]
     for page in pages:
         assert "<script" not in page.text
         assert "<i>" not in page.text
@@ -68,6 +67,20 @@ def test_only_what_the_store_lists_is_served(store: Store, client: httpx.Client,
         answer = client.get(f"/{place}")
         assert answer.status_code == 404
         assert "secret" not in answer.text.replace("%2fsecret", "").replace("../secret", "")
+
+
+def test_one_damaged_manifest_hides_no_other_data_set(store: Store, client: httpx.Client) -> None:
+    publish_clip(store, "whole", {})
+    version = publish_clip(store, "shop", {})
+    store.put(f"shop/features/clip/{version}.json", b'{"dataset": "sh')
+    page = client.get("/")
+    assert page.status_code == 200
+    assert 'href="/whole"' in page.text
+    assert "published versions: none" in client.get("/shop/table/features/clip").text
+
+
+def test_an_address_that_cannot_be_read_is_answered_with_400(client: httpx.Client) -> None:
+    assert client.get("/", headers={"Host": "["}).status_code == 400
 
 
 def test_looking_at_a_store_without_a_registry_makes_none(store: Store, client: httpx.Client) -> None:

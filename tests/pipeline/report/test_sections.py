@@ -1,5 +1,6 @@
 """What the sections of a report say."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,9 @@ def test_the_graph_is_measured_by_feature_and_says_how_exact_it_is(hostile_run: 
     alike = [row for row in pairs if (row["feature"], row["kind"]) == (first["feature"], first["kind"])]
     line = f"{first['feature']} {first['kind']} {len(alike)} {first['item_id']} = {first['duplicate_id']}"
     assert line in page.text
+
+
+def test_the_page_says_which_training_a_figure_comes_from_and_lists_the_item_weights(page: HtmlPage) -> None:
+    assert "(tables metrics, epochs) come from a first training, on the training split" in page.text
+    assert "item_weights, recommendations) come from a second one, on all interactions" in page.text
+    assert re.search(r"demo/embeddings/users@\w+ .*demo/item_weights@\w+ .*demo/recommendations@", page.text)

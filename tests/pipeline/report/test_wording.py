@@ -1,6 +1,7 @@
 """Numbers, names and untrusted text as a person sees them."""
 
 from pipeline.report import wording
+from trainers.recommenders import RECOMMENDERS
 
 
 def test_numbers_are_written_for_people() -> None:
@@ -19,3 +20,12 @@ def test_long_text_is_cut_and_line_breaks_become_spaces() -> None:
     assert wording.shown("a\n b\tc") == "a b c"
     assert wording.shown("x" * 500, 10) == "x" * 9 + "…"
     assert wording.shown("a\ud800b\u202ec") == "abc"
+
+
+def test_recommenders_have_titles_and_no_other_names_do() -> None:
+    assert set(wording._MODELS) <= set(RECOMMENDERS)
+    titles = {name: wording.model_title(name) for name in RECOMMENDERS}
+    assert titles["item-weights"] == "Item weights"
+    assert titles["graph-filter"] == "Graph filter"
+    assert titles["lightgcn"] == "LightGCN"
+    assert len(set(titles.values())) == len(RECOMMENDERS)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.ingest.files.interaction_columns import Columns, raw_interactions
+from pipeline.ingest.files.interaction_columns import Columns, Reading, raw_interactions
 from pipeline.ingest.sources.base import RAW_INTERACTIONS
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
@@ -16,9 +16,9 @@ reuse_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture
 COLUMNS = Columns("user", "item", "rating", "time")
 
 
-def typed(raw_file, rows, quality=None) -> pl.DataFrame:
+def typed(raw_file, rows, quality=None, reading=None) -> pl.DataFrame:
     batch = pl.DataFrame(rows, schema=dict.fromkeys(COLUMNS.present().values(), pl.String), orient="row")
-    return pl.concat(raw_interactions([batch], COLUMNS, raw_file(b"", "x.csv"), quality or Quality()))
+    return pl.concat(raw_interactions([batch], COLUMNS, raw_file(b"", "x.csv"), quality or Quality(), reading))
 
 
 def test_mixed_formats_of_time_are_each_read(raw_file) -> None:
@@ -59,6 +59,46 @@ def test_blanks_around_numbers_and_dates_are_dropped(raw_file) -> None:
     assert quality.table().num_rows == 0
 
 
+def test_words_that_stand_for_nothing_are_no_ids_ratings_or_times(raw_file) -> None:
+    quality = Quality()
+    rows = [("u", "i", "NULL", "nan"), ("nan", "i", "5", "1"), ("u", "\\N", "5", "1"), (" NULL ", "i", "5", "1")]
+    assert typed(raw_file, rows, quality).rows() == [("u", "i", None, None)]
+    assert {row["rule"]: row["count"] for row in quality.table().to_pylist()} == {
+        "interaction_without_user": 2,
+        "interaction_without_item": 1,
+        "rating_missing_word": 1,
+        "timestamp_missing_word": 1,
+    }
+    every_word = Reading(missing=())
+    assert typed(raw_file, [("nan", "NA", "5", "1")], reading=every_word).rows() == [("nan", "NA", 5.0, 1)]
+
+
+def test_a_column_of_which_nothing_can_be_read_is_refused_if_it_is_mapped_and_else_warned_of(raw_file, caplog) -> None:
+    rows = [("u", str(n), ("view", "cart", "purchase")[n % 3], None) for n in range(96)]
+    with pytest.raises(
+        UserError, match=r"none of 96 ratings in rating can be read \(view, cart, purchase\).*rating_val"
+    ):
+        typed(raw_file, rows)
+    assert typed(raw_file, rows, reading=Reading(mapped=()))["rating"].null_count() == 96
+    assert "none of 96 ratings in rating can be read (view, cart, purchase)" in caplog.text
+    words = Reading(rating_values={"View": 1, "cart": 2, "purchase": 3})
+    assert typed(raw_file, rows, reading=words)["rating"].to_list() == [1.0, 2.0, 3.0] * 32
+
+
+def test_times_of_one_day_in_1970_are_not_believed(raw_file) -> None:
+    rows = [("u", str(n), None, str(n + 1)) for n in range(20)]
+    with pytest.raises(UserError, match=r"all 20 times in time would lie in one day of 1970, e\.g\. 1 and 20"):
+        typed(raw_file, rows)
+    quality = Quality()
+    typed(raw_file, rows, quality, Reading(mapped=()))
+    assert quality.count("timestamps_of_one_day_in_1970") == 20
+
+
+def test_a_few_unreadable_values_neither_refuse_nor_warn(raw_file, caplog) -> None:
+    typed(raw_file, [("u", str(n), "5" if n else "five", None) for n in range(30)])
+    assert not caplog.records
+
+
 def test_file_without_any_ids_is_refused(raw_file) -> None:
     with pytest.raises(UserError, match=r"x\.csv: none of 1 rows has both a user \(user\) and an item \(item\)"):
         typed(raw_file, [("u", None, "5", "1")])
@@ -73,5 +113,5 @@ def test_any_text_gives_typed_rows_or_a_user_error(raw_file, rows) -> None:
     clean = [tuple(c and c.encode(errors="replace").decode() for c in row) for row in rows]
     with contextlib.suppress(UserError):
         frame = typed(raw_file, clean)
-        assert dict(frame.schema) == RAW_INTERACTIONS
+        assert dict(frame.select(*RAW_INTERACTIONS).schema) == RAW_INTERACTIONS
         assert frame["user_id"].null_count() == frame["item_id"].null_count() == 0

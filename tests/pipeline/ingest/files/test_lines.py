@@ -1,17 +1,22 @@
 """Blocks hold whole lines whatever the compression and the block size, and damaged files are refused by name."""
 
+import bz2
 import contextlib
 import gzip
+import io
 import zipfile
 
+import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.ingest.files import lines as reading
-from pipeline.ingest.files.delimited import header_of
+from pipeline.ingest.files.delimited import header_of, tables
 from pipeline.ingest.files.json_lines import records
-from pipeline.ingest.files.lines import FOREIGN, LineGuard, blocks
+from pipeline.ingest.files.lines import LineGuard, blocks
+from pipeline.ingest.files.streams import FOREIGN, PACKED
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
 
@@ -27,30 +32,14 @@ reuse_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture
 @reuse_file
 def test_blocks_join_to_the_file_and_end_at_line_ends(raw_file, lines, size, packed) -> None:
     data = b"\n".join(lines)
-    assume(not data.startswith(tuple(FOREIGN)))
-    parts = list(blocks(raw_file(data, packed=packed or data[:2] == b"\x1f\x8b"), size=size))
+    assume(not data.startswith((*FOREIGN, *PACKED)) and b"\r" not in data and b"\0" not in data)
+    parts = list(blocks(raw_file(data, packed=packed), size=size))
     assert b"".join(block.data for block in parts) == data.removeprefix(b"\xef\xbb\xbf")
     assert all(block.data.endswith(b"\n") for block in parts[:-1])
     number = 1
     for block in parts:
         assert block.first_line == number
         number += block.data.count(b"\n")
-
-
-def test_line_break_in_quotes_does_not_end_a_block(raw_file) -> None:
-    file = raw_file(b'a,"one\ntwo"\nb,"three\nfour"\n')
-    assert [block.data for block in blocks(file, quoted=True, size=7)] == [b'a,"one\ntwo"\n', b'b,"three\nfour"\n']
-
-
-def test_stray_quote_does_not_swallow_the_file(raw_file, monkeypatch) -> None:
-    monkeypatch.setattr(reading, "MAX_LINE", 100)
-    data = b'a,5" screen\n' + b"b,c\n" * 1000
-    assert b"".join(block.data for block in blocks(raw_file(data), quoted=True, size=64)) == data
-
-
-def test_unclosed_quote_costs_linear_time(raw_file) -> None:
-    data = b'"' + b"b,c\n" * 500_000
-    assert sum(block.lines for block in blocks(raw_file(data), quoted=True)) == 500_000
 
 
 def test_truncated_gzip_is_refused_with_its_name_and_what_to_do(raw_file) -> None:
@@ -78,12 +67,80 @@ def test_utf_16_is_refused_by_name_with_what_to_do(raw_file, encoding, packed) -
             read(file)
 
 
-def test_a_zip_archive_is_refused_by_name_with_what_to_do(raw_file, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (["a.csv", "b.csv"], r"items\.csv is a zip archive of 2 files, expected one: unpack it"),
+        (["[Content_Types].xml", "xl/workbook.xml"], r"items\.csv is a workbook \(\.xlsx\): save it as CSV in UTF-8"),
+    ],
+)
+def test_an_archive_of_several_files_and_a_workbook_are_refused_with_what_to_do(
+    raw_file, tmp_path, members, message
+) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("items.csv", "item_id\n1\n")
+        for name in members:
+            archive.writestr(name, "item_id\n1\n")
     file = raw_file((tmp_path / "a.zip").read_bytes(), "items.csv")
-    with pytest.raises(UserError, match=r"items\.csv is a zip archive: unpack it; where it is a workbook \(\.xlsx\)"):
+    with pytest.raises(UserError, match=message):
         header_of(file)
+
+
+def zipped(data: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("__MACOSX/._items.csv", b"x")
+        archive.writestr("items.csv", data)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, pa.Codec("zstd").compress, zipped])
+def test_a_packed_file_is_known_by_its_content(raw_file, pack) -> None:
+    data = b"".join(b"%d,thing\n" % n for n in range(5000))
+    packed = pack(data)
+    file = raw_file(packed if isinstance(packed, bytes) else packed.to_pybytes(), "x.csv")
+    assert b"".join(block.data for block in blocks(file, size=1000)) == data
+    assert header_of(file) == ["0", "thing"]
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, pa.Codec("zstd").compress, zipped])
+def test_a_truncated_packed_file_is_refused_by_name(raw_file, pack) -> None:
+    packed = bytes(pack(b"".join(b"%d,thing\n" % n for n in range(5000))))
+    with pytest.raises(UserError, match=r"x\.csv (is a damaged or truncated|cannot be unpacked)"):
+        list(blocks(raw_file(packed[: len(packed) // 2], "x.csv")))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_named(raw_file, encoding) -> None:
+    file = raw_file("item_id,title\n1,Caf\u00e9\n".encode(encoding), "x.csv")
+    with pytest.raises(UserError, match=f"x.csv is {encoding.upper()} .*give `encoding: {encoding}`"):
+        header_of(file)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "shift_jis", "utf-8-sig"])
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_a_file_in_an_encoding_that_is_given_is_read_as_utf_8(raw_file, encoding, size) -> None:
+    text = "item_id,title\n1,Stra\u00dfe\n" if encoding == "cp1252" else "item_id,title\n1,\u732b\n"
+    parts = blocks(raw_file(text.encode(encoding)), encoding=encoding, size=size)
+    assert b"".join(block.data for block in parts).decode() == text
+
+
+def test_what_is_not_in_the_encoding_is_refused(raw_file) -> None:
+    with pytest.raises(UserError, match=r"x\.json is not shift_jis: .*Give its `encoding`"):
+        list(blocks(raw_file(b"a\xff\xfe"), encoding="shift_jis"))
+
+
+def test_lines_that_end_in_carriage_returns_alone_are_lines(raw_file) -> None:
+    assert [record["a"] for record in records(raw_file(b'{"a": 1}\r{"a": 2}\r'), Quality(), 0.0)] == [1, 2]
+    frame = pl.concat(tables(raw_file(b"a,b\r1,2\r3,4\r", "x.csv"), Quality(), 0.0))
+    assert frame.rows() == [("1", "2"), ("3", "4")]
+
+
+def test_lines_of_another_encoding_are_never_dropped_in_a_short_file(raw_file) -> None:
+    rows = "".join(f"A{n},Caf\u00e9 d\u00e9j\u00e0 vu {n}\n" if n < 3 else f"A{n},Thing\n" for n in range(8))
+    with pytest.raises(UserError, match=r"x\.csv: 3 of 8 lines are not UTF-8.*Give `encoding: cp125"):
+        list(tables(raw_file(f"item_id,title\n{rows}".encode("cp1252"), "x.csv"), Quality(), 0.01))
+    with pytest.raises(UserError, match=r"x\.json: 1 of 2 lines are not UTF-8"):
+        list(records(raw_file('{"a": "caf\u00e9"}\n'.encode("cp1252") + b'{"a": 1}\n'), Quality(), 0.01))
 
 
 def test_endless_line_is_refused(raw_file, monkeypatch) -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.ingest.files import parquet
-from pipeline.ingest.items import price
+from pipeline.ingest.prices import price
 from schemas.errors import UserError
 from schemas.sources import CatalogueSource, InteractionColumns
 from tests.support.ingest import raw_file_at, read, write

@@ -4,6 +4,7 @@ import gzip
 import json
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import polars as pl
 import pytest
@@ -201,3 +202,124 @@ def test_a_split_called_so_needs_no_mapping_and_is_left_alone_where_another_is_a
     assert "nothing for validation" in caplog.text
     with pytest.raises(UserError, match="none of 81 rows has a split we know"):
         ingested("other.csv", split="published")
+
+
+def catalogue(folder: Path, files: dict[str, str | bytes], **source: Any) -> tuple[list[Any], pl.DataFrame, Quality]:
+    """A catalogue of these files, beside one interaction, as it is read."""
+    for name, content in {"interactions.csv": "user_id,item_id\nu,A0\n", **files}.items():
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    quality = Quality()
+    items, frame = read(CatalogueSource(raw=str(folder), **source), folder / "cache", quality)
+    return items, frame, quality
+
+
+def rules(quality: Quality) -> dict[str, int]:
+    return {row["rule"]: row["count"] for row in quality.table().to_pylist()}
+
+
+def test_lists_in_the_cells_of_a_table_are_lists(tmp_path) -> None:
+    lines = [
+        "item_id,categories,description,image_url",
+        """A0,"['Home' 'Mugs']","['Nice', 'mug.']","['1.jpg', '2.jpg']" """.strip(),
+        'A1,"{a,""b c""}",[],[]',
+        """A2,"['a' ... 'z']",[old] stock,x.jpg""",
+    ]
+    items, _, quality = catalogue(tmp_path, {"items.csv": "\n".join(lines)}, items="items.csv")
+    assert [(item.categories, item.description, item.image_url, item.gallery_urls) for item in items] == [
+        (["Home", "Mugs"], "Nice mug.", "1.jpg", ["2.jpg"]),
+        (["a", "b c"], "", "", []),
+        ([], "[old] stock", "x.jpg", []),
+    ]
+    assert rules(quality) == {
+        "categories_list_in_text": 2,
+        "description_list_in_text": 2,
+        "image_url_list_in_text": 2,
+        "categories_unreadable": 1,
+    }
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_what_is_missing_is_missing_in_every_format(tmp_path, suffix) -> None:
+    goods = [{"item_id": "A0", "title": "nan", "image_url": "NULL"}, {"item_id": "NULL", "title": "x", "image_url": ""}]
+    name = write_as(tmp_path, "goods", suffix, goods)
+    items, _, quality = catalogue(tmp_path, {}, items=name)
+    assert [(item.item_id, item.title, item.image_url) for item in items] == [("A0", "", "")]
+    assert rules(quality) == {"title_missing_word": 1, "image_url_missing_word": 1, "item_without_id": 1}
+    items, _, quality = catalogue(tmp_path, {}, items=name, missing=["x"])
+    assert [(item.item_id, item.title) for item in items] == [("A0", "nan"), ("NULL", "")]
+
+
+def test_objects_and_lists_as_ids_are_refused_and_those_of_mongodb_read(tmp_path) -> None:
+    files = {
+        "items.jsonl": '{"item_id": {"$oid": "5f0"}}\n',
+        "i.jsonl": '{"user_id": {"$oid": "u"}, "item_id": "5f0", "timestamp": {"$date": "2024-05-06T07:08:09Z"}}\n',
+    }
+    items, frame, _ = catalogue(tmp_path, files, interactions="i.jsonl")
+    assert (items[0].item_id, frame["user_id"].item(), frame["timestamp"].is_null().any()) == ("5f0", "u", False)
+    bad = {"i.jsonl": files["i.jsonl"] + '{"user_id": ["u9"], "item_id": "5f0"}\n'}
+    with pytest.raises(UserError, match=r'a number, text or date for user_id; found \["u9"\] in line 2'):
+        catalogue(tmp_path, bad, interactions="i.jsonl")
+    with pytest.raises(UserError, match=r"items\.jsonl: expected a number, text or date for item_id"):
+        catalogue(tmp_path, {"items.jsonl": '{"item_id": {"id": 1}}\n'})
+
+
+@pytest.mark.parametrize("space", ["", "\n  "])
+def test_a_json_array_is_read(tmp_path, space) -> None:
+    goods = [{"item_id": "A0", "title": "[x], {y}"}, {"item_id": "A1"}]
+    text = f"[{space}" + f",{space}".join(map(json.dumps, goods)) + f"{space}]\n"
+    sold = '[{"user_id": 1, "item_id": "A0"},\n {"user_id": 2, "item_id": "A1", "rating": 5}]'
+    files = {"items.json": text, "sold.json": sold}
+    items, frame, _ = catalogue(tmp_path, files, items="items.json", interactions="sold.json")
+    assert [(item.item_id, item.title) for item in items] == [("A0", "[x], {y}"), ("A1", "")]
+    assert frame.select("user_id", "rating").rows() == [("1", None), ("2", 5.0)]
+    with pytest.raises(UserError, match=r"items\.json: record 2 of the JSON array is not JSON or is cut off"):
+        catalogue(tmp_path, {"items.json": text[: text.rindex("A1")]}, items="items.json")
+
+
+def test_separator_header_and_encoding_are_given_for_each_file(tmp_path) -> None:
+    form = {"separator": ";", "header": ["item_id", "title", "price"], "encoding": "cp1252"}
+    files = {"goods.CSV": "A0;Caf\u00e9;1,50\n".encode("cp1252")}
+    items, _, _ = catalogue(tmp_path, files, items="goods.CSV", items_format=form)
+    assert (items[0].title, items[0].price) == ("Caf\u00e9", "1,50")
+    with pytest.raises(UserError, match=r"column item_id is missing.*';' between fields: give `items_format: "):
+        catalogue(tmp_path, {"goods.CSV": b"A0;Cup;1,50\n"}, items="goods.CSV")
+
+
+@pytest.mark.parametrize("name", ["sold.parquet", "sold.parquet/", "sold.parquet/part-*.parquet"])
+def test_a_folder_of_parts_and_a_pattern_are_one_file(tmp_path, name) -> None:
+    (tmp_path / "sold.parquet").mkdir()
+    for part in range(2):
+        rows_of_part = pl.DataFrame({"user_id": [f"u{part}"], "item_id": ["A0"]})
+        rows_of_part.write_parquet(tmp_path / "sold.parquet" / f"part-{part}.parquet")
+    files = {"sold.parquet/_SUCCESS": "", "items.jsonl": '{"item_id": "A0"}\n'}
+    _, frame, _ = catalogue(tmp_path, files, interactions=name)
+    assert frame["user_id"].to_list() == ["u0", "u1"]
+
+
+def test_a_folder_without_parts_is_refused(tmp_path) -> None:
+    (tmp_path / "sold.parquet").mkdir()
+    with pytest.raises(UserError, match=r"sold\.parquet is a folder, and no file in it ends in \.parquet"):
+        catalogue(tmp_path, {"items.jsonl": '{"item_id": "A0"}\n'}, interactions="sold.parquet")
+
+
+def test_event_words_are_ratings_by_a_map_and_else_refused(store, tmp_path) -> None:
+    lines = [f"u{u},{i},{('view', 'cart', 'purchase')[(u + i) % 3]}" for u in range(6) for i in range(6)]
+    files = {
+        "items.jsonl": "\n".join(f'{{"item_id": "{i}"}}' for i in range(6)),
+        "interactions.csv": "\n".join(["user_id,item_id,rating", *lines]),
+    }
+    source = CatalogueSource(raw=write(tmp_path, files), rating_values={"view": 1, "cart": 2, "purchase": 3})
+    assert run(store, source, core_k=1, min_rating=2).tables["interactions"].rows == 24
+    with pytest.raises(UserError, match="min_rating is 2, but none of the 36 interactions of inter"):
+        run(store, source.model_copy(update={"rating_values": {}}), core_k=1, min_rating=2)
+
+
+def test_uuids_as_bytes_are_text_and_other_bytes_are_no_damage(tmp_path) -> None:
+    one = UUID(int=0xFF << 120)
+    pl.DataFrame({"item_id": [one.bytes]}).write_parquet(tmp_path / "goods.parquet")
+    items, _, _ = catalogue(tmp_path, {}, items="goods.parquet")
+    assert items[0].item_id == str(one)
+    pl.DataFrame({"item_id": [b"\xff\xfe"]}).write_parquet(tmp_path / "goods.parquet")
+    with pytest.raises(UserError, match="column item_id holds bytes that are neither text nor UUIDs"):
+        catalogue(tmp_path, {}, items="goods.parquet")
