@@ -12,8 +12,6 @@ from pipeline import machine
 from pipeline.machine import side_by_side
 from schemas.errors import UserError
 
-import pytest
-
 FAULTS = """
 import ctypes, resource, sys
 from pipeline import machine
