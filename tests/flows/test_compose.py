@@ -30,12 +30,14 @@ SERVICES = FILE["services"]
 ONE_SHOTS = {"migrate", "mlflow-database", "bucket", "deploy"}
 
 
+@pytest.mark.slow
 def test_the_compose_file_follows_the_compose_specification() -> None:
     check = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE]
     process = subprocess.run(check, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout
 
 
+@pytest.mark.slow
 def test_the_dockerfile_passes_hadolint() -> None:
     process = subprocess.run([BIN / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
     assert process.returncode == 0, process.stdout

@@ -34,6 +34,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 def test_freed_memory_is_kept_for_the_next_tensors() -> None:
     """Page faults while five blocks of 16 MiB are allocated twenty times.
 
@@ -47,6 +48,7 @@ def test_freed_memory_is_kept_for_the_next_tensors() -> None:
     assert faults["set"] * 5 < faults["plain"]
 
 
+@pytest.mark.slow
 def test_threads_and_the_cache_folder_need_no_torch() -> None:
     code = "import sys; from pipeline import machine; machine.threads(), machine.cache_folder(); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()

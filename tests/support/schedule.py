@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadGroupScheduling
 
-SLOW = {"stack", "finished", "browser", "dask"}
+SLOW = {"stack", "finished", "environment", "browser", "children", "dask", "transformers_server"}
 """Fixtures that start processes, servers or browsers, or run the whole job: a test that uses one is slow."""
-STACK = ("test_compose.py", "test_schedules.py", "test_docs.py", "test_crashes.py")
+STACK = ("test_compose.py", "test_set_up.py", "test_docs.py", "test_crashes.py")
 """Files whose tests ask the services: those that kill services last."""
 
 

@@ -50,6 +50,7 @@ def run_child(world: World, output: Path, checkpoint: Path, kill_at: int) -> int
     return subprocess.run([sys.executable, "-c", CHILD, *map(str, arguments)], env=environment, check=False).returncode
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_mid_epoch_ends_with_the_numbers_of_an_unbroken_one(world: World, tmp_path: Path) -> None:
     config = CM3Config(dim=8, max_epochs=6, batch_size=128, checkpoint_seconds=0)
     checkpoint = tmp_path / "state" / "broken.pt"

@@ -55,6 +55,7 @@ def by_ranx(relevant: dict[str, dict[str, int]], runs: list[dict[str, dict[str, 
     return answer
 
 
+@pytest.mark.slow
 def test_metrics_equal_ranx(world: World) -> None:
     dataset = load(world.tables)
     scorer = random_scorer(dataset)

@@ -194,6 +194,7 @@ def wait_for_shards(store: Store, process: "subprocess.Popen[str]", shards: int)
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_after_kill_9_only_the_unfinished_shard_is_asked_for_again(store: Store, server: ChaosServer) -> None:
     urls = [server.url("/held"), *(server.url(f"/good/{n}") for n in range(200))]
     items = publish_urls(store, urls)
@@ -213,6 +214,7 @@ def test_after_kill_9_only_the_unfinished_shard_is_asked_for_again(store: Store,
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_though_servers_hang_and_keeps_what_is_finished(store: Store, server: ChaosServer) -> None:
     urls = [server.url("/silent"), *(server.url(f"/good/{n}") for n in range(40))]
     publish_urls(store, urls)

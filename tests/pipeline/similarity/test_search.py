@@ -54,6 +54,7 @@ def search_and_measure(answer: Connection) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc/self/statm, which Linux has")
+@pytest.mark.slow
 def test_neighbours_are_all_that_stays_in_memory() -> None:
     ours, theirs = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("spawn").Process(target=search_and_measure, args=(theirs,))
