@@ -94,7 +94,6 @@ class Stack:
         self.services: dict[str, dict[str, Any]] = document["services"]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.reached: set[str] = set()
-        self.client = httpx.Client(timeout=30)
         self.one_shots = {
             other
             for service in self.services.values()
