@@ -203,7 +203,6 @@ class Stack:
         self.client.close()
         for process in reversed(self.running.values()):
             stop(process)
-        self.client.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log(self, service: str) -> str:
