@@ -8,7 +8,7 @@ BIN := .venv/bin
 PORT ?= 4200
 # Test processes; each imports PyTorch, so a large machine gets no more than eight.
 WORKERS ?= logical
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadscope
 
 .PHONY: demo up test quick check bench docs lock clean
 

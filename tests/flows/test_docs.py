@@ -29,6 +29,7 @@ from tests.conftest import ROOT
 from tests.support import stand_in, warm
 from tests.support.compose import SECRETS, Stack
 from tests.support.moody_server import Moody
+from tests.support.schedule import ON_STACK
 from tests.support.small_demo import SMALL, small_demo
 
 Finished = tuple[Store, RunSummary]
@@ -171,20 +172,21 @@ def answers(request: pytest.FixtureRequest, desk: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("page", "text"),
     [
-        pytest.param(page, text, id=page, marks=[pytest.mark.xdist_group("stack")] if asks_the_services(text) else [])
+        pytest.param(page, text, id=page + (ON_STACK if asks_the_services(text) else ""))
         for page, text in blocks(*SHELL)
     ],
 )
 def test_every_command_block_runs_as_shown(
-    page: str, text: str, desk: Path, registered: Store, answers: dict[str, str], warm_commands: str
+    page: str, text: str, desk: Path, answers: dict[str, str], warm_commands: str, request: pytest.FixtureRequest
 ) -> None:
+    store = request.getfixturevalue("registered").uri if "cm3 " in text else f"{desk}/store"
     for shown, here in answers.items():
         text = text.replace(shown, here)
     environment = os.environ | {
         "PATH": f"{desk / '.venv' / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "NO_COLOR": "1",
-        "CM3_STORE": registered.uri,
+        "CM3_STORE": store,
         "PREFECT_HOME": str(desk / ".prefect"),
         "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": f"http://{answers.get('127.0.0.1:4200', '127.0.0.1:9')}/api",

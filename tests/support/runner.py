@@ -10,11 +10,23 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.store import Store
+from schemas.demo import DemoConfig
 from schemas.errors import UserError
 from schemas.run import DemoParameters, RunSummary
+from schemas.training import CM3Config
 from tests.support.warm import CONTEXT
 
 DEADLINE = 300.0
+
+
+def demo(folder: Path) -> DemoParameters:
+    """A run that takes seconds and saves a checkpoint after every epoch."""
+    return DemoParameters(
+        store=str(folder),
+        demo=DemoConfig(items=40, users=60),
+        features=("sentence", "vision"),
+        trainer=CM3Config(max_epochs=20, dim=8, checkpoint_seconds=0, device="cpu"),
+    )
 
 
 class Run:
@@ -93,3 +105,10 @@ def contents(store: Store, summary: RunSummary) -> dict[str, pl.DataFrame]:
 def shards(folder: Path, cache: str) -> int:
     """Finished shards in the caches whose name fits the pattern."""
     return len(list(folder.glob(f"_cache/{cache}/**/*.parquet")))
+
+
+def same(actual: dict[str, pl.DataFrame], expected: dict[str, pl.DataFrame]) -> None:
+    """Fail unless both runs made the same tables."""
+    assert actual.keys() == expected.keys()
+    for name, table in expected.items():
+        assert actual[name].equals(table), name

@@ -11,43 +11,50 @@ import pytest
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
-    from xdist.scheduler import LoadGroupScheduling
+    from xdist.scheduler import LoadScopeScheduling
 
 SLOW = {"stack", "finished", "environment", "browser", "children", "dask", "transformers_server"}
 """Fixtures that start processes, servers or browsers, or run the whole job: a test that uses one is slow."""
-STACK = ("test_compose.py", "test_set_up.py", "test_docs.py", "test_crashes.py")
+STACK = ("test_compose.py", "test_set_up.py", "test_docs.py", "test_compose_crashes.py")
 """Files whose tests ask the services: those that kill services last."""
+ON_STACK = "@stack"
+"""In the id of a parameter set that asks the services, in a file whose other tests do not."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
+def scope(nodeid: str) -> str:
+    """What a test shares its fixtures with: its file, or all that ask the services."""
+    path = nodeid.split("::")[0]
+    asks = path.endswith(STACK) and not path.endswith("test_docs.py")
+    return "stack" if asks or ON_STACK in nodeid else path
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their fixtures, and put quick ones before slow ones."""
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        if "stack" in fixtures:
-            item.add_marker(pytest.mark.xdist_group("stack"))
-        if SLOW.intersection(fixtures) or item.get_closest_marker("xdist_group"):
+        if SLOW.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
     shared = "PYTEST_XDIST_WORKER" in os.environ
 
     def rank(item: pytest.Item) -> tuple[int, bool]:
-        if item.get_closest_marker("xdist_group") is None:
+        if scope(item.nodeid) != "stack":
             return 0, item.get_closest_marker("slow") is not None
-        place = STACK.index(item.path.name) if item.path.name in STACK else 0
+        place = STACK.index(item.path.name)
         return (place - len(STACK) if shared else 1 + place), True
 
     items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadGroupScheduling":
-    """Give a worker a group, or a file, at a time, in the order above."""
-    from xdist.scheduler import LoadGroupScheduling
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadScopeScheduling":
+    """Give a worker one scope at a time, in the order above.
 
-    class GroupsAndFiles(LoadGroupScheduling):
+    Instead of xdist's groups: version 3.8 writes them into a private field of the item that pytest 9.2 does not read.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scopes(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            scope = super()._split_scope(nodeid)
-            return nodeid.split("::")[0] if scope == nodeid else scope
+            return scope(nodeid)
 
     config.option.loadscopereorder = False
-    return GroupsAndFiles(config, log)
+    return Scopes(config, log)
