@@ -137,6 +137,7 @@ class Killer:
 
     def _watched(self, cluster: Cluster, *arguments: Any, **how: Any) -> Iterator[Any]:
         if self.dead:
+            self._dask.thaw(worker for worker in self._dask.workers() if worker != self.dead)
             return self._map(cluster, *arguments, **how)
         self._dask.freeze(self._dask.workers())
         idle = how.pop("idle", lambda: None)
@@ -146,8 +147,9 @@ class Killer:
             busy = self._dask.busy()
             if self._victim is None and busy:
                 self._victim = busy[0]
+            if self._victim is not None and self.dead is None:  # again each time: none may stay frozen by a later map
                 self._dask.thaw(worker for worker in self._dask.workers() if worker != self._victim)
-            elif self.dead is None and busy == [self._victim]:
+            if self.dead is None and busy == [self._victim]:
                 self._dask.kill(busy)
                 self.dead = self._victim
 
