@@ -106,6 +106,8 @@ class Stack:
         names = "|".join(self.services)
         text = re.sub(rf"\b(?:{names})(?=:\d)|(?<=-ip=)(?:{names})\b", "127.0.0.1", text)
         text = re.sub(rf"(?<![\w.])(?:{'|'.join(PORTS)})\b", lambda m: self.ports[m[0]], text)
+        if text == "/raw":  # what is mounted there in the worker's container
+            return os.environ.get("CM3_SHARED_DATA", str(ROOT.parent / "shared" / "data"))
         return text.replace("0.0.0.0", "127.0.0.1").replace("/data", str(self.folder / service))
 
     def command(self, service: str) -> list[str]:
