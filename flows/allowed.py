@@ -52,7 +52,7 @@ def _read(parameters: RunParameters) -> list[tuple[str, str]]:
     if (template := getattr(parameters, "image_url", "")).startswith(("http://", "https://")):
         places.append(("image_url", template))
     places.append(("images.file_root", parameters.images.file_root or ""))
-    places += [("images.allowed_folders", folder) for folder in getattr(parameters.images, "allowed_folders", ())]
+    places += [("images.allowed_folders", folder) for folder in parameters.images.allowed_folders]
     places += [("images.allowed_hosts", f"http://{host}/") for host in parameters.images.allowed_hosts]
     for feature, vectors in parameters.imported.items():
         places += [(f"imported.{feature}", vectors.path), (f"imported.{feature}", vectors.ids)]

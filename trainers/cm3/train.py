@@ -91,7 +91,6 @@ class Measured:
     model: CM3
     fitted: FittedModel
     choice: Choice | None
-    weights: sp.csr_matrix
     validation: float
     rankings: dict[str, dict[str, Ranking]]
 
@@ -102,14 +101,14 @@ def measure(
     """Train on the split, choose on validation, judge on validation and test."""
     model = build(dataset, config)
     fitted = fit(model, dataset, config, checkpoint=checkpoint, on_epoch=on_epoch)
-    scorer, choice, weights = fitted.score.scorer(fitted.embeddings, dataset), None, no_weights(dataset)
+    scorer, choice = fitted.score.scorer(fitted.embeddings, dataset), None
     if config.item_weights is not None:
         choice, weights = choose_weights(dataset, scorer, config.item_weights, config.evaluation)
         scorer = with_weights(scorer, weights, dataset.matrix("train"))
     rankings = {"popularity": _judged(popularity(dataset), dataset, config), CM3.name: _judged(scorer, dataset, config)}
     rule = config.evaluation
     validation = rankings[CM3.name]["valid"].values[rule.selection_metric, rule.selection_k]
-    return Measured(model, fitted, choice, weights, validation, rankings)
+    return Measured(model, fitted, choice, validation, rankings)
 
 
 class Delivered(NamedTuple):
@@ -131,6 +130,7 @@ def deliver(
 ) -> Delivered:
     """Vectors, weights and lists from all interactions; with `config.refit` off, from what was measured."""
     model, embeddings, everything = measured.model, measured.fitted.embeddings, catalogue.all_for_training()
+    split = catalogue
     if config.refit:
         catalogue, core = everything, core.all_for_training()
         model = build(core, config)
@@ -146,7 +146,9 @@ def deliver(
     published = of_catalogue(model, measured.fitted.score, embeddings, core, catalogue, config)
     weights = no_weights(catalogue)
     if measured.choice is not None and config.item_weights is not None:
-        weights = item_weights(catalogue, measured.choice, config.item_weights, torch.get_num_threads())
+        weights = item_weights(
+            catalogue, measured.choice, config.item_weights, torch.get_num_threads(), judged_on=split
+        )
     chosen = catalogue.matrix("train")
     scorer = with_weights(dot_products(published), weights, chosen)
     left_out = {"all": everything.matrix("train"), "train": chosen, "none": sp.csr_matrix(chosen.shape)}[config.exclude]

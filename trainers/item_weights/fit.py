@@ -24,10 +24,16 @@ WARM_KEEPS = 0.99
 BLOCK = 256
 
 
-def item_weights(dataset: Dataset, choice: Choice, config: ItemWeightsConfig, threads: int) -> sp.csr_matrix:
+def item_weights(
+    dataset: Dataset, choice: Choice, config: ItemWeightsConfig, threads: int, judged_on: Dataset | None = None
+) -> sp.csr_matrix:
     """What having chosen item j (row) adds to the score of item i (column), (items, items), float32.
 
     Items that nobody chose in training borrow the columns of the warm items most alike.
+
+    Args:
+        judged_on: the same users and items with a validation part, where `dataset` holds nothing out; by default
+            `dataset`.
     """
     if not choice.factor:
         return no_weights(dataset)
@@ -35,7 +41,7 @@ def item_weights(dataset: Dataset, choice: Choice, config: ItemWeightsConfig, th
     weights = _warm_columns(dataset, warm, choice, config, threads)
     if len(cold):
         content = content_of(dataset.features, choice.shares, warm)
-        themselves = _choose_themselves(dataset, weights, content, warm, config)
+        themselves = _choose_themselves(judged_on or dataset, weights, content, warm, config)
         logger.info("item weights: %d cold items borrow columns, the lenders' own weight is %g", len(cold), themselves)
         weights = weights + borrow(weights, nearest_warm(cold, warm, content), themselves)
     return (weights * np.float32(choice.factor)).tocsr()

@@ -16,10 +16,11 @@ from schemas.training import CM3Config, EvaluationConfig, TrainingResult, Traini
 from tests.support.gpu import needs_cuda
 from tests.support.world import World, draw_world
 from trainers import cm3
-from trainers.data import load
+from trainers.data import Dataset, load
 from trainers.evaluation import Rows, evaluate
 from trainers.fit import refit
 from trainers.graphs import Graph, exact_neighbors
+from trainers.item_weights import fit as fit_module
 
 CONFIG = CM3Config(dim=8, max_epochs=30, batch_size=256, patience=30, learning_rate=5e-3, neighbors=5, device="cpu")
 
@@ -118,6 +119,24 @@ def test_items_that_nobody_chose_get_vectors_and_weights_and_change_nothing_for_
     weights = [pl.read_parquet(result.files["item_weights"]) for result in (before, after)]
     assert weights[1].filter(pl.col("item_id") != "new-twin").equals(weights[0])
     assert weights[1].filter(item_id="new-twin").height > 0
+
+
+def test_the_lenders_own_weight_is_chosen_on_what_was_held_out_also_where_training_holds_nothing_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = draw_world()
+    for name, vectors in wider.vectors.items():
+        wider.vectors[name] = vectors | {"new": next(v for v in vectors.values() if v is not None).copy()}
+    held_out: list[int] = []
+    choose = fit_module._choose_themselves
+
+    def watched(dataset: Dataset, *arguments: Any) -> float:
+        held_out.append(len(dataset.valid))
+        return choose(dataset, *arguments)
+
+    monkeypatch.setattr(fit_module, "_choose_themselves", watched)
+    train(wider.write(tmp_path / "wider"), tmp_path / "out", max_epochs=2)
+    assert held_out[-1] == len(load(wider.tables).valid) > 0
 
 
 @pytest.mark.parametrize("mask_validation", [False, True])
