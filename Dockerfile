@@ -5,8 +5,9 @@ RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements.txt .
 # The lock file pins every version; its PyTorch includes CUDA, for workers with a GPU.
-RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps -r requirements.txt
+RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps --require-hashes -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY cm3 cm3
 COPY schemas schemas
 COPY pipeline pipeline
 COPY trainers trainers
@@ -23,7 +24,7 @@ RUN useradd --uid 10001 --create-home cm3 \
     && install --directory --owner cm3 /data /home/cm3/.cache /home/cm3/.prefect
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
-COPY prefect.yaml /app/
+COPY flows/prefect.yaml /app/
 WORKDIR /app
 USER 10001
 CMD ["cm3", "--help"]

@@ -16,7 +16,7 @@ demo: .venv/installed
 	$(BIN)/python -m flows.local demo
 
 up: .venv/installed
-	PORT=$(PORT) $(BIN)/python -m flows.local up
+	$(BIN)/cm3 up --port $(PORT)
 
 test: .venv/installed
 	$(PYTEST)
@@ -34,20 +34,21 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks all --quick
 
 docs: .venv/installed
-	$(BIN)/mkdocs build --strict
+	$(BIN)/zensical build --strict
 
 # Everything the project runs on, at exact versions; the lock is complete, so nothing is left to resolve.
 .venv/installed: requirements.txt pyproject.toml
 	@echo "Installing into .venv: about 300 packages, PyTorch among them; a few minutes, once."
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --no-deps -r requirements.txt
+	$(BIN)/pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
 	$(BIN)/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# After editing pyproject.toml: resolve again, for every platform, without addresses.
+# After editing pyproject.toml: resolve again, for every platform, with the hash of every file and without addresses.
 lock:
-	uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --no-header \
+	uv pip compile --universal --python-version 3.11 --all-extras --group server --group dev --generate-hashes \
+		--no-annotate --no-header \
 		--no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.txt
 
 clean:

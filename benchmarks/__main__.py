@@ -24,11 +24,16 @@ class Race(StrEnum):
     """The races; each is a module."""
 
     DOWNLOAD = "download"
+    DECODE = "decode"
     ENCODE = "encode"
     SIMILARITY = "similarity"
+    APPROXIMATE = "approximate"
     TRAIN = "train"
+    WEIGHTS = "weights"
     EVALUATE = "evaluate"
     INGEST = "ingest"
+    CATALOGUE = "catalogue"
+    SERVE = "serve"
     END_TO_END = "end-to-end"
 
 

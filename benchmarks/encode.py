@@ -1,15 +1,9 @@
 """Race: texts and pictures to vectors, per CPU-second.
 
 Texts against `SentenceTransformer.encode`, pictures against a DataLoader, the stage against the bare model, and a
-second run against the first.
+second run against the first; items of both and texts behind a server are in `encode_kinds`.
 """
 
-import atexit
-import gc
-import io
-import random
-import resource
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,13 +11,22 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image
 
-from benchmarks import measure
+from benchmarks import encode_kinds, measure
+from benchmarks.encode_stage import (
+    SPECS,
+    make_pictures,
+    make_texts,
+    measured,
+    publish_texts,
+    race,
+    stage_pictures,
+    stage_texts,
+    wait_for_gpu,
+)
 from pipeline import machine
-from pipeline.demo import catalogue
 from pipeline.encoders import load, offline
 from pipeline.encoders.base import ImageEncoder, TextEncoder
 from pipeline.encoders.bfloat16 import Bfloat16Linear
@@ -31,15 +34,6 @@ from pipeline.encoders.transforms import prepare_picture
 from pipeline.features import stage as features
 from pipeline.machine import one_thread_each, side_by_side
 from pipeline.store import Store
-from schemas.encoders import PRESETS, EncoderSpec
-from schemas.lineage import Lineage, TableVersion
-from schemas.tables import IMAGES, ITEMS
-
-SPECS = PRESETS["offline"].encoders
-WORDS = (  # noqa: SIM905 - a list of forty quoted words is not easier to read
-    "gift card box red blue striped dotted mug lamp vase soft large small kitchen birthday holiday set of two with for "
-    "the and a ceramic cotton steel handmade vintage modern perfect anyone who loves coffee tea reading garden"
-).split()
 
 
 def main(quick: bool) -> dict[str, Any]:
@@ -56,27 +50,11 @@ def main(quick: bool) -> dict[str, Any]:
         second_run(texts),
         growth("texts", (250, 1000, 4000) if quick else (6_250, 25_000, 100_000)),
         growth("pictures", (40, 160, 640) if quick else (250, 1000, 4000)),
+        *encode_kinds.cases(quick, repeats),
     ]
     result = measure.result("encode", cases, "torch", "sentence-transformers", "timm", "transformers")
     result["machine"] |= {"threads": machine.threads(), "dtype": machine.resolve_dtype("auto")}
     return result
-
-
-def make_texts(count: int) -> list[str]:
-    """Product texts as long as a catalogue's: a median of about 25 words, at most 200."""
-    rng = random.Random(0)
-    lengths = [min(200, max(3, int(rng.lognormvariate(3.2, 0.9)))) for _ in range(count)]
-    return [f"{i} " + " ".join(rng.choices(WORDS, k=length)) for i, length in enumerate(lengths)]
-
-
-def make_pictures(count: int) -> list[bytes]:
-    """Drawn products as JPEG."""
-    pictures = []
-    for seed in range(count):
-        out = io.BytesIO()
-        catalogue.draw(catalogue.attributes(random.Random(seed)), seed).save(out, "JPEG")
-        pictures.append(out.getvalue())
-    return pictures
 
 
 def text_against_sentence_transformers(texts: list[str], repeats: int) -> dict[str, Any]:
@@ -215,12 +193,6 @@ def pipeline_over_bare_model_pictures(pictures: list[bytes], repeats: int) -> di
     return race("images, stage", len(decoded), stage_pictures(pictures, encoder), bare, "bare forward", repeats)
 
 
-def wait_for_gpu() -> None:
-    """Wait for the GPU, which computes after the call that starts it has returned."""
-    if machine.device().type == "cuda":
-        torch.cuda.synchronize()
-
-
 def second_run(texts: list[str]) -> dict[str, Any]:
     """A second run on an unchanged catalogue against the first. Goal: at most 2 % of its CPU time, a ratio of 50."""
     with tempfile.TemporaryDirectory() as folder:
@@ -237,70 +209,6 @@ def second_run(texts: list[str]) -> dict[str, Any]:
 def growth(what: str, sizes: tuple[int, ...]) -> dict[str, Any]:
     """The stage at 1, 4 and 16 times the size, each in a separate process."""
     return measure.growth(what, sizes, [measure.contestant("encode", what, size) for size in sizes])
-
-
-def stage_texts(texts: list[str], encoder: TextEncoder) -> Callable[[], None]:
-    """The stage on a published `items` table; its cache is deleted before every run."""
-    return stage(lambda store: publish_texts(store, texts), SPECS["sentence"], encoder, len(texts))
-
-
-def stage_pictures(pictures: list[bytes], encoder: ImageEncoder) -> Callable[[], None]:
-    """As `stage_texts`, on an `images` table."""
-    rows = [{"item_id": str(i), "status": "ok", "image": picture} for i, picture in enumerate(pictures)]
-    table = pa.Table.from_pylist(rows, schema=IMAGES)
-    return stage(lambda store: publish(store, "images", table), SPECS["vision"], encoder, len(pictures))
-
-
-def stage(
-    publish_source: Callable[[Store], TableVersion], spec: EncoderSpec, encoder: TextEncoder | ImageEncoder, count: int
-) -> Callable[[], None]:
-    """A run of the features stage with an empty cache and no published vectors."""
-    folder = tempfile.mkdtemp(prefix="cm3-encode-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    store = Store(folder)
-    source = publish_source(store)
-
-    def run() -> None:
-        shutil.rmtree(f"{folder}/_cache", ignore_errors=True)
-        shutil.rmtree(f"{folder}/bench/features", ignore_errors=True)
-        counts = features.run(store=store, source=source, name="raced", spec=spec, encoder=encoder).counts
-        assert counts["encoded"] + counts["reused"] == count
-
-    return run
-
-
-def publish_texts(store: Store, texts: list[str]) -> TableVersion:
-    """Publish an `items` table of these texts."""
-    rows = [{"item_id": str(i), "categories": [], "text": text} for i, text in enumerate(texts)]
-    return publish(store, "items", pa.Table.from_pylist(rows, schema=ITEMS))
-
-
-def publish(store: Store, name: str, table: pa.Table) -> TableVersion:
-    """Publish a table as an earlier stage would."""
-    lineage = Lineage(dataset="bench", table=name, stage="bench", stage_version=1, config={})
-    with store.writer(table.schema, lineage) as writer:
-        writer.write(table)
-    return writer.version
-
-
-def race(
-    name: str, count: int, ours: Callable[[], None], peer: Callable[[], None], peer_name: str, repeats: int
-) -> dict[str, Any]:
-    """Both in turns after one warm-up each; items per CPU-second, including child processes."""
-    ours()
-    peer()
-    turns = [(measured(ours), measured(peer)) for _ in range(repeats)]
-    return measure.case(name, turns, peer_name, count, "items per CPU-second")
-
-
-def measured(function: Callable[[], object]) -> measure.Cost:
-    """The cost in this process and in the child processes it waits for (the DataLoader's)."""
-    gc.collect()
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cost = measure.timed(function)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    children_cpu = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
-    return measure.Cost(cost.cpu + children_cpu, cost.wall, cost.rss)
 
 
 def grown(kind: str, count: int) -> measure.Cost:

@@ -18,9 +18,9 @@ from matplotlib.patches import Circle
 
 from schemas.training import CM3Config
 from trainers.cm3.bezier import spherical_bezier
+from trainers.cm3.build import build
 from trainers.cm3.losses import calibrated_uniformity
 from trainers.cm3.sphere import unit
-from trainers.cm3.train import build
 from trainers.data import Dataset, Modality
 from trainers.fit import fit
 

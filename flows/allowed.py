@@ -2,8 +2,8 @@
 
 - CM3_ALLOWED_STORES: prefixes of stores: folders or URLs such as s3://bucket/prefix. With it, only the operator's own
   MLflow server ($MLFLOW_TRACKING_URI) is a registry.
-- CM3_ALLOWED_RAW: prefixes of what is read: folders or http(s) URLs. It holds for `raw`, `image_url`, imported
-  vectors, `images.file_root` and `images.allowed_hosts`.
+- CM3_ALLOWED_RAW: prefixes of what is read: folders, URLs (http, https, s3, …) or databases' addresses. It holds for
+  `raw`, `sql.url`, `image_url`, imported vectors, `images.file_root` and `images.allowed_hosts`.
 - CM3_ALLOWED_CLUSTERS: addresses of Dask schedulers.
 
 A variable that is not set allows everything; an empty one allows nothing. Commands such as `cm3 run` are not confined:
@@ -18,7 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.consent import setting
 from schemas.errors import UserError
-from schemas.run import RunParameters
+from schemas.run import FeatureParameters, RunParameters
+from schemas.sql import FROM_BLOCK, FROM_ENVIRONMENT
 
 STORES = "CM3_ALLOWED_STORES"
 RAW = "CM3_ALLOWED_RAW"
@@ -27,7 +28,7 @@ _AMBIGUOUS = re.compile(r"\\|::|^file:(?!///[^%]*$)|^local:", re.IGNORECASE)
 """What libraries read in different ways: chained and shortened URLs, escapes in the path of a file URL."""
 
 
-def check(parameters: RunParameters) -> None:
+def check(parameters: FeatureParameters) -> None:
     """Refuse a run that would leave its places.
 
     Raises:
@@ -36,7 +37,7 @@ def check(parameters: RunParameters) -> None:
     stores, raw, clusters = setting(STORES), setting(RAW), setting(CLUSTERS)
     if stores is not None:
         _inside("store", parameters.store, stores, STORES)
-        tracking = parameters.registry.tracking
+        tracking = parameters.registry.tracking if isinstance(parameters, RunParameters) else None
         if tracking not in (None, os.environ.get("MLFLOW_TRACKING_URI")):
             raise UserError(f"registry.tracking {tracking!r}: leave it out; this service has its own registry.")
     if raw is not None:
@@ -46,9 +47,11 @@ def check(parameters: RunParameters) -> None:
         raise UserError(_refusal("cluster", parameters.cluster, clusters, CLUSTERS))
 
 
-def _read(parameters: RunParameters) -> list[tuple[str, str]]:
+def _read(parameters: FeatureParameters) -> list[tuple[str, str]]:
     """Parameter → each place that a run reads because a parameter says so."""
     places = [("raw", getattr(parameters, "raw", ""))]
+    if (queries := getattr(parameters, "sql", None)) and not queries.url.startswith((FROM_ENVIRONMENT, FROM_BLOCK)):
+        places.append(("sql.url", queries.url))  # an environment and blocks are the operator's own
     if (template := getattr(parameters, "image_url", "")).startswith(("http://", "https://")):
         places.append(("image_url", template))
     places.append(("images.file_root", parameters.images.file_root or ""))

@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,17 +13,19 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.deployments.runner import RunnerDeployment
 
-FILE = Path(__file__).parent.parent / "prefect.yaml"
+FILE = Path(__file__).with_name("prefect.yaml")
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """One entry of prefect.yaml. `entrypoint` is FILE:FUNCTION; pool and queue are where a worker finds its runs."""
+    """One entry of prefect.yaml. `entrypoint` is FILE:FUNCTION; pool and queue are where a worker finds its runs;
+    `schedules` are as written there."""
 
     name: str
     entrypoint: str
     pool: str
     queue: str
+    schedules: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -45,6 +48,7 @@ def listed() -> list[Deployment]:
             entrypoint=entry["entrypoint"],
             pool=entry["work_pool"]["name"],
             queue=entry["work_pool"]["work_queue_name"],
+            schedules=tuple(entry.get("schedules", ())),
         )
         for entry in entries
     ]

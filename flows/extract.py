@@ -2,28 +2,26 @@
 training or registry. Run again, it encodes only what is new; a later training on the same store encodes nothing again.
 """
 
-import json
 import re
-import time
 import warnings
 from typing import Any
 
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
 from rich.console import Group, RenderableType
+from rich.text import Text
 
-from flows import summary
+from flows import allowed, blocks, figures, summary
 from flows.exclusive import alone
-from flows.ingest_and_train import as_task, one_per_source
+from flows.ingest_and_train import as_task, one_per_source, refusal_shown
 from flows.job import put_report, recorded, refresh
 from flows.recorder import Call, Recorder, Tables, plain
 from pipeline import log_fields
 from pipeline.ingest.sources import in_place
-from pipeline.registry import promotion
+from pipeline.run_records import record as run_record
 from pipeline.store import Store
 from schemas.errors import UserError
 from schemas.extract import PARAMETERS, ExtractParameters, ExtractSummary
-from schemas.run import StageRecord
 
 FLOW = "extract"
 RECORD = "_runs/extract.json"
@@ -38,37 +36,32 @@ def run(*, parameters: ExtractParameters, call: Call = plain) -> ExtractSummary:
     Raises:
         UserError: anything the user can mend; earlier versions stay readable, finished work is kept.
     """
-    store = Store(parameters.store)
-    record = Recorder(call)
-    dataset = parameters.source.dataset
+    dataset = parameters.dataset
+    record = Recorder(call, parameters)
+    store = record.store
     with (
-        log_fields.about(run=record.started, dataset=dataset),
+        record.running(),
         alone(store, dataset),
         in_place(parameters.source, store) as source,
     ):
         tables = refresh(store, source, parameters, record, items_only=True)
         address = put_report(store, tables, parameters, record, _last_run(store, dataset))
         done = ExtractSummary(
-            dataset=dataset,
-            started=record.started,
-            seconds=time.monotonic() - record.clock,
-            stages=tuple(record.stages),
-            encoded=record.encoded,
-            coverage=promotion.coverage(store, tables),
-            report=f"{store.uri}/{address}",
+            **record.described(), **figures.measured(store, tables).model_dump(), report=f"{store.uri}/{address}"
         )
-        store.put(f"{dataset}/{RECORD}", done.model_dump_json(indent=2).encode())
+        for path in (RECORD, f"_runs/{record.started}.json"):
+            store.put(f"{dataset}/{path}", done.model_dump_json(indent=2).encode())
     return done
 
 
 def _last_run(store: Store, dataset: str) -> Tables | None:
-    """The tables of the last extraction; None if there was none, or garbage collection took one of them."""
+    """The tables of the last extraction; None if there was none, its record is damaged, or garbage collection took one
+    of them."""
     path = f"{store.root}/{dataset}/{RECORD}"
     if not store.fs.exists(path):
         return None
-    stages = json.loads(store.fs.cat_file(path))["stages"]
     try:
-        return recorded(store, dataset, [StageRecord.model_validate(stage) for stage in stages])
+        return recorded(store, dataset, run_record(store, path, ExtractSummary).stages)
     except UserError:
         return None
 
@@ -76,19 +69,24 @@ def _last_run(store: Store, dataset: str) -> Tables | None:
 def terminal(extracted: ExtractSummary) -> RenderableType:
     """The last page of an extraction: its tables, what was encoded, the report."""
     end = summary.unbroken(f"report: {extracted.report}")
-    return Group(summary.overview(extracted), summary.work(extracted.encoded), end)
+    said = summary.contracts(extracted.verdicts)
+    doubts = map(Text, summary.doubts(extracted.stages))
+    return Group(summary.overview(extracted), said, summary.work(extracted.encoded), *doubts, end)
 
 
 def markdown(extracted: ExtractSummary) -> str:
     """The record for Prefect's page of the run."""
     report = f"Report: [{extracted.report}]({extracted.report})"
-    return "\n\n".join((f"# {extracted.dataset}: features", report, summary.tables(extracted.stages)))
+    rows = summary.tables(extracted.stages), summary.contract_rows(extracted.verdicts)
+    parts = (f"# {extracted.dataset}: features", report, *rows)
+    return "\n\n".join((*parts, *summary.doubts(extracted.stages)))
 
 
 def body(parameters: ExtractParameters) -> dict[str, Any]:
     """Body of every flow here; returns the record."""
-    with log_fields.about(flow_run=runtime.flow_run.name):
-        extracted = run(parameters=parameters, call=as_task)
+    allowed.check(parameters)
+    with log_fields.about(flow_run=runtime.flow_run.name), refusal_shown(parameters):
+        extracted = run(parameters=blocks.opened(parameters), call=as_task)
     create_markdown_artifact(markdown(extracted), key=f"{re.sub('[^a-z0-9]', '-', extracted.dataset)}-extract")
     return extracted.model_dump()
 

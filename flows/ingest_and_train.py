@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow, flow, runtime, task
@@ -10,12 +11,12 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from flows import allowed, logs, progress_artifacts
+from flows import alarms, allowed, blocks, logs, progress_artifacts
 from flows.job import run
 from flows.parameters import documented, flat
-from flows.summary import markdown
+from flows.summary import contract_rows, markdown
 from pipeline import log_fields
-from schemas.errors import ClusterError, StoreError, UserError
+from schemas.errors import ClusterError, ContractError, StoreError, UserError
 from schemas.run import PARAMETERS, FeatureParameters, RunParameters
 
 P = ParamSpec("P")
@@ -57,10 +58,22 @@ def may_pass(_: Any, __: TaskRun, state: State[Any]) -> bool:
 def main_job(parameters: RunParameters) -> dict[str, Any]:
     """Body of every flow here; returns the run's summary."""
     allowed.check(parameters)
-    with log_fields.about(flow_run=runtime.flow_run.name):
-        summary = run(parameters=parameters, call=as_task)
+    with log_fields.about(flow_run=runtime.flow_run.name), refusal_shown(parameters):
+        summary = run(parameters=blocks.opened(parameters), call=as_task)
     create_markdown_artifact(markdown(summary), key=f"{re.sub('[^a-z0-9]', '-', summary.dataset)}-run")
+    alarms.tell_if_kept(summary.dataset, summary.champion_kept)
     return summary.model_dump()
+
+
+@contextmanager
+def refusal_shown(parameters: FeatureParameters) -> Iterator[None]:
+    """Where a contract stops the run in the block, its verdicts are an artifact on the run's page too."""
+    try:
+        yield
+    except ContractError as error:
+        text = f"# {parameters.dataset}: refused\n\n{error}\n\n{contract_rows(error.verdicts)}"
+        create_markdown_artifact(text, key=f"{re.sub('[^a-z0-9]', '-', parameters.dataset)}-refused")
+        raise
 
 
 def one_per_source(

@@ -1,12 +1,16 @@
 """The main job, in the order of the data. Which tables each stage takes, and which it publishes:
 
     ingest      the source's files                      → items, interactions, quality
-    images      items                                   → images, and gallery where items have further pictures
+    images      items, quality                          → images, and gallery where items have further pictures;
+                                                          quality, with rows about pictures
     captions    images                                  → captions
     features    items; images and gallery; or captions  → features/<name>
     similarity  features/*, interactions                → similarity
+    semantic    features/<name>, if asked for           → semantic_ids/<name>, semantic_codebooks/<name>
     train       interactions, features/*, similarity    → embeddings/*, item_weights, recommendations, metrics,
-                                                          epochs
+                                                          epochs, model
+    embed       the same, and model                     → embeddings/*, item_weights, recommendations; instead of
+                                                          train, where a re-extraction does not train
     report      all of them                             → an HTML page
     registry    all of them                             → a registered version
 
@@ -14,30 +18,37 @@ The functions here only wire. Each stage is called through `call`, so that the s
 Prefect tasks (`flows.ingest_and_train`).
 """
 
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from flows import clusters, training
+from flows import clusters, figures, training
 from flows.exclusive import alone
 from flows.recorder import Call, Recorder, Tables, plain
 from flows.summary import last
-from pipeline import captions, features, images, ingest, log_fields, registry, report, similarity
+from pipeline import captions, features, images, ingest, registry, report, semantic_ids, similarity
 from pipeline.addresses import host_and_port
 from pipeline.captions import load as caption_load
 from pipeline.cluster import Cluster
 from pipeline.encoders import load
 from pipeline.features import imported
 from pipeline.ingest.sources import in_place
-from pipeline.registry import client, promotion
+from pipeline.registry import client
+from pipeline.report import encoders, index
 from pipeline.store import Store, digest
+from schemas.contracts import Verdict
+from schemas.encoders import EncoderSpec
 from schemas.errors import UserError
 from schemas.images import ImagesConfig
 from schemas.lineage import TableVersion, canonical_json
+from schemas.registry import Registered
 from schemas.report import ReportConfig
 from schemas.run import FeatureParameters, RunParameters, RunSummary, StageRecord
 from schemas.sources import FileSource
+
+NOT_LOGGED = {"registry", "report", "cluster", "store", "contracts", "accept"}
+"""Parameters that decide nothing about a version's content: the registry does not log them."""
 
 
 def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
@@ -45,13 +56,14 @@ def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
 
     Raises:
         UserError: anything the user can mend; earlier versions stay readable, finished work is kept.
+        ContractError: the new tables break a contract; `latest` and the champion stay as they are.
     """
-    store = Store(parameters.store)
-    client.ready(store, parameters.source.dataset, parameters.registry)
-    record = Recorder(call)
-    dataset = parameters.source.dataset
+    dataset = parameters.dataset
+    record = Recorder(call, parameters)
+    store = record.store
+    client.ready(store, dataset, parameters.registry)
     with (
-        log_fields.about(run=record.started, dataset=dataset),
+        record.running(),
         alone(store, dataset),
         in_place(parameters.source, store) as source,
     ):
@@ -64,7 +76,8 @@ def run(*, parameters: RunParameters, call: Call = plain) -> RunSummary:
 def refresh(
     store: Store, source: FileSource, parameters: FeatureParameters, record: Recorder, *, items_only: bool = False
 ) -> Tables:
-    """Every table that follows from the catalogue and the models alone, up to the similarity graph.
+    """Every table that follows from the catalogue and the models alone, up to the similarity graph. They become the
+    latest together, after the contracts of all of them were kept.
 
     Without `interactions`, if none are left to train on, or with `items_only`, for which they are not even needed.
     """
@@ -74,10 +87,11 @@ def refresh(
         "ingest",
         ingest.run,
         store=store,
-        dataset=source.dataset,
+        dataset=parameters.dataset,
         source=source,
         config=parameters.ingest,
         items_only=items_only,
+        limit=parameters.limit,
     )
     with clusters.connection(parameters.cluster) as cluster:
         tables |= record(
@@ -86,6 +100,7 @@ def refresh(
             store=store,
             items=tables["items"],
             config=reachable(parameters.images, source),
+            quality=tables["quality"],
             cluster=cluster,
         )
         tables |= extract_features(store, tables, parameters, record, cluster)
@@ -98,6 +113,15 @@ def refresh(
             config=parameters.similarity,
             cluster=cluster,
         )
+    for name in parameters.semantic_ids.features:
+        tables |= record(
+            f"semantic_ids/{name}",
+            semantic_ids.run,
+            store=store,
+            feature=tables[f"features/{name}"],
+            config=parameters.semantic_ids,
+        )
+    record.release()
     return tables
 
 
@@ -109,7 +133,7 @@ def check_interactions(store: Store, tables: Tables, parameters: RunParameters) 
     """
     if "interactions" in tables:
         return
-    of_items = ("item_", "duplicate_item")
+    of_items = ("item_", "duplicate_item", "picture_")
     rows = store.read(tables["quality"]).to_pylist()
     dropped = [r for r in rows if r["action"] == "dropped" and not r["rule"].startswith(of_items)]
     why = ", ".join(f"{r['rule']} {r['count']:,}" for r in dropped) or "the file has no rows"
@@ -146,13 +170,11 @@ def extract_features(
                 spec=parameters.caption_spec(),
                 cluster=cluster,
             )
-        source, gallery = encoded_from(name, parameters, {**tables, **made})
         made |= record(
             f"features/{name}",
             features.run,
             store=store,
-            source=source,
-            gallery=gallery,
+            **encoded_from(name, parameters, {**tables, **made}),
             name=name,
             spec=parameters.encoder(name),
             cluster=cluster,
@@ -162,20 +184,29 @@ def extract_features(
     return made
 
 
-def encoded_from(
-    feature: str, parameters: FeatureParameters, tables: Mapping[str, TableVersion]
-) -> tuple[TableVersion, TableVersion | None]:
-    """The table that a feature's encoder reads and, if it reads pictures, the items' further pictures, if any."""
+def encoded_from(feature: str, parameters: FeatureParameters, tables: Mapping[str, TableVersion]) -> dict[str, Any]:
+    """The tables that a feature's encoder reads, as the stage `features` names them."""
     if feature == "caption":
-        return tables["captions"], None
-    if parameters.encoder(feature).modality == "text":
-        return tables["items"], None
-    return tables["images"], tables.get("gallery")
+        return {"source": tables["captions"]}
+    return read_by(parameters.encoder(feature), tables)
+
+
+def read_by(encoder: EncoderSpec, tables: Mapping[str, TableVersion]) -> dict[str, Any]:
+    """The tables of a catalogue that an encoder reads, as the stage `features` names them."""
+    match encoder.modality:
+        case "text":
+            return {"source": tables["items"]}
+        case "image":
+            return {"source": tables["images"], "gallery": tables.get("gallery")}
+        case "multimodal":
+            return {"source": tables["items"], "images": tables["images"], "gallery": tables.get("gallery")}
 
 
 def train(store: Store, tables: Mapping[str, TableVersion], parameters: RunParameters, record: Recorder) -> Tables:
-    """What CM3 makes of them: embeddings, recommendations, metrics, epochs."""
-    return record("train", training.run, store=store, tables=training.inputs(tables), config=parameters.trainer)
+    """What CM3 makes of them: embeddings, recommendations, metrics, epochs, and its model."""
+    made = record("train", training.run, store=store, tables=training.inputs(tables), config=parameters.trainer)
+    record.release()
+    return made
 
 
 def features_of(tables: Mapping[str, TableVersion]) -> Tables:
@@ -211,48 +242,85 @@ def reachable(images: ImagesConfig, source: FileSource) -> ImagesConfig:
     return images.model_copy(update=update)
 
 
-def conclude(store: Store, tables: Tables, parameters: RunParameters, record: Recorder) -> RunSummary:
-    """Report, register and write the record of the run."""
+def conclude(
+    store: Store,
+    tables: Tables,
+    parameters: RunParameters,
+    record: Recorder,
+    logged: Mapping[str, Any] | None = None,
+) -> RunSummary:
+    """Report, register and write the record of the run; `latest` is that of the last run that trained.
+
+    Args:
+        logged: what the registry logs as the run's parameters; None: `parameters`.
+    """
     dataset = tables["items"].dataset
     address = put_report(store, tables, parameters, record, previous_tables(store, dataset))
-    registered = record.call(
+    registered = register(store, tables, parameters, record, address, logged)
+    measured = figures.measured(store, tables)
+    metrics = store.read(tables["metrics"])
+    summary = RunSummary(
+        **record.described(),
+        **measured.model_dump(),
+        popularity={name: figures.value(metrics, "popularity", "test", name) for name in measured.test},
+        registered=named(registered),
+        champion_kept=kept_because(registered),
+        report=f"{store.uri}/{address}",
+    )
+    trained = any(stage.stage == "train" for stage in record.stages)
+    for name in ("latest", record.started) if trained else (record.started,):
+        store.put(f"{dataset}/_runs/{name}.json", summary.model_dump_json(indent=2).encode())
+    return summary
+
+
+def register(
+    store: Store,
+    tables: Tables,
+    parameters: RunParameters,
+    record: Recorder,
+    report: str,
+    logged: Mapping[str, Any] | None = None,
+) -> Registered:
+    """Register the tables as a version.
+
+    Args:
+        report: address of its report within the store.
+        logged: as in `conclude`.
+    """
+    return record.call(
         "registry",
         registry.run,
         store=store,
         tables=tables,
         config=parameters.registry,
-        report=address,
-        parameters=parameters.model_dump(mode="json", exclude={"registry", "report", "cluster", "store"}),
+        report=report,
+        parameters=parameters.model_dump(mode="json", exclude=NOT_LOGGED) if logged is None else logged,
     )
-    metrics = store.read(tables["metrics"])
-    cutoffs = [k for k in parameters.trainer.evaluation.cutoffs if k in (10, 20)]
-    summary = RunSummary(
-        dataset=dataset,
-        started=record.started,
-        seconds=time.monotonic() - record.clock,
-        stages=tuple(record.stages),
-        encoded=record.encoded,
-        coverage=promotion.coverage(store, tables),
-        test={f"ndcg@{k}": promotion.value(metrics, "cm3", "test", "ndcg", k) for k in cutoffs},
-        popularity={f"ndcg@{k}": promotion.value(metrics, "popularity", "test", "ndcg", k) for k in cutoffs},
-        registered=f"{registered.number} ({registered.alias or 'no alias'})",
-        report=f"{store.uri}/{address}",
-    )
-    for name in ("latest", record.started):
-        store.put(f"{dataset}/_runs/{name}.json", summary.model_dump_json(indent=2).encode())
-    return summary
+
+
+def named(version: Registered) -> str:
+    """A version's number and alias, e.g. `3 (champion)`."""
+    return f"{version.number} ({version.alias or 'no alias'})"
+
+
+def kept_because(version: Registered) -> str:
+    """Why a new version did not become the champion; empty if it did, or is none."""
+    return "" if version.reused or version.alias == "champion" else version.reason
 
 
 def put_report(
     store: Store, tables: Tables, parameters: FeatureParameters, record: Recorder, previous: Tables | None
 ) -> str:
-    """Render the report, unless the store already has it for these tables; returns its address.
+    """Render the report, unless the store already has it for these tables and the last comparison of encoders; returns
+    its address.
 
     Args:
         previous: the tables of the run to compare with.
     """
     dataset = tables["items"].dataset
-    address = report_address(tables, parameters.report)
+    comparison = encoders.latest(store, dataset)
+    beside = {} if comparison is None else {comparison.table: comparison}
+    address = report_address({**tables, **beside}, parameters.report, record.verdicts)
     if not store.fs.exists(f"{store.root}/{address}"):
         page = record.call(
             "report",
@@ -262,16 +330,21 @@ def put_report(
             output=store.scratch("report") / f"{dataset}.html",
             config=parameters.report,
             previous=previous,
+            verdicts=record.verdicts,
+            history=index.HISTORY,
+            encoder_comparison=comparison,
         )
         store.put(address, page.read_bytes())
     return address
 
 
-def report_address(tables: Mapping[str, TableVersion], config: ReportConfig) -> str:
-    """The report's address in the store. It depends only on the tables' versions and the config, so an unchanged run
-    finds its report."""
-    content = canonical_json([config.model_dump(mode="json"), {name: v.version for name, v in tables.items()}])
-    return f"{tables['items'].dataset}/_reports/{digest(content)}.html"
+def report_address(tables: Mapping[str, TableVersion], config: ReportConfig, verdicts: Iterable[Verdict] = ()) -> str:
+    """The report's address in the store. It depends only on the tables' versions, the config and which contracts were
+    broken, so an unchanged run finds its report."""
+    broken = sorted({(verdict.rule, verdict.state) for verdict in verdicts if verdict.state != "kept"})
+    versions = {name: version.version for name, version in tables.items()}
+    content = canonical_json([report.STAGE_VERSION, config.model_dump(mode="json"), versions, broken])
+    return f"{tables['items'].dataset}/{index.REPORTS}/{digest(content)}.html"
 
 
 def previous_tables(store: Store, dataset: str) -> Tables | None:

@@ -1,6 +1,6 @@
 """A Prefect server and the served deployments on this machine, as child processes that end with this one.
 
-python -m flows.local up        until Ctrl-C          (make up)
+cm3 up                          until Ctrl-C          (make up)
 python -m flows.local demo      run the demo and end   (make demo)
 """
 
@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 import httpx
 import psutil
@@ -24,7 +24,6 @@ import psutil
 from flows.deployments import listed
 from schemas.errors import UserError
 
-DEFAULT_PORT = 4200
 START_SECONDS = 180
 """How long the server, then the deployments, may take to start on a slow machine."""
 STOP_SECONDS = 15
@@ -32,23 +31,21 @@ STOP_SECONDS = 15
 
 def main(arguments: list[str]) -> int:
     """Entry of `python -m flows.local`; returns the exit status."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `kill` unwinds like Ctrl-C and stops the children
+    if arguments != ["demo"]:
+        print(__doc__, file=sys.stderr)
+        return 2
     try:
-        if arguments == ["demo"]:
-            return demo()
-        if arguments == ["up"]:
-            return up(int(os.environ.get("PORT", DEFAULT_PORT)))
+        return demo()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    print(__doc__, file=sys.stderr)
-    return 2
 
 
 def demo() -> int:
     """Run `prefect deployment run ingest-and-train/demo --watch` against its own server; show what it made."""
+    unwind_when_killed()
     with house(free_port()) as environment:
         command = [executable("prefect"), "deployment", "run", "ingest-and-train/demo", "--watch"]
         status = subprocess.run(command, env=environment, check=False).returncode
@@ -57,8 +54,13 @@ def demo() -> int:
     return status
 
 
-def up(port: int) -> int:
-    """Serve until interrupted."""
+def up(port: int) -> NoReturn:
+    """Serve until interrupted.
+
+    Raises:
+        UserError: see `house`.
+    """
+    unwind_when_killed()
     with house(port) as environment:
         folder = Path(environment["PREFECT_HOME"])
         here = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
@@ -75,6 +77,11 @@ def up(port: int) -> int:
             time.sleep(3600)
 
 
+def unwind_when_killed() -> None:
+    """Let `kill` stop the children, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 @contextlib.contextmanager
 def house(port: int) -> Iterator[dict[str, str]]:
     """Run a server on `port` and serve the deployments; yields the environment in which Prefect's commands find them.
@@ -83,7 +90,8 @@ def house(port: int) -> Iterator[dict[str, str]]:
         UserError: the port is taken, or a process did not come up.
     """
     if not is_free(port):
-        raise UserError(f"Port {port} is in use. Stop what listens there, or choose another: make up PORT={port + 1}.")
+        another = f"cm3 up --port {port + 1} (make up PORT={port + 1})"
+        raise UserError(f"Port {port} is in use. Stop what listens there, or choose another: {another}.")
     environment = prefect_environment(port)
     children: list[subprocess.Popen[bytes]] = []
     try:
@@ -120,6 +128,7 @@ def prefect_environment(port: int) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "pipeline,trainers,flows",
         "DO_NOT_TRACK": "1",
+        "PYTHONSAFEPATH": "1",  # a folder `schemas` where this is started is not imported instead of ours
     }
 
 

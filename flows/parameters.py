@@ -1,11 +1,11 @@
-"""One home for a flow's parameters: a frozen model in `schemas`, shown to Prefect and typer as flat keyword arguments.
+"""One home for a flow's parameters: a frozen model in `schemas`, shown to Prefect as flat keyword arguments.
 
-Prefect builds a deployment's parameter schema, and typer a command's options, from a function's signature. The
-functions are made from a list, so there is no text to write a signature in: `flat` derives it from the model, which
-keeps allowed values, defaults and descriptions in one place. Nowhere else is a signature set.
+Prefect builds a deployment's parameter schema from a function's signature. The functions are made from a list, so there
+is no text to write a signature in: `flat` derives it from the model, which keeps allowed values, defaults and
+descriptions in one place. The command line does the same in `flows.cli.flags`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from inspect import Parameter, Signature
 from typing import Any, TypeVar
 
@@ -18,47 +18,35 @@ M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
 
 
-def own_annotation(_: str, field: FieldInfo) -> Any:
-    """A field's own annotation, constraints included."""
-    return field.rebuild_annotation()
-
-
 def flat(
     model: type[M],
     body: Callable[..., R],
     *,
     name: str,
     doc: str,
-    annotation: Callable[[str, FieldInfo], Any] = own_annotation,
-    more: Sequence[Parameter] = (),
 ) -> Callable[..., R]:
     """The function `name(*, field=…, …)`, which calls `body(model(field=…, …))`.
-
-    Args:
-        annotation: from a field's name and the field to the annotation of its parameter.
-        more: further keyword-only parameters, which `body` takes by name beside the model.
 
     Raises:
         UserError: by the function; a value is wrong, missing or unknown.
     """
 
     def function(**arguments: Any) -> R:
-        others = {parameter.name: arguments.pop(parameter.name, parameter.default) for parameter in more}
-        return body(validated(model, arguments), **others)
+        return body(validated(model, arguments))
 
     parameters = [
         Parameter(
             field_name,
             Parameter.KEYWORD_ONLY,
             default=Parameter.empty if field.is_required() else field.get_default(),
-            annotation=annotation(field_name, field),
+            annotation=field.rebuild_annotation(),
         )
         for field_name, field in shown(model).items()
     ]
     function.__name__ = function.__qualname__ = name
     function.__module__ = body.__module__  # where Prefect looks for the flow
     function.__doc__ = doc
-    function.__signature__ = Signature([*parameters, *more])  # type: ignore[attr-defined]  # read by inspect.signature
+    function.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # read by inspect.signature
     return function
 
 
@@ -74,8 +62,11 @@ def documented(doc: str, model: type[BaseModel]) -> str:
     return "\n".join((doc, "", "Args:", *described))
 
 
-def validated(model: type[M], fields: dict[str, Any]) -> M:
+def validated(model: type[M], fields: dict[str, Any], named: Callable[[str], str] = str) -> M:
     """The model from its fields.
+
+    Args:
+        named: from a field's path, such as `trainer.gamma`, to what a message calls it.
 
     Raises:
         UserError: a value is wrong, missing or unknown; every such field is named with what is allowed.
@@ -83,4 +74,4 @@ def validated(model: type[M], fields: dict[str, Any]) -> M:
     try:
         return model(**fields)
     except ValidationError as error:
-        raise explain(error, "Parameters", model) from error
+        raise explain(error, "Parameters", model, named) from error

@@ -1,32 +1,48 @@
 """The flow `re-extract`, one function per source: bring the features up to date, and train again only if it pays.
 
-New and changed items are encoded, vanished ones leave the tables, the similarity graph is updated. Stages find their
+New and changed items are encoded, vanished ones leave the tables, the similarity graph is updated. Where it does not
+train, the champion's model gives new items and users their vectors. Stages find their
 own finished work by content, so an unchanged catalogue only has its raw files read, and no encoder is called.
 """
 
-import json
+import contextlib
 import logging
 import re
-import time
 import warnings
 from typing import Any
 
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
+from rich.console import Group, RenderableType
+from rich.text import Text
 
-from flows import allowed
+from flows import alarms, allowed, blocks, embedding, figures, training
 from flows.exclusive import alone
-from flows.ingest_and_train import as_task, one_per_source
-from flows.job import check_interactions, conclude, previous_tables, recorded, refresh, train
+from flows.ingest_and_train import as_task, one_per_source, refusal_shown
+from flows.job import (
+    check_interactions,
+    conclude,
+    kept_because,
+    named,
+    previous_tables,
+    put_report,
+    recorded,
+    refresh,
+    register,
+    train,
+)
 from flows.recorder import Call, Recorder, Tables, plain
+from flows.summary import contract_rows, contracts, doubts, last, overview, work
 from flows.summary import tables as table_rows
 from pipeline import log_fields
 from pipeline.ingest.sources import in_place
-from pipeline.registry import changes
+from pipeline.registry import changes, client, versions
+from pipeline.run_records import record as run_record
 from pipeline.store import Store
 from schemas.errors import UserError
+from schemas.model import MODEL
 from schemas.re_extract import PARAMETERS, Changes, ReExtractParameters, ReExtractSummary, RetrainThreshold
-from schemas.run import RunParameters, StageRecord
+from schemas.run import Figures, RunParameters, RunSummary
 
 FLOW = "re-extract"
 RECORD = "_runs/re-extract.json"
@@ -37,16 +53,17 @@ warnings.filterwarnings("ignore", f"A flow named '{FLOW}'")  # several functions
 
 
 def run(*, parameters: RunParameters, retrain: RetrainThreshold, call: Call = plain) -> ReExtractSummary:
-    """Refresh every table up to the similarity graph; train, report and register where `retrain` says so.
+    """Refresh every table up to the similarity graph; train where `retrain` says so, else apply the model that is
+    served to what is new; report and register.
 
     Raises:
         UserError: anything the user can mend; earlier versions stay readable, finished work is kept.
     """
-    store = Store(parameters.store)
-    record = Recorder(call)
-    dataset = parameters.source.dataset
+    dataset = parameters.dataset
+    record = Recorder(call, parameters)
+    store = record.store
     with (
-        log_fields.about(run=record.started, dataset=dataset),
+        record.running(),
         alone(store, dataset),
         in_place(parameters.source, store) as source,
     ):
@@ -57,23 +74,29 @@ def run(*, parameters: RunParameters, retrain: RetrainThreshold, call: Call = pl
         since_training = _compared(store, last_training, tables)
         pays, decision = decide(last_training, tables, since_training, retrain)
         logger.info("%s: %s. %s", dataset, since_run or "the first run", decision)
-        registered = ""
-        if pays:
+        if pays or last_training is None:
             tables |= train(store, tables, parameters, record)
-            registered = conclude(store, tables, parameters, record).registered
+            ended = conclude(store, tables, parameters, record)
+            quality = ended.model_dump(include={*Figures.model_fields, "registered", "champion_kept"})
+        else:
+            base = served(store, last_training, tables, parameters)
+            tables |= embed(store, tables, base, parameters, record)
+            decision += f" {new_rows(record)}"
+            address = put_report(store, tables, parameters, record, base)
+            version = register(store, tables, parameters, record, address)
+            quality = figures.measured(store, tables).model_dump()
+            quality |= {"registered": named(version), "champion_kept": kept_because(version)}
         summary = ReExtractSummary(
-            dataset=dataset,
-            started=record.started,
-            seconds=time.monotonic() - record.clock,
+            **record.described(),
+            **quality,
             since_last_run=since_run,
             since_training=since_training,
-            encoded=record.encoded,
             trained=pays,
             decision=decision,
-            registered=registered,
-            stages=tuple(record.stages),
         )
-        store.put(f"{dataset}/{RECORD}", summary.model_dump_json(indent=2).encode())
+        # Where it trained, the training has left the record of this start.
+        for path in (RECORD,) if pays else (RECORD, f"_runs/{record.started}.json"):
+            store.put(f"{dataset}/{path}", summary.model_dump_json(indent=2).encode())
     return summary
 
 
@@ -91,6 +114,8 @@ def decide(
     """
     if before is None or since is None:
         return True, "Trained: there is no earlier training to compare with."
+    if MODEL not in before:
+        return True, "Trained: the last training left no model that could be applied."
     if encoders(before) != encoders(now):
         return True, "Trained: other features or encoders than in the last training."
     for what, share, limit in (
@@ -104,6 +129,43 @@ def decide(
         f"Not trained: {since.item_share:.2%} of the items and {since.interaction_share:.2%} of the interactions moved "
         f"since the last training; it pays from {threshold.items:.2%} and {threshold.interactions:.2%} on."
     )
+
+
+def served(store: Store, last_training: Tables, now: Tables, parameters: RunParameters) -> Tables:
+    """The tables of the version whose model is applied: the champion's, which consumers read.
+
+    The last training's where no version is champion, or it has no model, or other encoders than today's.
+    """
+    dataset = now["items"].dataset
+    if not client.has_registry(store, parameters.registry):
+        return last_training
+    registered = versions.registered(store, dataset, parameters.registry)
+    champion = next((version for version in registered if version.alias == "champion"), None)
+    if champion is None or MODEL not in champion.tables:
+        return last_training
+    tables = {name: store.get(dataset, name, version) for name, version in champion.tables.items()}
+    return tables if encoders(tables) == encoders(now) else last_training
+
+
+def embed(store: Store, tables: Tables, base: Tables, parameters: RunParameters, record: Recorder) -> Tables:
+    """The tables that the model of `base` makes of today's."""
+    made = record(
+        "embed",
+        embedding.run,
+        store=store,
+        tables=training.inputs(tables),
+        base=base,
+        device=parameters.trainer.device,
+    )
+    record.release()
+    return made
+
+
+def new_rows(record: Recorder) -> str:
+    """One sentence: what got its vectors from the model."""
+    counts = next(stage.counts for stage in record.stages if stage.stage == "embed")
+    items, users = counts["new_items"], counts["new_users"]
+    return f"{items:,.0f} items and {users:,.0f} users that came after training have their vectors from its model."
 
 
 def encoders(tables: Tables) -> dict[str, tuple[str, ...]]:
@@ -122,17 +184,28 @@ def _compared(store: Store, before: Tables | None, after: Tables) -> Changes | N
 
 def _last_run(store: Store, dataset: str) -> Tables | None:
     """The tables of the last re-extraction or whole run, whichever is newer; None if there was none, or garbage
-    collection took one of them."""
+    collection took one of them. A damaged record counts as none."""
+    records: list[ReExtractSummary | RunSummary] = []
+    with contextlib.suppress(UserError):
+        records.append(last(store, dataset))
     path = f"{store.root}/{dataset}/{RECORD}"
-    latest = f"{store.root}/{dataset}/_runs/latest.json"
-    records = [json.loads(store.fs.cat_file(p)) for p in (path, latest) if store.fs.exists(p)]
+    with contextlib.suppress(UserError, FileNotFoundError):
+        records.append(run_record(store, path, ReExtractSummary))
     if not records:
         return None
-    newest = max(records, key=lambda entry: entry["started"])
+    newest = max(records, key=lambda entry: entry.started)
     try:
-        return recorded(store, dataset, [StageRecord.model_validate(stage) for stage in newest["stages"]])
+        return recorded(store, dataset, newest.stages)
     except UserError:
         return None
+
+
+def terminal(summary: ReExtractSummary) -> RenderableType:
+    """The last page of a re-extraction: what changed, whether it trained, its tables."""
+    changed = f"since the last run: {summary.since_last_run or 'this is the first'}"
+    registered = [f"registered: {summary.dataset} version {summary.registered}"] if summary.registered else []
+    said = [changed, summary.decision, *registered, *doubts(summary.stages)]
+    return Group(overview(summary), contracts(summary.verdicts), work(summary.encoded), *map(Text, said))
 
 
 def markdown(summary: ReExtractSummary) -> str:
@@ -146,6 +219,8 @@ def markdown(summary: ReExtractSummary) -> str:
             f"Contents that went through a model: {encoded}.",
             summary.decision + (f" Registered as version {summary.registered}." if summary.registered else ""),
             table_rows(summary.stages),
+            contract_rows(summary.verdicts),
+            *doubts(summary.stages),
         )
     )
 
@@ -153,10 +228,13 @@ def markdown(summary: ReExtractSummary) -> str:
 def body(parameters: ReExtractParameters) -> dict[str, Any]:
     """Body of every flow here; returns the record."""
     allowed.check(parameters)
-    with log_fields.about(flow_run=runtime.flow_run.name):
-        summary = run(parameters=parameters, retrain=parameters.retrain, call=as_task)
+    with log_fields.about(flow_run=runtime.flow_run.name), refusal_shown(parameters):
+        summary = run(parameters=blocks.opened(parameters), retrain=parameters.retrain, call=as_task)
     create_markdown_artifact(markdown(summary), key=f"{re.sub('[^a-z0-9]', '-', summary.dataset)}-re-extract")
+    alarms.tell_if_kept(summary.dataset, summary.champion_kept)
     return summary.model_dump()
 
 
-globals().update(one_per_source(FLOW, PARAMETERS, body, "encode what changed, train again if it pays."))
+globals().update(
+    one_per_source(FLOW, PARAMETERS, body, "encode what changed; train again if it pays, else apply the model.")
+)

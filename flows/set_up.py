@@ -2,7 +2,7 @@
 
 - every work queue of prefect.yaml runs one flow at a time, so that a training and a re-extraction never overlap;
 - a run whose heartbeat stopped (its process and its worker are both gone) becomes Crashed, and may be retried;
-- a failed or crashed run calls the `Webhook` block named `cm3-alerts`, where there is one.
+- where there is a `Webhook` block named `cm3-alerts`, the alarms of `flows.alarms` call it.
 
 Idempotent.
 """
@@ -13,17 +13,17 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ActionTypes, CallWebhook, ChangeFlowRunState
+from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
+from flows import alarms
+from flows.alarms import automation
 from flows.deployments import listed
 
 ALERTS = "cm3-alerts"
 """Name of the `Webhook` block that alerts go to; its URL is a secret and stays in the block."""
-ALERTED = "Failed runs alert"
-"""Name of the automation that calls it."""
 SILENT_SECONDS = 90.0
 """After three missed heartbeats of 30 s (prefect.yaml) a run counts as dead."""
 
@@ -37,7 +37,17 @@ def main() -> None:
         if block is None:
             print(f"No alerts: no Webhook block is named {ALERTS!r}; docs/how-to/operations.md shows how to make one.")
         else:
-            put_automation(client, alerts(block))
+            set_up_alarms(client, block)
+
+
+def set_up_alarms(client: SyncPrefectClient, block: UUID) -> None:
+    """Every alarm; those of schedules that are gone or inactive are taken away."""
+    wanted = alarms.all_of(block, listed())
+    for each in wanted:
+        put_automation(client, each)
+    for existing in client.read_automations():
+        if existing.name.startswith(alarms.OVERDUE) and existing.name not in {each.name for each in wanted}:
+            client.delete_automation(existing.id)
 
 
 def set_up_queues(client: SyncPrefectClient) -> None:
@@ -89,28 +99,6 @@ def zombies() -> AutomationCore:
             message=f"No heartbeat for {SILENT_SECONDS:.0f} s: its process is gone. Retry it: finished work is kept.",
         ),
     )
-
-
-def alerts(block: UUID) -> AutomationCore:
-    """Runs that failed or crashed call the webhook with the run's name and a link."""
-    text = "flow.name ~ ' run ' ~ flow_run.name ~ ' is ' ~ flow_run.state.name ~ ': ' ~ (flow_run.state.message or '')"
-    payload = '{"text": {{ (' + text + ") | truncate(1000, true) | tojson }}}"  # a message has quotes and line breaks
-    return automation(
-        ALERTED,
-        EventTrigger(
-            posture=Posture.Reactive,
-            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
-            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            threshold=1,
-            within=timedelta(0),
-        ),
-        CallWebhook(block_document_id=block, payload=payload),
-    )
-
-
-def automation(name: str, trigger: EventTrigger, action: ActionTypes) -> AutomationCore:
-    """One trigger, one action."""
-    return AutomationCore(name=name, enabled=True, trigger=trigger, actions=[action])
 
 
 def put_automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:

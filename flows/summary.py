@@ -1,15 +1,23 @@
 """What a run made, as a table on the terminal and as Prefect's markdown artifact."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.ingest.readable import WARNED
+from pipeline.run_records import record
 from pipeline.store import Store
+from schemas.contracts import Verdict
 from schemas.errors import UserError
 from schemas.extract import ExtractSummary
+from schemas.re_extract import ReExtractSummary
 from schemas.run import RunSummary, StageRecord
+from schemas.tables import ImageStatus
+
+OF_INTERACTIONS = ("rating_", "timestamp_")
+"""Beginnings of ingest's rules about interactions."""
 
 
 def terminal(summary: RunSummary) -> RenderableType:
@@ -21,16 +29,24 @@ def terminal(summary: RunSummary) -> RenderableType:
     for metric, value in summary.test.items():
         figures.add_row(metric.upper(), f"{value:.4f}", f"{summary.popularity[metric]:.4f}")
     end = unbroken(f"registered: {summary.dataset} version {summary.registered}\nreport:     {summary.report}")
-    return Group(overview(summary), work(summary.encoded), figures, end)
+    said = [contracts(summary.verdicts), work(summary.encoded), *map(Text, doubts(summary.stages))]
+    return Group(overview(summary), *said, figures, end)
 
 
-def overview(summary: RunSummary | ExtractSummary) -> Table:
+def contracts(verdicts: Sequence[Verdict]) -> Text:
+    """One line for each contract that is broken; one line if none is."""
+    broken = [f"contract {verdict.state}: {verdict}" for verdict in verdicts if verdict.state != "kept"]
+    return unbroken("\n".join(broken) or f"contracts: {len(verdicts)} figures within their limits")
+
+
+def overview(summary: RunSummary | ExtractSummary | ReExtractSummary) -> Table:
     """One row per table: its rows, the share of items that have the feature, and what this run did for it."""
+    coverage = {} if isinstance(summary, ReExtractSummary) else summary.coverage
     tables = Table(title=f"{summary.dataset}: {summary.seconds:.0f} s", title_justify="left")
     for column, justify in (("table", "left"), ("rows", "right"), ("coverage", "right"), ("this run", "left")):
         tables.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's Literal
     for stage in summary.stages:
-        share = summary.coverage.get(stage.table.removeprefix("features/")) if "/" in stage.table else None
+        share = coverage.get(stage.table.removeprefix("features/")) if "/" in stage.table else None
         tables.add_row(stage.table, f"{stage.rows:,}", "" if share is None else f"{share:.1%}", _work(stage))
     return tables
 
@@ -41,6 +57,25 @@ def work(encoded: Mapping[str, int]) -> Text:
     return Text(
         f"{total:,} contents went through a model" if total else "nothing was encoded again: all of it was known"
     )
+
+
+def doubts(stages: Iterable[StageRecord]) -> list[str]:
+    """What a person should look at, a sentence each: columns of which much could not be read, and pictures that were
+    left out as placeholders. The table `quality` has the examples."""
+    of_table = {stage.table: stage for stage in stages if stage.counts or stage.table == "interactions"}
+    ingested, images = of_table.get("items"), of_table.get("images")
+    sentences = []
+    for rule, count in ingested.counts.items() if ingested else ():
+        table = "interactions" if rule.startswith(OF_INTERACTIONS) else "items"
+        rows = of_table[table].rows if table in of_table else 0
+        if rule.endswith("_unreadable") and count > WARNED * rows:
+            sentences.append(f"Doubtful: {rule} {count:,.0f} times, in {rows:,} {table}; see the table quality.")
+    if images and (count := images.counts.get(ImageStatus.PLACEHOLDER, 0)):
+        sentences.append(
+            f"Left out: the pictures of {count:,.0f} of {images.rows:,} items, which too many of them share; see the "
+            "table quality, and images.placeholder_share."
+        )
+    return sentences
 
 
 def unbroken(text: str) -> Text:
@@ -58,6 +93,9 @@ def markdown(summary: RunSummary) -> str:
             "",
             tables(summary.stages),
             "",
+            *(f"{sentence}\n" for sentence in doubts(summary.stages)),
+            contract_rows(summary.verdicts),
+            "",
             "| test | CM3 | popularity |",
             "|---|---:|---:|",
             *figures,
@@ -71,17 +109,33 @@ def tables(stages: Iterable[StageRecord]) -> str:
     return "\n".join(("| table | rows | this run | counted | path |", "|---|---:|---|---|---|", *rows))
 
 
+def contract_rows(verdicts: Sequence[Verdict]) -> str:
+    """One row per contract and part, the broken ones first, in Markdown."""
+    if not verdicts:
+        return "No contract was judged."
+    rows = [
+        f"| {v.rule} | {v.part} | {v.amount(v.figure)} | {v.amount(v.limit)} | {v.state} | {cell(v.examples)} |"
+        for v in sorted(verdicts, key=lambda verdict: verdict.state == "kept")
+    ]
+    return "\n".join(("| contract | of | figure | limit | state | examples |", "|---|---|---:|---:|---|---|", *rows))
+
+
+def cell(examples: Sequence[str]) -> str:
+    """Ids within a row of a Markdown table."""
+    return ", ".join("`" + " ".join(e.replace("|", "¦").replace("`", "'").split()) + "`" for e in examples)
+
+
 def last(store: Store, dataset: str) -> RunSummary:
     """The record of the last run that ended.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is damaged.
     """
-    path = f"{store.root}/{dataset}/_runs/latest.json"
+    path = f"{store.folder(dataset)}/_runs/latest.json"
     if not store.fs.exists(path):
         names = ", ".join(store.datasets()) or "none yet; `cm3 run demo` makes one"
         raise UserError(f"No finished run of {dataset!r} in {store}. Data sets with tables: {names}.")
-    return RunSummary.model_validate_json(store.fs.cat_file(path))
+    return record(store, path, RunSummary)
 
 
 def _work(stage: StageRecord) -> str:

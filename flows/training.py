@@ -1,21 +1,23 @@
-"""Train CM3 on published tables and publish what it made."""
+"""Train CM3 on published tables and publish what it made: tables, and the trained model."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import never_shown
 from pipeline.machine import use_threads
 from pipeline.progress import Advance, track
 from pipeline.published import Published
 from pipeline.store import Store, digest
+from pipeline.system import large_tensors_kept
 from schemas.lineage import Lineage, TableVersion
+from schemas.model import DESCRIPTION, MODEL, TENSORS, EmbeddingTables, ModelTables
 from schemas.training import CM3Config, TrainingTables
-from trainers import cm3
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 OUTPUTS = {
     "embeddings/items": "items",
     "embeddings/users": "users",
@@ -25,6 +27,7 @@ OUTPUTS = {
     "epochs": "epochs",
 }
 """Published table → the trainer's name for it."""
+RECOMMENDATIONS = "recommendations"
 FEATURES = "features/"
 """Prefix of the names of feature tables."""
 
@@ -40,34 +43,79 @@ def run(*, store: Store, tables: Mapping[str, TableVersion], config: CM3Config) 
     # Where a training runs and how often it saves does not change its result.
     settings = config.model_dump(mode="json", exclude={"device", "checkpoint_seconds"})
     read = {name: version.version for name, version in tables.items()}
+    dataset = tables["interactions"].dataset
+    hidden = sorted(never_shown.read(store, dataset))
     lineages = {
         table: Lineage(
-            dataset=tables["interactions"].dataset,
+            dataset=dataset,
             table=table,
             stage="train",
             stage_version=STAGE_VERSION,
             config=settings,
-            inputs=read,
+            inputs=read | never_shown_input(table, hidden),
             encoder="cm3",
         )
-        for table in OUTPUTS
+        for table in (*OUTPUTS, MODEL)
     }
-    versions = {table: version for table in OUTPUTS if (version := store.find(lineages[table]))}
-    if len(versions) == len(OUTPUTS):
+    versions = {table: version for table in lineages if (version := store.find(lineages[table]))}
+    if lineages.keys() - versions.keys() == {RECOMMENDATIONS}:  # another list of what is never shown
+        lists = {RECOMMENDATIONS: lineages[RECOMMENDATIONS]}
+        return Published(versions | apply(store, tables, versions, lists, hidden, config.device))
+    if len(versions) == len(lineages):
         return Published(versions)
+    from trainers import cm3  # torch: whoever only asks for `inputs` does without
+
     use_threads()  # rounding varies with the number of threads: use the same one whatever this process did before
-    work = store.scratch(f"training/{digest(lineages['epochs'].key())}")
-    with track("training, at most", total=config.max_epochs, unit="epochs", part="epoch") as advance:
+    work = store.scratch(f"training/{dataset}/{digest(lineages['epochs'].key())}")
+    with (
+        large_tensors_kept(),
+        track("training", total=config.max_epochs, unit="epochs", part="epoch", at_most=True) as advance,
+    ):
         result = cm3.run(
             tables=paths(tables),
             output=work,
             config=config,
+            never_shown=hidden,
             checkpoint=work / "checkpoint.pt",
             on_epoch=Epochs(advance),
         )
     versions = {table: publish(store, Path(result.files[name]), lineages[table]) for table, name in OUTPUTS.items()}
+    files = [Path(result.trained) / name for name in (DESCRIPTION, TENSORS)]
+    versions[MODEL] = store.publish_files(lineages[MODEL], files, result.parameters)
     shutil.rmtree(work)
     return Published(versions, {"epochs": result.epochs})
+
+
+def never_shown_input(table: str, hidden: Sequence[str]) -> dict[str, str]:
+    """What the list of items that are never shown adds to the inputs of a table: only the lists depend on it."""
+    return {"never_shown": digest("\n".join(hidden))} if hidden and table == RECOMMENDATIONS else {}
+
+
+def apply(
+    store: Store,
+    tables: Mapping[str, TableVersion],
+    trained: Mapping[str, TableVersion],
+    lineages: Mapping[str, Lineage],
+    hidden: Sequence[str],
+    device: str,
+) -> dict[str, TableVersion]:
+    """Publish the tables in `lineages` as a trained model makes them of today's.
+
+    Args:
+        tables: today's, see `inputs`.
+        trained: the model, and the embeddings and item weights of its training.
+        hidden: ids of items that stand in no list.
+    """
+    from trainers import cm3  # as in `run`
+
+    use_threads()  # as in `run`
+    lists = lineages[RECOMMENDATIONS]
+    work = store.scratch(f"embed/{lists.dataset}/{digest(lists.key())}")
+    given = EmbeddingTables(today=paths(tables), trained=model_tables(trained))
+    files = cm3.embed(tables=given, output=work, never_shown=hidden, device=device)
+    made = {table: publish(store, Path(files[OUTPUTS[table]]), lineage) for table, lineage in lineages.items()}
+    shutil.rmtree(work)
+    return made
 
 
 def inputs(tables: Mapping[str, TableVersion]) -> dict[str, TableVersion]:
@@ -83,6 +131,12 @@ def paths(tables: Mapping[str, TableVersion]) -> TrainingTables:
         features={name.removeprefix(FEATURES): t.path for name, t in tables.items() if name.startswith(FEATURES)},
         similarity=tables["similarity"].path,
     )
+
+
+def model_tables(trained: Mapping[str, TableVersion]) -> ModelTables:
+    """A model and the tables of its training, as trainers take them."""
+    items, users, weights = (trained[name].path for name in ("embeddings/items", "embeddings/users", "item_weights"))
+    return ModelTables(model=trained[MODEL].path, items=items, users=users, item_weights=weights)
 
 
 class Epochs:

@@ -3,7 +3,6 @@
 torch is imported by the functions that need it: it takes two seconds, and `threads` and `cache_folder` do without.
 """
 
-import ctypes
 import functools
 import logging
 import os
@@ -11,9 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from pipeline.system import keep_freed_memory, usable_cores
 from schemas.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ Arithmetic = Literal["float32", "bfloat16"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of `mallopt`, from glibc's malloc.h."""
+_device: ContextVar[str] = ContextVar("device", default="")
+"""The device inside a block of `computing_on`."""
 
 
 def cache_folder() -> Path:
@@ -45,7 +46,7 @@ def threads() -> int:
     """
     setting = os.environ.get("CM3_THREADS")
     if setting is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         cap = os.environ.get("OMP_NUM_THREADS", "")
         return min(cores, int(cap)) if cap.isdigit() and int(cap) > 0 else cores
     if not setting.isdigit() or int(setting) < 1:
@@ -63,44 +64,57 @@ def use_threads() -> int:
 
     count = threads()
     torch.set_num_threads(count)
-    _keep_freed_memory()
+    keep_freed_memory()
     os.environ.setdefault("RAYON_NUM_THREADS", str(count))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if count > 1 else "false")
     logger.debug("computing on %d threads", count)
     return count
 
 
-def _keep_freed_memory() -> None:
-    """Have glibc keep the memory of freed tensors of up to 32 MB each, at most 128 MB in total, for the next ones.
-
-    By default it returns such memory, and the kernel fills it with zeros again at every step: a sixth of the time of a
-    training step, and a tenth of EfficientNet's forward pass.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(M_TRIM_THRESHOLD, 128 << 20)
-
-
 def devices() -> list[str]:
-    """Where to compute: every GPU, else the processor. `CM3_DEVICE` overrides: `cpu`, `cuda:1`, `cuda:0,cuda:3`."""
-    if names := os.environ.get("CM3_DEVICE"):
+    """Where to encode: every NVIDIA GPU, else Apple's (`mps`), else the processor.
+
+    `CM3_DEVICE` overrides: `cpu`, `cuda:1`, `cuda:0,cuda:3`.
+    """
+    if names := _device.get() or os.environ.get("CM3_DEVICE"):
         return names.split(",")
     import torch
 
-    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    apple = ["mps"] if torch.backends.mps.is_available() else ["cpu"]
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or apple
 
 
-def device() -> "torch.device":
-    """The device of this process: the first of `devices()`."""
+def encoder_device() -> "torch.device":
+    """The device on which this process encodes: the first of `devices()`."""
     import torch
 
     return torch.device(devices()[0])
 
 
+def device() -> "torch.device":
+    """The device of everything else: the same, but the processor in place of Apple's GPU.
+
+    That has no float64, by which neighbours are exact, and writes captions of its own.
+    """
+    import torch
+
+    encoding = encoder_device()
+    return torch.device("cpu") if encoding.type == "mps" else encoding
+
+
+@contextmanager
+def computing_on(name: str) -> Iterator[None]:
+    """Inside the block, and in its thread, `name` is the only device."""
+    before = _device.set(name)
+    try:
+        yield
+    finally:
+        _device.reset(before)
+
+
 def forwards_at_once() -> int:
     """Forward passes at the same time: on a CPU one per core, on a GPU one after another."""
-    return threads() if device().type == "cpu" else 1
+    return threads() if encoder_device().type == "cpu" else 1
 
 
 def pictures_at_once(batch_size: int | None) -> int:
@@ -109,12 +123,12 @@ def pictures_at_once(batch_size: int | None) -> int:
     On a CPU a few pictures already fill its caches. Per picture, batches of 8 took 1.3 times as long as batches of 4
     for EfficientNet-Lite0, and equally long for ViT-B.
     """
-    return batch_size or (4 if device().type == "cpu" else 64)
+    return batch_size or (4 if encoder_device().type == "cpu" else 64)
 
 
 def tokens_at_once(batch_tokens: int | None) -> int:
     """Tokens per forward pass, padding included: `batch_tokens`, or as many as suit the device."""
-    return batch_tokens or (512 if device().type == "cpu" else 16_384)
+    return batch_tokens or (512 if encoder_device().type == "cpu" else 16_384)
 
 
 def resolve_dtype(policy: str) -> Arithmetic:
@@ -171,9 +185,15 @@ def one_thread_each(count: int) -> Iterator[ThreadPoolExecutor]:
     """A pool of threads that compute on one core each: if they shared small products, they would mostly wait."""
     import torch
 
-    torch.get_num_threads()  # fixes this thread's own number: torch takes what one thread sets for all new threads
+    def compute_alone() -> None:
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    # A thread takes the number that was set last, by whichever thread, when torch first asks for it there. So it is
+    # asked for before another is set: a thread that waited while a model was loaded would share its first products.
+    torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(count, "product", torch.set_num_threads, (1,)) as pool:
+        with ThreadPoolExecutor(count, "product", compute_alone) as pool:
             yield pool
     finally:
         torch.set_num_threads(threads())

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline import log_fields
+from pipeline import log_fields, telemetry
 
 logger = logging.getLogger(__name__)
 LOG_EVERY = 10.0
@@ -33,6 +33,7 @@ class Steps:
     Attributes:
         total: number of steps; 0 if unknown.
         unit: in the plural; "B" is shown as kB, MB, ….
+        at_most: the loop may well end before `total`, so nobody is told a remaining time.
         count: steps so far.
         ended: the loop has ended, perhaps after fewer steps than `total`.
     """
@@ -40,6 +41,7 @@ class Steps:
     description: str
     total: int
     unit: str
+    at_most: bool = False
     count: int = 0
     note: str = ""
     ended: bool = False
@@ -59,8 +61,9 @@ class Steps:
         word = "" if self.unit == "B" else f" {self.unit}"
         if self.ended:
             return f"{self.description}: {amount(self.count, self.unit)}{word} in {self.seconds:.1f} s"
-        of = f" of {amount(self.total, self.unit)}" if self.total else ""
-        left = (self.total - self.count) * self.seconds / self.count if self.count else 0
+        bound = "at most " if self.at_most else ""
+        of = f" of {bound}{amount(self.total, self.unit)}" if self.total else ""
+        left = (self.total - self.count) * self.seconds / self.count if self.count and not self.at_most else 0
         remaining = f", about {left:.0f} s left" if left > 0 else ""
         note = self.note and f", {self.note}"
         return f"{self.description}: {amount(self.count, self.unit)}{of}{word} ({self.rate}{remaining}){note}"
@@ -85,7 +88,9 @@ def watched(watcher: Watcher) -> Iterator[None]:
 
 
 @contextmanager
-def track(description: str, *, total: int, unit: str = "items", part: str = "") -> Iterator[Advance]:
+def track(
+    description: str, *, total: int, unit: str = "items", part: str = "", at_most: bool = False
+) -> Iterator[Advance]:
     """Follow a loop of known length; the block gets `advance(n)`.
 
     On a terminal (standard error) a bar; otherwise, as in a Prefect run, a log line every ten seconds and at the end.
@@ -95,18 +100,24 @@ def track(description: str, *, total: int, unit: str = "items", part: str = "") 
         unit: what a step is, in the plural; "B" is shown as kB, MB, ….
         part: what one call of `advance` completes, such as "shard". Log lines of the block carry a field of this name,
             which counts the parts from 1.
+        at_most: the loop may well end before `total`: no remaining time is shown.
     """
-    steps = Steps(description, total, unit)
+    steps = Steps(description, total, unit, at_most)
     watcher = _WATCHER.get() if total else None
     number = 1
     last_report = time.monotonic()
 
-    with log_fields.about(**({part: number} if part else {})), _display(steps) as show:
+    with (
+        log_fields.about(**({part: number} if part else {})),
+        telemetry.parts(unit, part) as ended,
+        _display(steps) as show,
+    ):
 
         def advance(n: int, note: str = "") -> None:
             nonlocal number, last_report
             steps.count += n
             steps.note = note
+            ended(n)
             is_due = time.monotonic() - last_report >= LOG_EVERY
             show(is_due)
             if is_due:
@@ -160,13 +171,14 @@ def _in_lines(steps: Steps) -> Iterator[Callable[[bool], None]]:
 def _on_terminal(steps: Steps) -> Iterator[Callable[[bool], None]]:
     """Narrow enough for 80 columns; the bar itself takes what the words leave."""
     of = f"/{amount(steps.total, steps.unit)}" if steps.total else ""
+    left = () if steps.at_most else (TimeRemainingColumn(compact=True), TextColumn("left"))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left {task.fields[note]}"),
+        *left,
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
         first = f"{amount(0, steps.unit)}{of}"

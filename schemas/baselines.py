@@ -7,6 +7,10 @@ from pydantic import Field
 from schemas.training import Grid, RecommenderConfig, TrainingConfig
 
 
+class RandomConfig(RecommenderConfig):
+    """The random ranking has no parameters."""
+
+
 class PopularityConfig(RecommenderConfig):
     """The popularity ranking has no parameters."""
 
@@ -21,11 +25,30 @@ class ContentKNNConfig(RecommenderConfig):
     )
 
 
+class ItemKNNConfig(RecommenderConfig):
+    """Item neighbours by interactions: its likeness, by common users, to the user's training items."""
+
+    grid: ClassVar[Grid] = {"neighbors": (20, 50, 100, 200, 500), "shrinkage": (0.0, 5.0, 20.0, 100.0)}
+    neighbors: int = Field(default=100, ge=1, description="nearest neighbours counted per item, items")
+    shrinkage: float = Field(default=5.0, ge=0, description="added to the cosine's denominator, users")
+
+
 class EASEConfig(RecommenderConfig):
     """EASE (arXiv 1905.03375): a linear model with a closed form."""
 
-    grid: ClassVar[Grid] = {"l2": (50.0, 100.0, 200.0, 300.0, 500.0, 1000.0)}
+    grid: ClassVar[Grid] = {"l2": (20.0, 50.0, 100.0, 200.0, 300.0, 500.0, 1000.0)}
     l2: float = Field(default=300.0, gt=0, description="λ: ridge penalty on the item-to-item weights")
+
+
+class ContentEASEConfig(EASEConfig):
+    """EASE with content: the items' cosine counts beside their common users."""
+
+    grid: ClassVar[Grid] = {"alpha": (1.0, 5.0, 20.0, 50.0), "l2": (50.0, 100.0, 200.0, 400.0)}
+    l2: float = Field(default=100.0, gt=0, description="λ: ridge penalty on the item-to-item weights")
+    alpha: float = Field(default=20.0, ge=0, description="α: how many common users a cosine of 1 counts as")
+    modality_weights: dict[str, float] | None = Field(
+        default=None, description="feature name → its share; null: equal shares"
+    )
 
 
 class BPRConfig(TrainingConfig):
@@ -76,3 +99,17 @@ class BM3Config(LightGCNConfig):
     dropout: float = Field(default=0.3, ge=0, lt=1, description="share of the numbers in target vectors set to 0")
     content_weight: float = Field(default=2.0, ge=0, description="weight of the alignment with the features")
     regularization: float = Field(default=0.1, ge=0, description="weight of the vectors' mean squared norm in the loss")
+
+
+class MGCNConfig(LightGCNConfig):
+    """MGCN (arXiv 2308.03588): purified content, three graphs' views, a contrast between choices and content."""
+
+    grid: ClassVar[Grid] = {
+        "contrast_weight": (0.001, 0.01, 0.1),
+        "regularization": (1e-4, 1e-3, 1e-2),
+        "learning_rate": (1e-3, 5e-3),
+    }
+    layers: int = Field(default=2, ge=0, description="convolutions on the user-item graph")
+    neighbors: int = Field(default=10, ge=1, description="k of each feature's item graph, items, self included")
+    contrast_weight: float = Field(default=0.01, ge=0, description="λ_C: weight of the contrast in the loss")
+    contrast_temperature: float = Field(default=0.2, gt=0, description="τ of the contrast")

@@ -1,16 +1,22 @@
 """Parameters of encoders and captioners, and the two presets that name the models of each feature."""
 
-from typing import Literal, get_args
+from string import Formatter
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-TextKind = Literal["sentence", "open_clip_text", "transformers_clip_text"]
-ImageKind = Literal["open_clip", "timm", "transformers_clip"]
-EncoderKind = Literal[TextKind, ImageKind]
+TextKind = Literal["sentence", "open_clip_text", "transformers_clip_text", "embedding-endpoint"]
+ImageKind = Literal["open_clip", "timm", "transformers_clip", "embedding-endpoint-image"]
+ItemKind = Literal["multimodal"]
+EncoderKind = Literal[TextKind, ImageKind, ItemKind]
 """Kinds of encoders, by what they read. `ADAPTERS` in pipeline/encoders/load.py says what loads each of them."""
-Modality = Literal["text", "image"]
+Modality = Literal["text", "image", "multimodal"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 
+SERVED = ("endpoint", "embedding-endpoint", "embedding-endpoint-image")
+"""Kinds of captioners and encoders whose model is on a server."""
+NOT_TOLD = ("dtype", "max_tokens", "image_size", "batch_tokens")
+"""Parameters of a model that is loaded here, which no endpoint is told."""
 LOCAL = ("offline:", "/", ".", "~")
 """Beginnings of model names that are no hub repository."""
 KEY_VARIABLE = r"^(OPENAI_API_KEY|CM3_[A-Z0-9_]+_KEY)$"
@@ -28,7 +34,7 @@ class ModelSpec(BaseModel):
     revision: str = Field(
         default="",
         description="Hub commit (40 hex digits) of the model; required for a hub repository. An "
-        "endpoint's may be any word of your own: changing it has every picture captioned again.",
+        "endpoint's may be any word of your own: changing it has every content asked for again.",
     )
     dtype: Dtype = Field(
         default="auto",
@@ -38,6 +44,13 @@ class ModelSpec(BaseModel):
     trust_remote_code: bool = Field(
         default=False,
         description="Run Python code that came with the model; the operator's CM3_TRUST_REMOTE_CODE must name it too.",
+    )
+    license: str = Field(
+        default="",
+        description="The model's licence, where its card does not name one; recorded with every table that it makes.",
+    )
+    accept_license: bool = Field(
+        default=False, description="Needed for a model whose licence forbids commercial use: your use is allowed."
     )
 
     @model_validator(mode="after")
@@ -57,11 +70,50 @@ class ModelSpec(BaseModel):
         return not self.model.startswith(LOCAL) and self.model.count("/") == 1
 
 
-class EncoderSpec(ModelSpec):
+class ServedSpec(ModelSpec):
+    """A model that may be reached through an OpenAI-compatible server: where it is, and how it is asked."""
+
+    kind: str
+    base_url: str = Field(default="", description="Endpoint only: URL up to and with `/v1`.")
+    api_key_variable: str = Field(
+        default="OPENAI_API_KEY",
+        pattern=KEY_VARIABLE,
+        description="Endpoint only: name of the environment variable that holds the key: OPENAI_API_KEY or CM3_…_KEY.",
+    )
+    timeout: float = Field(default=120.0, gt=0, description="Endpoint only: seconds to wait for one answer.")
+    attempts: int = Field(default=6, ge=1, description="Endpoint only: tries before the row says why there is nothing.")
+    price_in: float = Field(default=0.0, ge=0, description="Endpoint only: price of a million input tokens.")
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a server has the model."""
+        return self.kind in SERVED
+
+    def is_from_hub(self) -> bool:
+        """Never for an endpoint: its model lies there, under whatever name."""
+        return not self.is_served and super().is_from_hub()
+
+    @model_validator(mode="after")
+    def _endpoints_have_a_url(self) -> Self:
+        if self.is_served != bool(self.base_url):
+            raise ValueError(f"base_url is needed for kinds {', '.join(map(repr, SERVED))}, and for no other kind")
+        return self
+
+    @model_validator(mode="after")
+    def _servers_decide_what_they_are_not_told(self) -> Self:
+        fields = type(self).model_fields
+        given = [name for name in NOT_TOLD if name in fields and getattr(self, name) != fields[name].default]
+        if self.is_served and given:
+            raise ValueError(f"{', '.join(given)}: of kind {self.kind!r} the server decides about it; leave it out")
+        return self
+
+
+class EncoderSpec(ServedSpec):
     """One encoder: everything that decides its vectors, and how much it is given at once."""
 
     kind: EncoderKind = Field(
-        description="Which adapter loads the model; `sentence` and the kinds ending in `_text` read texts."
+        description="Which adapter loads the model; `sentence`, `embedding-endpoint` and the kinds ending in `_text` "
+        "read texts, `multimodal` an item's text and all its pictures, the others pictures."
     )
     prompt: str = Field(default="", description="Put before every text, as some sentence models expect.")
     truncate_dim: int | None = Field(
@@ -75,7 +127,8 @@ class EncoderSpec(ModelSpec):
     batch_size: int | None = Field(
         default=None,
         ge=1,
-        description="Pictures per forward pass; null is 8 on a CPU, 64 on a GPU. Not part of the fingerprint.",
+        description="Pictures, or items of a multimodal model, per forward pass; null is 4 on a CPU, 64 on a GPU. Of "
+        "an endpoint: texts per request; null is 32. Not part of the fingerprint.",
     )
     batch_tokens: int | None = Field(
         default=None,
@@ -86,11 +139,23 @@ class EncoderSpec(ModelSpec):
 
     @property
     def modality(self) -> Modality:
-        """What the encoder reads: text of an `items` or `captions` table, or pictures of an `images` table."""
+        """What the encoder reads: text of an `items` or `captions` table, pictures of an `images` table, or both."""
+        if self.kind in get_args(ItemKind):
+            return "multimodal"
         return "text" if self.kind in get_args(TextKind) else "image"
 
 
-class CaptionSpec(ModelSpec):
+class Attribute(BaseModel):
+    """One thing that a captioner is asked to say of a picture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="Name, e.g. `colour`: part of a column's.")
+    description: str = Field(default="", description="What the model is told about it.")
+    values: tuple[str, ...] = Field(default=(), description="The only words allowed; empty: any.")
+
+
+class CaptionSpec(ServedSpec):
     """One captioner: a vision-language model, loaded here or reached through an OpenAI-compatible endpoint."""
 
     kind: Literal["transformers", "endpoint"] = Field(description="Load the model here, or ask a server for it.")
@@ -100,26 +165,33 @@ class CaptionSpec(ModelSpec):
     system: str = Field(default="", description="System message; empty sends none.")
     max_new_tokens: int = Field(default=48, ge=1, description="Longest answer, in tokens.")
     max_words: int = Field(default=60, ge=1, description="A longer answer gets status `too_long`; in words.")
-    batch_size: int = Field(default=8, ge=1, description="Pictures per forward pass; endpoint: requests in flight.")
-    base_url: str = Field(default="", description="Endpoint only: URL up to and with `/v1`.")
-    api_key_variable: str = Field(
-        default="OPENAI_API_KEY",
-        pattern=KEY_VARIABLE,
-        description="Endpoint only: name of the environment variable that holds the key: OPENAI_API_KEY or CM3_…_KEY.",
+    attributes: tuple[Attribute, ...] = Field(
+        default=(),
+        description="Ask for JSON with these instead of a sentence; an answer that is none is a row with a reason. "
+        "Give `max_new_tokens` room for all of them.",
     )
-    timeout: float = Field(default=120.0, gt=0, description="Endpoint only: seconds to wait for one answer.")
-    attempts: int = Field(default=6, ge=1, description="Endpoint only: tries before the row says `error`.")
-    price_in: float = Field(default=0.0, ge=0, description="Endpoint only: price of a million input tokens.")
+    template: str = Field(
+        default="",
+        description="The caption made of the attributes, e.g. `a {colour} {material} {kind}`, for the encoder; what "
+        "the model did not see is left out. Empty: `colour: red, material: wool`.",
+    )
+    batch_size: int = Field(default=8, ge=1, description="Pictures per forward pass; endpoint: requests in flight.")
     price_out: float = Field(default=0.0, ge=0, description="Endpoint only: price of a million output tokens.")
 
-    def is_from_hub(self) -> bool:
-        """Never for an endpoint: its model lies there, under whatever name."""
-        return self.kind == "transformers" and super().is_from_hub()
-
     @model_validator(mode="after")
-    def _endpoints_have_a_url(self) -> "CaptionSpec":
-        if (self.kind == "endpoint") != bool(self.base_url):
-            raise ValueError("base_url is needed for kind 'endpoint', and for no other kind")
+    def _the_template_names_attributes(self) -> "CaptionSpec":
+        names = [attribute.name for attribute in self.attributes]
+        if len(set(names)) < len(names):
+            raise ValueError(f"attributes: {', '.join(names)}: each name may come once")
+        try:
+            parts = [part for part in Formatter().parse(self.template) if part[1] is not None]
+        except ValueError as error:
+            raise ValueError(f"template {self.template!r}: {error}") from error
+        fields = {str(field) for _, field, _, _ in parts}
+        if unknown := sorted(fields - set(names)):
+            raise ValueError(f"template: {', '.join(unknown)} is none of the attributes: {', '.join(names) or 'none'}")
+        if marked := [field for _, field, form, conversion in parts if form or conversion]:
+            raise ValueError(f"template {self.template!r}: write {{{marked[0]}}} alone, without ! or : after the name")
         return self
 
 
@@ -136,45 +208,86 @@ MINILM = EncoderSpec(
     kind="sentence",
     model="sentence-transformers/all-MiniLM-L6-v2",
     revision="c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
+    license="apache-2.0",
 )
-OFFLINE_MINILM = EncoderSpec(kind="sentence", model="offline:minilm")
+OFFLINE_MINILM = EncoderSpec(kind="sentence", model="offline:minilm", license="apache-2.0")
+DEFAULT = Preset(
+    encoders={
+        "sentence": MINILM,
+        "clip": EncoderSpec(
+            kind="open_clip",
+            model="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            revision="1a25a446712ba5ee05982a381eed697ef9b435cf",
+            license="mit",
+        ),
+        "vision": EncoderSpec(
+            kind="timm",
+            model="timm/vit_small_patch14_dinov2.lvd142m",
+            revision="4610ca143709d58a633b6397a74412c2c3842454",
+            image_size=224,
+            license="apache-2.0",
+        ),
+        "caption": MINILM,
+    },
+    captioner=CaptionSpec(
+        kind="transformers",
+        model="HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
+        revision="7b375e1b73b11138ff12fe22c8f2822d8fe03467",
+        license="apache-2.0",
+    ),
+)
+
+
+def _with(**encoders: EncoderSpec) -> Preset:
+    """`default` with other encoders for some features, or further ones."""
+    return Preset(encoders=DEFAULT.encoders | encoders, captioner=DEFAULT.captioner)
+
 
 PRESETS: dict[str, Preset] = {
-    "default": Preset(
-        encoders={
-            "sentence": MINILM,
-            "clip": EncoderSpec(
-                kind="open_clip",
-                model="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
-                revision="1a25a446712ba5ee05982a381eed697ef9b435cf",
-            ),
-            "vision": EncoderSpec(
-                kind="timm",
-                model="timm/vit_small_patch14_dinov2.lvd142m",
-                revision="4610ca143709d58a633b6397a74412c2c3842454",
-                image_size=224,
-            ),
-            "caption": MINILM,
-        },
-        captioner=CaptionSpec(
-            kind="transformers",
-            model="HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
-            revision="7b375e1b73b11138ff12fe22c8f2822d8fe03467",
-        ),
+    "default": DEFAULT,
+    "multilingual": _with(
+        sentence=EncoderSpec(
+            kind="sentence",
+            model="intfloat/multilingual-e5-small",
+            revision="fd1525a9fd15316a2d503bf26ab031a61d056e98",
+            prompt="query: ",
+            license="mit",
+        )
+    ),
+    "ecommerce": _with(
+        clip=EncoderSpec(
+            kind="open_clip",
+            model="Marqo/marqo-ecommerce-embeddings-B",
+            revision="6854090aa39b2a9d70f390d83ae9e70cf9d9004e",
+            license="apache-2.0",
+        )
+    ),
+    "unified": _with(
+        unified=EncoderSpec(
+            kind="multimodal",
+            model="Qwen/Qwen3-VL-Embedding-2B",
+            revision="9f2f7e710d6d81056aa5c0a4f04764fec6bb7bda",
+            license="apache-2.0",
+        )
     ),
     "offline": Preset(
         encoders={
             "sentence": OFFLINE_MINILM,
-            "clip": EncoderSpec(kind="open_clip", model="offline:clip-stand-in"),
-            "vision": EncoderSpec(kind="timm", model="offline:efficientnet-lite0"),
+            "clip": EncoderSpec(kind="open_clip", model="offline:clip-stand-in", license="apache-2.0"),
+            "vision": EncoderSpec(kind="timm", model="offline:efficientnet-lite0", license="apache-2.0"),
             "caption": OFFLINE_MINILM,
         },
         captioner=CaptionSpec(
-            kind="transformers", model="offline:tiny-llava", prompt="Describe the product.", max_new_tokens=24
+            kind="transformers",
+            model="offline:tiny-llava",
+            prompt="Describe the product.",
+            max_new_tokens=24,
+            license="apache-2.0",
         ),
     ),
 }
-"""`default` needs the hub once; `offline` needs nothing but the installed packages. See docs/reference/models.md."""
+"""`offline` needs nothing but the installed packages, the others the hub once. docs/reference/models.md says which one
+to take."""
 
 
 class VectorsConfig(BaseModel):

@@ -1,5 +1,6 @@
 """The one exception whose message is meant for a person."""
 
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from inspect import isclass
 from typing import Any, get_args
@@ -18,25 +19,47 @@ class StoreError(UserError):
     """The store could not be written: disk full, no permission, S3 unreachable. A later try may succeed."""
 
 
+class TooFewInteractionsError(UserError):
+    """Too few users, items or interactions are there to train on."""
+
+
+class ContractError(UserError):
+    """A contract stopped the run: `latest` and the champion are as they were. Trying again gives the same answer.
+
+    Args:
+        verdicts: `schemas.contracts.Verdict`s, broken or not.
+    """
+
+    def __init__(self, message: str, verdicts: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.verdicts = verdicts
+
+
 class ClusterError(UserError):
     """The workers or the scheduler of a cluster cannot be reached. A later try may succeed."""
 
 
-def explain(error: ValidationError, what: str, model: type[BaseModel] | None = None) -> UserError:
+def explain(
+    error: ValidationError, what: str, model: type[BaseModel] | None = None, named: Callable[[str], str] = str
+) -> UserError:
     """One line for each refused parameter: its name, what was given and what is allowed.
 
     Args:
         model: what was validated; with it, an unknown name is answered with the nearest valid names.
+        named: from a parameter's path, such as `trainer.gamma`, to what the message calls it.
     """
     lines = []
     for problem in error.errors(include_url=False):
-        field = ".".join(str(part) for part in problem["loc"]) or what
+        path = ".".join(str(part) for part in problem["loc"])
+        field = named(path) if path else what
         if problem["type"] == "extra_forbidden":
             lines.append(f"{field}: there is no such parameter{_nearest(model, problem['loc'])}")
             continue
         whole = problem["type"] == "value_error" and isinstance(problem["input"], dict)  # the message says which part
         given = "" if whole or problem["type"] == "missing" else f" (given: {problem['input']!r})"
         lines.append(f"{field}: {_PLAIN.get(problem['type'], problem['msg'].removeprefix('Value error, '))}{given}")
+    if len(lines) == 1:
+        return UserError(f"{what} refused before any work: {lines[0]}")
     return UserError(f"{what} refused before any work:\n" + "\n".join(f"  {line}" for line in lines))
 
 

@@ -47,3 +47,33 @@ class Exported(BaseModel):
     dim: int
     missing: int
     recall: float | None = None
+
+
+class HubExported(BaseModel):
+    """A folder that `datasets` opens.
+
+    Attributes:
+        rows: subset → its rows, over all splits.
+        pushed: address of the commit on the hub; empty if it was not pushed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: str
+    rows: dict[str, int]
+    pushed: str = ""
+
+
+class AtlasExported(BaseModel):
+    """A file that Embedding Atlas opens.
+
+    Attributes:
+        rows: items on the map.
+        command: what opens it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    rows: int
+    command: str

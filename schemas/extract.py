@@ -1,8 +1,8 @@
 """Parameters of an extraction of features alone, one model per source; and the record it leaves."""
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from schemas.run import FeatureParameters, StageRecord, with_source
+from schemas.run import FeatureParameters, RunRecord, with_source
 from schemas.similarity import Weighting
 from schemas.sources import SOURCES
 
@@ -20,17 +20,11 @@ class ExtractParameters(FeatureParameters):
         return self
 
 
-class ExtractSummary(BaseModel):
-    """The record an extraction leaves in the store, under `<data set>/_runs/extract.json`."""
+class ExtractSummary(RunRecord):
+    """The record of an extraction; the last one is under `<data set>/_runs/extract.json` too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
-    dataset: str
-    started: str
-    seconds: float
-    stages: tuple[StageRecord, ...]
-    encoded: dict[str, int] = Field(description="Feature, or `captions` → contents that a model encoded in this run.")
-    coverage: dict[str, float] = Field(description="Feature name → share of items that have it.")
     report: str = Field(description="Path of the HTML report.")
 
 

@@ -21,6 +21,16 @@ class ImagesConfig(BaseModel):
         description="Which pictures of an item are downloaded and enter its vectors. `main`: the main one; `mean`: its "
         "whole gallery too, and the vector is the mean of theirs; `max-n`, e.g. `max-3`: the same for the first n.",
     )
+    placeholder_share: float | None = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="a picture that more than this share of all items have, and at least `placeholder_items`, is left "
+        "out of the features as a `placeholder`; null: every picture is kept",
+    )
+    placeholder_items: int = Field(
+        10, ge=2, description="items from which on a picture is counted as shared by many, and may be a placeholder"
+    )
     max_side: int = Field(384, ge=16, le=8192, description="longer side of the stored JPEG, pixels; never upscaled")
     jpeg_quality: int = Field(90, ge=1, le=100, description="quality of the stored JPEG, libjpeg's scale")
     max_bytes: int = Field(20 << 20, gt=0, description="largest file downloaded, bytes")

@@ -21,8 +21,9 @@ class TableVersion(BaseModel):
 
     Attributes:
         key: SHA-256 (hex) of everything that determines the content; the version's name is its first 16 digits.
-        path: URI or local path of the folder that holds the Parquet files and nothing else.
-        rows, size: row count and bytes over all files.
+        path: URI or local path of the folder that holds the Parquet files and nothing else; those of `model` are
+            `config.json` and `model.safetensors`.
+        rows, size: row count and bytes over all files; `rows` of `model` is how many numbers were trained.
         files: file name → SHA-256 (hex) of its bytes.
         created: UTC, ISO 8601, microseconds.
         reused: true if it was published before this run, which then did no work.
@@ -51,6 +52,7 @@ class Lineage(BaseModel):
         config: the stage's configuration as a JSON object.
         inputs: table name → version of each input.
         encoder, revision: the model that made the vectors or captions; empty if no model was involved.
+        license: that model's licence; empty if it says none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,13 +65,14 @@ class Lineage(BaseModel):
     inputs: dict[str, str] = {}
     encoder: str = ""
     revision: str = ""
+    license: str = ""
 
     def key(self) -> str:
-        """SHA-256 (hex) over all fields except the data set's name: equal keys mean equal content.
+        """SHA-256 (hex) over all fields except the data set's name and the licence: equal keys mean equal content.
 
         Equal up to floating-point rounding, which varies with processor and thread count.
         """
-        record = self.model_dump(mode="json", exclude={"dataset"}) | {"schema_version": SCHEMA_VERSION}
+        record = self.model_dump(mode="json", exclude={"dataset", "license"}) | {"schema_version": SCHEMA_VERSION}
         return hashlib.sha256(canonical_json(record).encode()).hexdigest()
 
     def metadata(self, created: str) -> dict[str, str]:
@@ -84,6 +87,7 @@ class Lineage(BaseModel):
             "cm3.inputs": canonical_json(self.inputs),
             "cm3.encoder": self.encoder,
             "cm3.revision": self.revision,
+            "cm3.license": self.license,
             "cm3.code_version": CODE_VERSION,
             "cm3.created": created,
         }

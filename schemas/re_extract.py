@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.run import RunParameters, StageRecord, with_source
+from schemas.run import RunParameters, RunRecord, with_source
 from schemas.sources import SOURCES
 
 
@@ -57,28 +57,21 @@ class Changes(BaseModel):
         )
 
 
-class ReExtractSummary(BaseModel):
-    """The record a re-extraction leaves in the store, under `<data set>/_runs/re-extract.json`.
+class ReExtractSummary(RunRecord):
+    """The record of a re-extraction; the last one is under `<data set>/_runs/re-extract.json` too.
 
     Attributes:
         since_last_run: what changed since the last run or re-extraction; null if there was none.
         since_training: what changed since the last training; null if there was none.
-        decision: one sentence: whether it trained again, and why.
-        registered: registry version and alias, where it trained again; else empty.
+        decision: whether it trained again, and why; else also how much is new and got its vectors from the model.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
-    dataset: str
-    started: str
-    seconds: float
     since_last_run: Changes | None
     since_training: Changes | None
-    encoded: dict[str, int] = Field(description="Feature, or `captions` → contents that a model encoded.")
     trained: bool
     decision: str
-    registered: str = ""
-    stages: tuple[StageRecord, ...]
 
 
 class ReExtractParameters(RunParameters):

@@ -8,7 +8,7 @@ class ReportConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_items: int = Field(2000, ge=1, description="items in the gallery and the map; the most chosen ones first")
+    max_items: int = Field(2000, ge=1, description="items in the gallery and the map, of more than that a sample")
     max_bytes: int = Field(
         4_900_000,
         ge=500_000,
@@ -23,4 +23,6 @@ class ReportConfig(BaseModel):
     model: str = Field("cm3", description="the trained model's name in the metrics table")
     baseline: str = Field("popularity", description="the model that the trained one is compared with")
     cutoff: int = Field(20, ge=1, description="K of the metrics in the summary and of cold items")
-    seed: int = Field(0, ge=0, description="selects the users and captions shown, and initialises the map's projection")
+    seed: int = Field(
+        0, ge=0, description="selects the items, users and captions shown, and initialises the map's projection"
+    )

@@ -4,17 +4,19 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model, model_validator
 
+from schemas.contracts import ContractsConfig, Rule, Verdict
 from schemas.encoders import PRESETS, CaptionSpec, EncoderSpec, VectorsConfig
 from schemas.images import ImagesConfig
 from schemas.ingest import IngestConfig
 from schemas.lineage import FOLDER
 from schemas.registry import RegistryConfig
 from schemas.report import ReportConfig
+from schemas.semantic_ids import SemanticIdsConfig
 from schemas.similarity import SimilarityConfig
 from schemas.sources import SOURCES, SourceConfig
 from schemas.training import CM3Config
 
-FeatureName = Annotated[str, StringConstraints(pattern=f"^{FOLDER}$")]
+FeatureName = Annotated[str, StringConstraints(pattern=f"^{FOLDER}$", max_length=100)]
 
 
 class FeatureParameters(BaseModel):
@@ -23,8 +25,10 @@ class FeatureParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source_type: ClassVar[type[SourceConfig]]
-    models: Literal["default", "offline"] = Field(
-        "default", description="`default`: models from the hub; `offline`: from packages."
+    models: Literal["default", "multilingual", "ecommerce", "unified", "offline"] = Field(
+        "default",
+        description="`default`, `multilingual` (texts in any language), `ecommerce` (pictures of products), "
+        "`unified` (its feature `unified` reads texts and pictures): models from the hub; `offline`: from packages.",
     )
     features: tuple[str, ...] = Field(
         ("sentence", "clip", "caption"), description="Features to extract, by name: see `encoders`."
@@ -46,7 +50,20 @@ class FeatureParameters(BaseModel):
     ingest: IngestConfig = Field(IngestConfig(), description="What is kept and how it is split.")
     images: ImagesConfig = Field(ImagesConfig(), description="How pictures are fetched and stored.")
     similarity: SimilarityConfig = Field(SimilarityConfig(), description="How the similarity graph is built.")
+    semantic_ids: SemanticIdsConfig = Field(
+        SemanticIdsConfig(),
+        description="Features whose vectors give items discrete codes, as generative recommenders take them.",
+    )
     report: ReportConfig = Field(ReportConfig(), description="How much the report shows.")
+    contracts: ContractsConfig = Field(
+        ContractsConfig(), description="What the tables must keep before they become the latest."
+    )
+    accept: tuple[Rule, ...] = Field((), description="Contracts that may be broken this once, by name.")
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="Take a sample of this many items only, the same in every run, as a data set of its own.",
+    )
 
     @model_validator(mode="after")
     def _features_can_be_made(self) -> "FeatureParameters":
@@ -59,12 +76,21 @@ class FeatureParameters(BaseModel):
             raise ValueError(f"imported: {', '.join(both)} is extracted too; give the imported one another name")
         if not self.features and not self.imported:
             raise ValueError("features: name one at least, or vectors to import")
+        made = (*self.features, *self.imported)
+        if unknown := [name for name in self.semantic_ids.features if name not in made]:
+            raise ValueError(f"semantic_ids.features: {', '.join(unknown)} is not among {', '.join(made)}")
+        self.contracts.check_features(made)
         return self
 
     @property
     def source(self) -> SourceConfig:
         """The source's own part."""
         return self.source_type(**{name: getattr(self, name) for name in self.source_type.model_fields})
+
+    @property
+    def dataset(self) -> str:
+        """Name in the store: the source's own, or that of a sample of it."""
+        return self.source.dataset if self.limit is None else f"{self.source.dataset}-sample-{self.limit}"
 
     def encoder(self, feature: str) -> EncoderSpec:
         """The encoder behind a feature's name."""
@@ -143,18 +169,38 @@ class StageRecord(BaseModel):
     rate: float | None = None
 
 
-class RunSummary(BaseModel):
-    """The record a run leaves in the store, and what the last page of the terminal shows."""
+class Figures(BaseModel):
+    """What is followed from run to run; null, or nothing, where a run has no such figure."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
+
+    coverage: dict[str, float] = Field({}, description="Feature name → share of items that have it.")
+    test: dict[str, float] = Field({}, description="CM3 on the test split, e.g. ndcg@20.")
+    cold_recall: float | None = Field(
+        None, description="Recall@20 of the item weights for items hidden from training, ranked among all items."
+    )
+    neighbor_overlap: float | None = Field(
+        None, description="Edges of the similarity graph that this run and the one before share, of those either has."
+    )
+
+
+class RunRecord(Figures):
+    """What the run of any flow leaves in the store, under `<data set>/_runs/<started>.json`."""
 
     dataset: str
     started: str
     seconds: float
     stages: tuple[StageRecord, ...]
-    encoded: dict[str, int] = Field(description="Feature, or `captions` → contents that a model encoded in this run.")
-    coverage: dict[str, float] = Field(description="Feature name → share of items that have it.")
-    test: dict[str, float] = Field(description="CM3 on the test split, e.g. ndcg@20.")
+    verdicts: tuple[Verdict, ...] = Field((), description="What the contracts said of the tables.")
+    encoded: dict[str, int] = Field({}, description="Feature, or `captions` → contents that a model encoded.")
+    registered: str = Field("", description="Registry version and alias, e.g. `3 (champion)`; empty if there is none.")
+    champion_kept: str = Field("", description="Why the version registered in this run is not champion; else empty.")
+
+
+class RunSummary(RunRecord):
+    """The record of a training, and what the last page of the terminal shows."""
+
+    model_config = ConfigDict(extra="forbid")
+
     popularity: dict[str, float] = Field(description="The popularity baseline on the test split.")
-    registered: str = Field(description="Registry version and alias, e.g. `3 (champion)`.")
     report: str = Field(description="Path of the HTML report.")

@@ -2,13 +2,15 @@
 
 import codecs
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from schemas.demo import DemoConfig
+from schemas.sql import SqlQueries
 
 RELEASES: Final[dict[int, tuple[str, ...]]] = {
     2014: (
@@ -64,11 +66,15 @@ def _plain(name: str) -> str:
     return "_".join(words)
 
 
+ITEM_ID: Final = re.compile(r"\{item_id(?::\.(\d+))?\}")
+"""What stands for an item's id in a template, and for its beginning: `{item_id:.3}` is the first three characters."""
+
 Template = Annotated[
     str,
     Field(
-        description="Address of each item's only picture, instead of the catalogue's; `{item_id}` stands for the id. "
-        "An http(s) URL, or a path relative to `raw`; empty: the catalogue's own addresses."
+        description="Address of each item's only picture, instead of the catalogue's; `{item_id}` stands for the id, "
+        "`{item_id:.3}` for its first three characters. An http(s) URL, or a path relative to `raw`; empty: the "
+        "catalogue's own addresses."
     ),
 ]
 
@@ -76,7 +82,8 @@ Template = Annotated[
 Location = Annotated[
     str,
     Field(
-        description="Folder or base http(s) URL of files with the distribution's own names; empty: public addresses."
+        description="Folder, base http(s) URL or s3://bucket/prefix of files with the distribution's own names; empty: "
+        "public addresses."
     ),
 ]
 
@@ -86,6 +93,10 @@ MISSING: Final = (
     "NA", "<NA>", "undefined",
 )  # fmt: skip
 """Words that databases, spreadsheets, pandas, R and JavaScript write where there is nothing."""
+
+
+OBJECT_STORES: Final = ("s3://", "gs://", "gcs://", "abfs://", "abfss://", "az://")
+"""Beginnings of addresses that fsspec's drivers read; s3fs comes with the extra `s3`."""
 
 
 class SourceConfig(BaseModel):
@@ -122,8 +133,8 @@ class FileSource(SourceConfig):
     @field_validator("raw")
     @classmethod
     def _location(cls, raw: str) -> str:
-        if "://" in raw and not raw.startswith(("http://", "https://", "file:///")):
-            raise ValueError("expected a folder or an http(s) URL")
+        if "://" in raw and not raw.startswith(("http://", "https://", "file:///", *OBJECT_STORES)):
+            raise ValueError(f"expected a folder, an http(s) URL, or one of {', '.join(OBJECT_STORES)}")
         return raw
 
     @field_validator("items", "interactions", "joined", check_fields=False)
@@ -137,8 +148,11 @@ class FileSource(SourceConfig):
     @field_validator("image_url")
     @classmethod
     def _template(cls, template: str) -> str:
-        if template and "{item_id}" not in template:
-            raise ValueError("expected a template that contains {item_id}, e.g. images/{item_id}.jpg")
+        if template and (not ITEM_ID.search(template) or set(ITEM_ID.sub("", template)) & {"{", "}"}):
+            raise ValueError(
+                "expected a template with {item_id} alone in braces, e.g. images/{item_id}.jpg or "
+                "images/{item_id:.3}/{item_id}.jpg"
+            )
         if "://" in template and not template.startswith(("http://", "https://")):
             raise ValueError("expected an http(s) URL or a path relative to raw")
         return template
@@ -171,21 +185,37 @@ class AmazonSource(FileSource):
         return f"amazon-{category}" if self.release == 2018 else f"amazon-{self.release}-{category}"
 
 
+ItemColumn: TypeAlias = str | tuple[str, ...] | None
+"""One column, or several that are put together."""
+
+
 class ItemColumns(BaseModel):
-    """Our name → the column of the items file. A column named here must exist; null: the column of our name, if any."""
+    """Our name → the column of the items file. A column named here must exist; null: the column of our name, if any.
+
+    In JSON and Parquet a name may be a path into nested fields, e.g. `product.name`, `images.0.src` for the first of a
+    list or `images.src` for all. Several columns, as a list of names, are put together: texts with a blank between,
+    lists one after the other, of prices the first that there is.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     item_id: str = Field("item_id", description="Column of the id; required.")
-    title: str | None = Field(None, description="Column of the title.")
-    description: str | None = Field(None, description="Column of the description.")
-    brand: str | None = Field(None, description="Column of the brand.")
-    categories: str | None = Field(None, description="Column of the categories: a list, or text with separators.")
-    price: str | None = Field(None, description="Column of the price: a number, or text such as `$12.99`.")
-    image_url: str | None = Field(None, description="Column of the picture: an http(s) URL or a path relative to raw.")
-    gallery_urls: str | None = Field(
+    title: ItemColumn = Field(None, description="Column of the title.")
+    description: ItemColumn = Field(None, description="Column of the description.")
+    brand: ItemColumn = Field(None, description="Column of the brand.")
+    categories: ItemColumn = Field(None, description="Column of the categories: a list, or text with separators.")
+    price: ItemColumn = Field(None, description="Column of the price: a number, or text such as `$12.99`.")
+    image_url: ItemColumn = Field(
+        None,
+        description="Column of the picture: an http(s) URL, a path relative to raw, or, in Parquet, its bytes.",
+    )
+    gallery_urls: ItemColumn = Field(
         None,
         description="Column of further pictures: a list, or text with separators; the first is used if no main one is.",
+    )
+    never_shown: ItemColumn = Field(
+        None,
+        description="Column that says which items are shown to nobody, such as sold-out ones: `never_shown_values`.",
     )
 
 
@@ -206,7 +236,9 @@ class InteractionColumns(BaseModel):
     split: str | None = Field(None, description="Column of a published split: train, valid or test; or 0, 1, 2.")
 
 
-SUFFIXES: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet")
+SUFFIXES: Final = (
+    ".csv", ".tsv", ".txt", ".dat", ".inter", ".item", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow"
+)  # fmt: skip
 """Ends of names that say a file's format, in any case."""
 PACKED: Final = (".gz", ".bz2", ".zst", ".zip")
 """Ends of names of packed files; a zip archive holds one file."""
@@ -231,8 +263,9 @@ class FileFormat(BaseModel):
     separator: str | None = Field(
         None,
         min_length=1,
-        max_length=1,
-        description="Between two fields of a row, e.g. `;`; null: a comma, in .tsv a tab.",
+        max_length=4,
+        description="Between two fields of a row, e.g. `;`; null: a comma, in .tsv, .inter and .item a tab, in .dat "
+        "`::`. One of several characters has no quotes.",
     )
     header: tuple[str, ...] = Field(
         (), description="Names of the columns of a file without a header line; []: its first line names them."
@@ -255,14 +288,21 @@ class FileFormat(BaseModel):
 
 
 class CatalogueSource(FileSource):
-    """Your own catalogue: two files in CSV, TSV or JSON (each also packed) or Parquet, told by their suffix; of each
-    also a folder of parts, or a pattern such as `part-*.parquet`."""
+    """Your own catalogue: two files in CSV, TSV, JSON or RecBole's format (each also packed), Parquet or Arrow, told by
+    their suffix; of each also a folder of parts, or a pattern such as `part-*.parquet`."""
 
     kind: Literal["catalogue"] = "catalogue"
     title = "Your own catalogue"
     example = "cm3 run catalogue --raw ./shop --name shop"
-    raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the two files.")
-    name: str = Field("catalogue", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Default name in the store.")
+    raw: str = Field(
+        "",
+        description="Folder, base http(s) URL or s3://bucket/prefix that holds the two files; must be given, unless "
+        "`sql` is.",
+    )
+    sql: SqlQueries | None = Field(None, description="Queries in place of the two files.")
+    name: str = Field(
+        "catalogue", pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100, description="Default name in the store."
+    )
     items: str = Field("items.jsonl", description="File of items, relative to raw; the suffix says the format.")
     interactions: str = Field(
         "interactions.csv", description="File of interactions, relative to raw; empty: none, for features alone."
@@ -286,15 +326,30 @@ class CatalogueSource(FileSource):
         "|", min_length=1, description="Between two addresses of `gallery_urls`, if they are one text."
     )
 
+    never_shown_values: tuple[str, ...] = Field(
+        ("true", "yes", "1", "sold out", "sold_out", "out of stock", "out_of_stock"),
+        description="What the column `never_shown` says, in any case, of an item that is shown to nobody; `0`, which "
+        "is `0.0` too, for a column of the stock.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> "CatalogueSource":
+        if not self.raw and self.sql is None:
+            raise ValueError(
+                "raw: must be given: the folder or URL that holds the two files (or `sql`, queries instead)"
+            )
+        return self
+
     @field_validator("items", "interactions")
     @classmethod
     def _readable(cls, name: str, info: ValidationInfo) -> str:
         if info.field_name == "interactions" and not name:
             return name
-        if not plain_name(name).endswith(SUFFIXES) or (plain_name(name).endswith(".parquet") and _is_packed(name)):
+        is_binary = plain_name(name).endswith((".parquet", ".arrow"))
+        if not plain_name(name).endswith(SUFFIXES) or (is_binary and _is_packed(name)):
             raise ValueError(
                 f"expected a name that ends in one of {', '.join(SUFFIXES)} (also packed: {', '.join(PACKED)}, except "
-                "for parquet)"
+                "for parquet and arrow)"
             )
         return name
 
@@ -311,8 +366,12 @@ class MovieLensSource(FileSource):
     kind: Literal["movielens"] = "movielens"
     title = "MovieLens with posters and plots"
     example = "cm3 run movielens --raw ./movielens-100k --models offline"
-    raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the two files.")
-    name: str = Field("movielens", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Default name in the store.")
+    raw: str = Field(
+        min_length=1, description="Folder, base http(s) URL or s3://bucket/prefix that holds the two files."
+    )
+    name: str = Field(
+        "movielens", pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100, description="Default name in the store."
+    )
     joined: str = Field("", description="CSV, relative to raw, of item_id with plot, image or both; empty: none.")
 
     @property
@@ -327,10 +386,13 @@ class MicroLensSource(FileSource):
     kind: Literal["microlens"] = "microlens"
     title = "MicroLens, with its titles and covers"
     example = "cm3 run microlens --raw ./MicroLens-50k"
-    raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the distribution's files.")
+    raw: str = Field(
+        min_length=1, description="Folder, base http(s) URL or s3://bucket/prefix that holds the distribution's files."
+    )
     prefix: str = Field(
         "MicroLens-50k",
         pattern=r"^[A-Za-z0-9._-]+$",
+        max_length=100,
         description="Beginning of the file names, e.g. MicroLens-100k.",
     )
     image_url: Template = Field("", description="Covers; empty: `<prefix>_covers/{item_id}.jpg` relative to raw.")
@@ -348,8 +410,12 @@ class MMRecSource(FileSource):
     kind: Literal["mmrec"] = "mmrec"
     title = "A folder in the MMRec format, with its published split"
     example = "cm3 run mmrec --raw ./baby --name baby"
-    raw: str = Field(min_length=1, description="Folder or base http(s) URL that holds the .inter file.")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the .inter file, e.g. baby.")
+    raw: str = Field(
+        min_length=1, description="Folder, base http(s) URL or s3://bucket/prefix that holds the .inter file."
+    )
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="Name of the .inter file, e.g. baby."
+    )
 
     @property
     def dataset(self) -> str:

@@ -35,6 +35,14 @@ class ImageStatus(StrEnum):
     EMPTY = "empty"
     NOT_AN_IMAGE = "not_an_image"
     DECODE_ERROR = "decode_error"
+    PLACEHOLDER = "placeholder"
+
+
+class ImageRemark(StrEnum):
+    """What makes a decoded picture doubtful as a picture of its item. A closed set."""
+
+    TINY = "tiny"
+    ONE_COLOUR = "one_colour"
 
 
 class CaptionStatus(StrEnum):
@@ -46,6 +54,7 @@ class CaptionStatus(StrEnum):
     REFUSAL = "refusal"
     REPETITION = "repetition"
     TOO_LONG = "too_long"
+    NOT_JSON = "not_json"
     ERROR = "error"
 
 
@@ -65,12 +74,15 @@ ITEMS = pa.schema(
         pa.field("text", pa.string()),
         pa.field("gallery_urls", pa.list_(pa.string())),
         pa.field("interactions", pa.int32()),
+        pa.field("never_shown", pa.bool_()),
     ]
 )
 """The whole catalogue, whether an item was ever chosen or not. `text` is what text encoders read; null if the item has
 no words. `price` is in the source's own currency. `gallery_urls` are further pictures, in the source's order and
 without duplicates; null if there are none. `interactions` is the number of rows that the table `interactions` has of
-the item: above 0 for the items that train and are judged, 0 for all others; null where no interactions were read."""
+the item: above 0 for the items that train and are judged, 0 for all others; null where no interactions were read. It is
+as ingest counted: where `cm3 forget` took rows out of `interactions`, it is higher until the next run. `never_shown` is
+true for an item that stands in no list; null where the source says nothing of it."""
 
 INTERACTIONS = pa.schema(
     [
@@ -92,8 +104,9 @@ QUALITY = pa.schema(
         _required("examples", pa.list_(pa.string())),
     ]
 )
-"""What ingest changed, left out or found doubtful, and how many items are warm, rare and unsold: one row per rule, with
-up to three example ids. `action` is "dropped", "repaired" or "kept"."""
+"""What ingest changed, left out or found doubtful, how many items are warm, rare and unsold, and which pictures are
+shared by many items, tiny or of one colour: one row per rule, with up to three example ids. `action` is "dropped",
+"repaired" or "kept"."""
 
 IMAGES = pa.schema(
     [
@@ -105,10 +118,12 @@ IMAGES = pa.schema(
         pa.field("height", pa.int32()),
         pa.field("sha256", pa.string()),
         pa.field("image", pa.binary()),
+        pa.field("remark", pa.string()),
     ]
 )
 """One row per item, whether its download failed or not. `sha256` is that of the original file; `image` is the stored
-JPEG, of `width` × `height` pixels. `status` is an `ImageStatus`."""
+JPEG, of `width` × `height` pixels, and `remark` an `ImageRemark` about it. `status` is an `ImageStatus`: a placeholder
+is a picture that so many items have that it is of none of them; it is stored, but no model reads it."""
 
 GALLERY = pa.schema([IMAGES.field("item_id"), _required("position", pa.int32()), *list(IMAGES)[1:]])
 """Further pictures of the items, one row each in the items' order; published if a run asks for them
@@ -125,7 +140,8 @@ CAPTIONS = pa.schema(
         _required("prompt", pa.string()),
     ]
 )
-"""`content_hash` is the SHA-256 of the stored JPEG the caption was made from. `status` is a `CaptionStatus`."""
+"""`content_hash` is the SHA-256 of the stored JPEG the caption was made from. `status` is a `CaptionStatus`. Where the
+captioner was asked for attributes, further columns hold them: see `captions`."""
 
 RECOMMENDATIONS = pa.schema(
     [
@@ -163,7 +179,8 @@ METRICS = pa.schema(
         _required("users", pa.int64()),
     ]
 )
-"""`metric` is e.g. "ndcg" or "recall"; `k` its cut-off, null if it has none; `users` were averaged over."""
+"""`metric` is e.g. "ndcg" or "recall"; `k` its cut-off, null if it has none; `users` were averaged over. `split` is
+"valid", "test", or how items hidden from training were ranked: "cold" among all items, "cold_only" among themselves."""
 
 EPOCHS = pa.schema(
     [
@@ -177,12 +194,13 @@ EPOCHS = pa.schema(
 """The training curve in long form: loss terms and validation metrics by epoch (from 1)."""
 
 
-def features(dim: int) -> pa.Schema:
-    """Schema of `features/<name>`; `dim` is the width of the vectors.
+def features(dim: int, *, texts: bool = False) -> pa.Schema:
+    """Schema of `features/<name>`; `dim` is the width of the vectors. Vectors of texts have the column `cut` too.
 
     `content_hash` and `embedding` are null if the item lacks that modality, or if the encoder cannot read its picture:
     `error` then says why. With several pictures the vector is made of the readable ones, and `content_hash` is the
-    SHA-256 of their hashes, one per line.
+    SHA-256 of their hashes, one per line. `cut` says whether the text is longer than the model reads; null if that is
+    not known, as of an endpoint, and of a text that an earlier release encoded.
     """
     return pa.schema(
         [
@@ -190,8 +208,17 @@ def features(dim: int) -> pa.Schema:
             pa.field("content_hash", pa.string()),
             pa.field("embedding", vector(dim)),
             pa.field("error", pa.string()),
+            *([pa.field("cut", pa.bool_())] if texts else []),
         ]
     )
+
+
+def captions(attributes: tuple[str, ...] = ()) -> pa.Schema:
+    """Schema of `captions` with the attributes that the captioner was asked for.
+
+    `attribute_<name>` is null if the item has no caption, or the model did not see it.
+    """
+    return pa.schema([*CAPTIONS, *(pa.field(f"attribute_{name}", pa.string()) for name in attributes)])
 
 
 def similarity(feature_names: tuple[str, ...]) -> pa.Schema:
@@ -211,12 +238,16 @@ def similarity(feature_names: tuple[str, ...]) -> pa.Schema:
 
 
 def item_embeddings(dim: int) -> pa.Schema:
-    """Schema of `embeddings/items`; `dim` is the width of the trained vector."""
+    """Schema of `embeddings/items`; `dim` is the width of the trained vector.
+
+    One row per item with content or interactions, whether or not it was there when the model was trained. An item with
+    neither has no row: there is nothing to make a vector of.
+    """
     return pa.schema([_required("item_id", pa.string()), _required("embedding", vector(dim))])
 
 
 def user_embeddings(dim: int) -> pa.Schema:
-    """Schema of `embeddings/users`; `dim` is the width of the trained vector."""
+    """Schema of `embeddings/users`; `dim` is the width of the trained vector. One row per user with an interaction."""
     return pa.schema([_required("user_id", pa.string()), _required("embedding", vector(dim))])
 
 

@@ -38,6 +38,12 @@ class EvaluationConfig(_Frozen):
         default="ndcg", description="validation metric that picks the epoch and the configuration"
     )
     selection_k: int = Field(default=20, ge=1, description="cut-off of the selection metric, items")
+    judged_users: int = Field(
+        default=25_000,
+        ge=1,
+        description="users that an epoch and the filter's weight are chosen by, at most, drawn evenly from those with "
+        "validation interactions; what is published of a ranking is measured on everyone",
+    )
     cold_bounds: tuple[PositiveInt, ...] = Field(
         default=(1, 5, 20),
         description="lower bounds of item groups by training interactions, ascending; one more group lies below them",
@@ -81,8 +87,17 @@ class TrainingConfig(RecommenderConfig):
     """What every trained recommender shares: optimiser, stopping rule, evaluator, seed."""
 
     dim: int = Field(default=64, ge=1, description="width of one block of an embedding, numbers")
-    batch_size: int = Field(default=2048, ge=1, description="training interactions per step")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Adam's step size")
+    batch_size: int = Field(default=2048, ge=1, description="training interactions per batch")
+    steps_per_epoch: int = Field(
+        default=100,
+        ge=1,
+        description="most steps of the optimiser per epoch. Each propagates over the whole graph once; where an epoch "
+        "has more batches, a step takes the mean loss of several of them, so that an epoch's time grows with the "
+        "training interactions and not with their square",
+    )
+    learning_rate: float = Field(
+        default=1e-3, gt=0, description="Adam's step size; √m times as large in a step of m batches"
+    )
     weight_decay: float = Field(default=0.0, ge=0, description="Adam's L2 penalty on every parameter")
     max_epochs: int = Field(default=1000, ge=1, description="maximum passes over the training interactions")
     patience: int = Field(
@@ -139,6 +154,13 @@ class ItemWeightsConfig(RecommenderConfig):
         default=(20, 50, 100),
         description="numbers of largest positive weights per item to try; the smallest that loses at most 0.1 % of the "
         "validation figure is kept, else all weights, negative ones too",
+    )
+    warm_kept: float = Field(
+        default=0.85,
+        ge=0,
+        le=1,
+        description="share of the NDCG of items that were chosen before that must be left when items that nobody chose "
+        "yet stand among them; the lower, the more often those are shown",
     )
     judged_users: int = Field(default=5000, ge=1, description="users that choices are judged by, at most")
     judged_items: int = Field(default=4000, ge=1, description="items that choices are judged among, at most")
@@ -197,8 +219,9 @@ class CM3Config(TrainingConfig):
         description="use the fused Bézier block; false is an ablation (s still reads the fused content)",
     )
     calibration: Literal["fused", "frozen", "none"] = Field(
-        default="fused",
-        description="source of s: the fused vector, the raw features' weighted cosine, or s = 1 (plain uniformity)",
+        default="frozen",
+        description="source of s: the fused vector as in the paper, the raw features' weighted cosine, or s = 1 (plain "
+        "uniformity)",
     )
     item_weights: ItemWeightsConfig | None = Field(
         default=ItemWeightsConfig(),
@@ -260,6 +283,11 @@ class ComparisonConfig(_Frozen):
         default_factory=dict, description="recommender → parameters unlike its defaults"
     )
 
+    lists: dict[str, str] = Field(
+        default_factory=dict,
+        description="label → path or URI of somebody else's ranked lists (Parquet: user_id, item_id, rank), judged too",
+    )
+
     @model_validator(mode="after")
     def _each_once(self) -> "ComparisonConfig":
         for name, values in (("models", self.models), ("seeds", self.seeds)):
@@ -283,10 +311,21 @@ class ComparisonRow(_Frozen):
     validation: float = Field(description="selection metric on validation, mean over the runs")
     mean: float = Field(description="selection metric on test, mean over the runs")
     spread: float = Field(description="standard deviation over the runs (n - 1); 0 for one run")
+    low: float | None = Field(default=None, description="95 % interval of the mean over users, by bootstrap")
+    high: float | None = Field(default=None, description="its upper end; both null for a single user")
     p_value: float | None = Field(description="two-sided paired t-test against CM3 over users; null for CM3 itself")
+    p_holm: float | None = Field(default=None, description="the same, by Holm's correction over all rows of the table")
+    ahead: float | None = Field(default=None, description="CM3's mean over this one, less 1; null for CM3 itself")
+    ahead_low: float | None = Field(default=None, description="95 % interval of `ahead` over users, by bootstrap")
+    ahead_high: float | None = Field(default=None, description="its upper end")
     seconds: float = Field(description="training time, mean over the runs")
     parameters: int = Field(description="trained numbers")
     metrics: dict[str, float] = Field(description="test metrics, means over the runs")
+    cold: dict[str, dict[str, float]] = Field(
+        default={},
+        description='"cold" (all items ranked) and "cold_only" (hidden ones alone) → metrics of hidden items; empty '
+        "for recommenders that are trained or do not look at content",
+    )
 
 
 class TuningConfig(_Frozen):
@@ -316,6 +355,7 @@ class TrainingResult(_Frozen):
 
     model: str
     files: dict[str, str] = Field(description="table name → path of its Parquet file")
+    trained: str = Field(description="folder of the trained model's files")
     best_epoch: int = Field(description="epoch (from 1) whose embeddings were kept")
     epochs: int = Field(description="epochs trained, over all restarts")
     validation: float = Field(description="selection metric on validation at the best epoch")

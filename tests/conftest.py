@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -9,8 +10,6 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-# torch's threads spin while they wait, which takes the core from another test process that has work for it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 install_import_hook("trainers", "beartype.beartype")  # before anything imports them: shapes are checked in all tests
 
 from pipeline.registry import client  # noqa: E402
@@ -37,18 +36,29 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
+@contextlib.contextmanager
+def made_once(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A path that test processes which run side by side share, while one of them has it alone to make or copy it."""
+    base = factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path
+
+
 @pytest.fixture(scope="session", autouse=True)
 def make_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], None]]:
     """MLflow takes seconds to make a registry's database: one is made, and each store's begins as its copy.
 
     The fixture is the function that really makes one, for the tests that are about it.
     """
-    make, template = client.make_database, tmp_path_factory.mktemp("registry") / "mlflow.db"
+    make = client.make_database
 
     def copy(database: Path) -> None:
-        if not template.exists():
-            make(template)
-        shutil.copyfile(template, database)
+        with made_once(tmp_path_factory, "registry.db") as template:
+            if not template.exists():
+                make(template)
+            shutil.copyfile(template, database)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client, "make_database", copy)
@@ -61,10 +71,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, RunSummar
 
     Test processes that run side by side share the run; each has a copy of its store.
     """
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "small-demo"
-    with shared.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with made_once(tmp_path_factory, "small-demo") as shared:
         if not (shared / "demo/_runs/latest.json").exists():
             from flows import job
 

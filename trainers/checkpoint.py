@@ -18,7 +18,7 @@ from trainers.data import Dataset
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 4
 """Bumped when a checkpoint's content or the meaning of a model's parameters changes."""
 
 
@@ -35,7 +35,7 @@ def run_key(model: str, dataset: Dataset, config: BaseModel, **more: Any) -> str
 
 
 class TrainingState:
-    """What a restart needs: parameters, optimiser, the best embeddings so far, the curve and the clock.
+    """What a restart needs: parameters, optimiser, what the best epoch left, the curve and the clock.
 
     Args:
         name: the model's, for log lines.
@@ -43,7 +43,7 @@ class TrainingState:
         path: file to read first and to save in; None keeps the state in memory only.
     """
 
-    FIELDS = ("key", "epoch", "stale", "best_epoch", "best_value", "best", "curve", "seconds")
+    FIELDS = ("key", "epoch", "stale", "best_epoch", "best_value", "best", "best_parameters", "curve", "seconds")
 
     def __init__(
         self, name: str, model: torch.nn.Module, optimizer: torch.optim.Optimizer, key: str, path: Path | None
@@ -51,6 +51,7 @@ class TrainingState:
         self.name, self.model, self.optimizer, self.key, self.path = name, model, optimizer, key, path
         self.epoch, self.stale, self.best_epoch, self.best_value = 0, 0, 0, -1.0
         self.best: list[Tensor] = []
+        self.best_parameters: dict[str, Tensor] = {}
         self.curve: list[tuple[int, str, float]] = []
         self.seconds = 0.0
         self.saved_at, self.saved_epoch = time.monotonic(), 0
@@ -58,11 +59,12 @@ class TrainingState:
             self._load(path)
 
     def validated(self, value: float, embeddings: tuple[Tensor, Tensor]) -> None:
-        """Note this epoch's validation metric, and keep its embeddings if it is the best so far."""
+        """Note this epoch's validation metric; keep its embeddings and parameters if it is the best so far."""
         self.stale += 1
         if value > self.best_value:
             self.best_value, self.best_epoch, self.stale = value, self.epoch, 0
             self.best = [part.detach().clone() for part in embeddings]
+            self.best_parameters = {name: part.clone() for name, part in self.model.state_dict().items()}
 
     def save(self, least_seconds: float) -> None:
         """Write the state unless that was done less than `least_seconds` ago; a reader sees the old file or the new.

@@ -1,7 +1,7 @@
 """Parquet tables → what a recommender trains on: row numbers for ids, pairs by split, aligned feature matrices."""
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from schemas.errors import UserError
+from schemas.errors import TooFewInteractionsError, UserError
 from schemas.training import TrainingTables
 
 SPLITS = ("train", "valid", "test")
@@ -91,6 +91,10 @@ class Dataset:
         none = np.zeros((0, 2), np.int64)
         return replace(self, train=pairs, valid=none, test=none)
 
+    def rows_of(self, items: Collection[str]) -> NDArray[np.int64]:
+        """Rows of these items, ascending; ids of no item are passed over."""
+        return np.flatnonzero(pc.is_in(pa.array(self.items, pa.string()), pa.array(sorted(items), pa.string())))
+
     @cached_property
     def item_counts(self) -> NDArray[np.int64]:
         """Training interactions of each item, (items,)."""
@@ -151,7 +155,7 @@ def load(tables: TrainingTables) -> Dataset:
         UserError: a table cannot be read or lacks a column, an id comes twice, a vector is not finite, or too little
             is left to train on.
     """
-    events = _read(tables.interactions, ("user_id", "item_id", "split"))
+    events = read_table(tables.interactions, ("user_id", "item_id", "split"))
     vectors = {name: _read_vectors(name, uri) for name, uri in sorted(tables.features.items())}
     users = sorted(pc.unique(events["user_id"]).to_pylist())
     ids = set(pc.unique(events["item_id"]).to_pylist())
@@ -171,13 +175,13 @@ def _refuse_too_small(dataset: Dataset, where: str) -> None:
     counts = {"users": len(dataset.users), "items": len(dataset.items), "training interactions": len(dataset.train)}
     for what, count in counts.items():
         if count < 2:
-            raise UserError(
+            raise TooFewInteractionsError(
                 f"interactions at {where}: training needs at least 2 {what}, found {count}. "
                 "Loosen the k-core filter or bring more data."
             )
 
 
-def _read(uri: str, columns: tuple[str, ...]) -> pa.Table:
+def read_table(uri: str, columns: tuple[str, ...]) -> pa.Table:
     """The named columns of a Parquet folder, local or remote."""
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
@@ -219,7 +223,7 @@ def _split(
 
 def _read_vectors(name: str, uri: str) -> tuple[list[str], NDArray[np.float32]]:
     """Ids of the items that have the feature, and their vectors (rows in that order)."""
-    table = _read(uri, ("item_id", "embedding"))
+    table = read_table(uri, ("item_id", "embedding"))
     dtype = table.schema.field("embedding").type
     if not pa.types.is_fixed_size_list(dtype):
         raise UserError(f"feature {name!r} at {uri}: expected embedding to be a fixed_size_list, found {dtype}")
@@ -249,7 +253,7 @@ def _align(name: str, items: list[str], ids: list[str], vectors: NDArray[np.floa
 
 def _read_neighbors(uri: str, items: list[str], names: tuple[str, ...]) -> Neighbors:
     columns = tuple(f"similarity_{name}" for name in names)
-    table = _read(uri, ("item_id", "neighbor_id", *columns))
+    table = read_table(uri, ("item_id", "neighbor_id", *columns))
     item, neighbor = _index(table["item_id"], items), _index(table["neighbor_id"], items)
     kept = np.flatnonzero((item >= 0) & (neighbor >= 0) & (item != neighbor))
     order = kept[np.lexsort((neighbor[kept], item[kept]))]

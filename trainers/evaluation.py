@@ -19,7 +19,7 @@ each averaged over the users that have relevant items. Of the same users' lists:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -87,6 +87,29 @@ def evaluate(scorer: Scorer, dataset: Dataset, split: str, config: EvaluationCon
     users = np.unique(dataset.pairs(split)[:, 0])
     lists = rank(scorer, dataset, max(config.cutoffs), config.block, users=users, left_out=left_out)
     return judge(lists, dataset, split, config)
+
+
+def selection(scorer: Scorer, dataset: Dataset, config: EvaluationConfig) -> float:
+    """The selection metric on validation, by which epochs and configurations are chosen.
+
+    Of more than `config.judged_users` users every n-th is judged: ranking all users among all items takes longer than
+    an epoch where both are many.
+    """
+    rule, users = config.for_selection(), np.unique(dataset.valid[:, 0])
+    judged = users[:: max(1, -(-len(users) // config.judged_users))]
+    part = replace(dataset, valid=dataset.valid[np.isin(dataset.valid[:, 0], judged)])
+    return evaluate(scorer, part, "valid", rule).values[rule.selection_metric, rule.selection_k]
+
+
+def without(base: Scorer, items: Rows) -> Scorer:
+    """Scores of `base`, with which these items stand in no list."""
+
+    def scorer(rows: Rows) -> Tensor:
+        scores = base(rows)
+        scores[:, torch.from_numpy(items).to(scores.device)] = -torch.inf
+        return scores
+
+    return scorer if len(items) else base
 
 
 class Lists(NamedTuple):

@@ -1,6 +1,8 @@
 """The tables that a training run leaves in its output folder."""
 
+import itertools
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,9 @@ import scipy.sparse as sp
 from schemas.tables import EPOCHS, ITEM_WEIGHTS, conform, item_embeddings, user_embeddings
 from trainers.data import Dataset
 from trainers.scores import Embeddings
+
+ROWS = 1 << 20
+"""Rows of `item_weights` that are made and written at once."""
 
 
 def embedding_tables(embeddings: Embeddings, dataset: Dataset) -> dict[str, pa.Table]:
@@ -28,17 +33,24 @@ def embedding_tables(embeddings: Embeddings, dataset: Dataset) -> dict[str, pa.T
     return tables
 
 
-def item_weights_table(weights: sp.csr_matrix, items: list[str]) -> pa.Table:
-    """The `item_weights` table: items in order, the largest weight first, of equal ones the first chosen item."""
-    entries = weights.tocoo()
-    order = np.lexsort((entries.row, -entries.data, entries.col))
-    ids = pa.array(items, pa.string())
-    columns = [
-        ids.take(pa.array(entries.col[order])),
-        ids.take(pa.array(entries.row[order])),
-        pa.array(entries.data[order], pa.float32()),
-    ]
-    return conform(pa.table(columns, names=ITEM_WEIGHTS.names), ITEM_WEIGHTS)
+def item_weights_tables(weights: sp.csr_matrix, items: list[str]) -> Iterator[pa.Table]:
+    """The `item_weights` table in parts of about `ROWS` rows, one or more.
+
+    Items in order, the largest weight first, of equal ones the first chosen item.
+    """
+    columns, ids = weights.tocsc(), pa.array(items, pa.string())
+    columns.sort_indices()
+    start, last = 0, len(items)
+    while start < last:
+        end = int(np.searchsorted(columns.indptr, columns.indptr[start] + ROWS, side="right")) - 1
+        end = min(max(end, start + 1), last)
+        part = slice(columns.indptr[start], columns.indptr[end])
+        item = np.repeat(np.arange(start, end), np.diff(columns.indptr[start : end + 1]))
+        chosen, weight = columns.indices[part], columns.data[part]
+        order = np.lexsort((chosen, -weight, item))
+        rows = [ids.take(pa.array(item[order])), ids.take(pa.array(chosen[order])), pa.array(weight[order])]
+        yield conform(pa.table(rows, names=ITEM_WEIGHTS.names), ITEM_WEIGHTS)
+        start = end
 
 
 def epoch_table(curve: list[tuple[int, str, float]], model: str, seed: int) -> pa.Table:
@@ -47,8 +59,11 @@ def epoch_table(curve: list[tuple[int, str, float]], model: str, seed: int) -> p
     return conform(pa.Table.from_pylist(rows, schema=EPOCHS), EPOCHS)
 
 
-def write_tables(tables: dict[str, pa.Table], folder: Path) -> dict[str, str]:
+def write_tables(tables: Mapping[str, pa.Table | Iterator[pa.Table]], folder: Path) -> dict[str, str]:
     """Write `<name>.parquet` for each table; a reader sees the whole old file or the whole new one.
+
+    Args:
+        tables: each whole, or in its parts, of which it has one or more.
 
     Returns: name → path.
     """
@@ -56,7 +71,11 @@ def write_tables(tables: dict[str, pa.Table], folder: Path) -> dict[str, str]:
     drafts = {}
     for name, table in tables.items():
         draft = folder / f".{name}.parquet.{os.getpid()}"
-        pq.write_table(table, draft, compression="zstd")
+        parts = iter([table]) if isinstance(table, pa.Table) else table
+        first = next(parts)
+        with pq.ParquetWriter(draft, first.schema, compression="zstd") as writer:
+            for part in itertools.chain([first], parts):
+                writer.write_table(part)
         drafts[name] = draft
     paths = {}
     for name, draft in drafts.items():

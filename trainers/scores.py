@@ -5,17 +5,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from schemas.training import EvaluationConfig, GraphFilterConfig, TrainingConfig
 from trainers.data import Dataset
-from trainers.evaluation import Rows, Scorer, evaluate
+from trainers.evaluation import Rows, Scorer, selection
 from trainers.graph_filter import filter_embeddings
 
 FILTER_WEIGHTS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
 """Tried on validation, besides 0, where the configuration leaves η open. Dense data wants a large weight, sparse data
 none."""
+
+Vectors = NDArray[np.float32]
 
 
 class Embeddings(NamedTuple):
@@ -57,10 +60,15 @@ class Score:
             filter_weight=config.filter_weight or 0.0,
         )
 
-    def publish(self, embeddings: Embeddings, dataset: Dataset) -> Embeddings:
+    def publish(
+        self, embeddings: Embeddings, dataset: Dataset, filtered: tuple[Vectors, Vectors] | None = None
+    ) -> Embeddings:
         """Vectors whose dot product is the score.
 
         A user without a training interaction, whose trained vector is random, gets the mean of the other users.
+
+        Args:
+            filtered: the graph filter's vectors of users and items; by default those of this data.
         """
         users, items = embeddings
         if self.cosine:
@@ -70,9 +78,8 @@ class Score:
             users = torch.cat([users, torch.ones_like(users[:, :1])], dim=1)
             items = torch.cat([items, prior[:, None]], dim=1)
         if self.filter is not None:
-            of_users, of_items = (
-                torch.from_numpy(part).to(items) for part in dataset.derived(filter_embeddings, self.filter)
-            )
+            parts = filtered or dataset.derived(filter_embeddings, self.filter)
+            of_users, of_items = (torch.from_numpy(part).to(items) for part in parts)
             users = torch.cat([users, of_users], dim=1)
             items = torch.cat([items, self.filter_weight * of_items], dim=1)
         trained = torch.zeros(len(users), dtype=torch.bool, device=users.device)
@@ -103,10 +110,9 @@ def choose_filter_weight(
     Args:
         unfiltered: the validation metric of weight 0.
     """
-    rule = config.for_selection()
     values = {0.0: unfiltered}
     for weight in FILTER_WEIGHTS:
         scorer = replace(score, filter_weight=weight).scorer(embeddings, dataset)
-        values[weight] = evaluate(scorer, dataset, "valid", rule).values[rule.selection_metric, rule.selection_k]
+        values[weight] = selection(scorer, dataset, config)
     best = max(values, key=lambda weight: values[weight])
     return replace(score, filter_weight=best), values[best]

@@ -18,6 +18,7 @@ from schemas.training import (
     TuningConfig,
     TuningResult,
 )
+from trainers.checkpoint import run_key
 from trainers.data import Dataset, load
 from trainers.evaluation import evaluate
 from trainers.recommenders import Recommender, recommender
@@ -35,8 +36,9 @@ def run(
 ) -> TuningResult:
     """Try up to `config.trials` configurations; the one that validation chooses is evaluated on test.
 
-    The study lives in `<output>/study.db`, named by data, recommender, fixed values and grid. Rerun after a kill, it
-    goes on with the trials that are left; other data or another grid starts another study.
+    The study lives in `<output>/study.db`, named by data, recommender, fixed values (defaults among them), grid and
+    the training's version. Rerun after a kill, it goes on with the trials that are left; where any of these differs,
+    another study starts.
 
     Args:
         output: local folder that gets `study.db`.
@@ -44,7 +46,7 @@ def run(
         on_trial: told the trial's number, its validation metric (None: pruned) and its values.
     Raises: UserError: an unknown recommender or parameter, or no trial that trained to its end.
     """
-    dataset = load(tables)
+    dataset = load(tables).core()
     entry = recommender(config.model)
     space = config.space or entry.config.grid
     if not space:
@@ -74,7 +76,10 @@ def _check(entry: Recommender, base: dict[str, Any], space: Grid) -> None:
 
 
 def _study(entry: Recommender, dataset: Dataset, config: TuningConfig, space: Grid, output: Path) -> optuna.Study:
-    identity = f"{entry.name}-{dataset.fingerprint[:16]}-{sorted(config.base.items())}-{sorted(space.items())}"
+    # A whole configuration, since another version may have other defaults; base alone may be none, so one of the grid.
+    first = entry.configure(config.base | {name: values[0] for name, values in space.items()})
+    key = run_key(entry.name, dataset, first, evaluation=_evaluation(first).model_dump(mode="json"))
+    identity = f"{entry.name}-{key[:16]}-{sorted(space.items())}"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
         study_name=identity,

@@ -1,6 +1,7 @@
 """The ingest stage on a drawn catalogue, into an empty store.
 
-Arguments: output folder, raw folder, repository root. Last line printed: rows kept, and rows of each split, as JSON.
+Arguments: output folder, raw folder, repository root. Last line printed, as JSON: items that train, rows kept, and rows
+of each split.
 """
 
 import json
@@ -21,10 +22,15 @@ def main(output: str, raw: str, root: str) -> None:
     for batch in store.batches(published.tables["interactions"], ["split"], rows=1 << 20):
         for entry in batch["split"].value_counts().to_pylist():
             counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
+    trained = sum(
+        count > 0
+        for batch in store.batches(published.tables["items"], ["interactions"], rows=1 << 20)
+        for count in batch["interactions"].to_pylist()
+    )
     print(
         json.dumps(
             {
-                "items": published.tables["items"].rows,
+                "items": trained,
                 "rows": published.tables["interactions"].rows,
                 **dict(sorted(counts.items())),
             }

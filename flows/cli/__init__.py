@@ -1,9 +1,8 @@
 """The command line `cm3`: run the main job without a server, find tables, look at them."""
 
 import sys
-from collections.abc import MutableMapping
-from functools import cache
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -11,32 +10,42 @@ from rich.markup import escape
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from flows.cli import look, models, research
+from flows.cli import batches, forget, init, look, models, refused, research, serve, up
 from schemas.errors import UserError
 
-
-@cache
-def _by_source(verb: str) -> MutableMapping[str, Any]:
-    from flows.cli import run  # its options are read from the models of all parameters: other commands start faster
-
-    return typer.main.get_group(getattr(run, f"{verb}_app")).commands
+if TYPE_CHECKING:
+    from flows.cli.run import Commands
 
 
 class _BySource(TyperGroup):
-    """`cm3 run` or `cm3 extract`, whose commands are made when one of them, or their help, is asked for."""
+    """`cm3 run` and its like: one command per source, with flags that are read from all parameters' models. They are
+    made when they are asked for, so that other commands start faster."""
 
-    @property
-    def commands(self) -> MutableMapping[str, Any]:
-        return _by_source(str(self.name))
+    words: Sequence[str] = ()
+
+    @property  # type: ignore[override]  # nothing is added to it
+    def commands(self) -> "Commands":
+        from flows.cli.run import Commands
+
+        return Commands(str(self.name), self.words)
 
     @commands.setter
-    def commands(self, _: MutableMapping[str, Any]) -> None:
+    def commands(self, _: object) -> None:
         """Typer's constructor sets the empty mapping of the group below."""
+
+    def get_command(self, _: Any, name: str) -> Any:
+        """A command as the list of commands shows it, without flags."""
+        return self.commands.described(name) if name in self.commands else None
+
+    def resolve_command(self, context: Any, words: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command for these words, which may name entries of mappings: `--encoders.mine.kind`."""
+        self.words = words
+        name, command, rest = super().resolve_command(context, words)
+        return name, command and self.commands[str(name)], rest
 
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     help=__doc__,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -44,9 +53,13 @@ app = typer.Typer(
 for verb, purpose in (
     ("run", "Run the main job in this process, without a server."),
     ("extract", "Make features and similarity alone, from the items: no interactions, no training, no server."),
+    ("re-extract", "Bring features up to date, and train again only if it pays, without a server."),
+    ("plan", "Say what a run would fetch, encode, caption, compare and train, and do nothing of it."),
+    ("plan-extract", "The same of `cm3 extract`: what it would fetch, encode, caption and compare."),
+    ("config", "Print the parameters that result from flags, a file and the defaults, as YAML for `--config`."),
 ):
     app.add_typer(typer.Typer(cls=_BySource, no_args_is_help=True, help=purpose), name=verb)
-for commands in (look, models, research):
+for commands in (init, look, serve, models, batches, forget, refused, research, up):
     commands.add_to(app)
 
 INTERRUPTED = 130

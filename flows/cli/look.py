@@ -1,8 +1,7 @@
-"""Find tables and look at them: show, resolve, export, recommend, similar, ui."""
+"""Find tables and look at them: show, history, resolve, export, recommend, similar."""
 
-import contextlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import RenderableType
@@ -12,10 +11,14 @@ from flows.cli.options import Dataset, JsonOption, StoreOption, answer, opened
 from flows.cli.tables import Shown, fitted
 from schemas.errors import UserError
 
+if TYPE_CHECKING:
+    from pipeline.store import Store
+    from schemas.export import ExportConfig
+
 
 def add_to(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (show, resolve, export, recommend, similar, ui):
+    for command in (show, history, resolve, export, recommend, similar):
         app.command()(command)
 
 
@@ -44,6 +47,43 @@ def show(
     answer(datasets, as_json, table)
 
 
+def history(
+    dataset: Dataset,
+    last: Annotated[int, typer.Option(min=1, help="Runs shown.")] = 20,
+    store: StoreOption = "store",
+    as_json: JsonOption = False,
+) -> None:
+    """Show the last runs of a data set, the newest first: how much they found, how good it is, how long it took and
+    what it cost. `cm3 serve` has them as charts.
+
+    Examples: `cm3 history demo`, `cm3 history demo --last 5 --json`
+    """
+    from pipeline.history import read
+    from pipeline.report.wording import count, figure, percent
+
+    runs = list(reversed(read(opened(store), dataset, last)))
+    features = dict.fromkeys(name for run in runs for name in run.coverage)
+    columns = [
+        Shown("started", [run.started[:16].replace("T", " ") for run in runs]),
+        Shown("what", [run.state for run in runs]),
+        Shown("items", [count(run.items) for run in runs], numeric=True),
+        Shown("NDCG@20", [figure(run.ndcg) for run in runs], numeric=True),
+        Shown("seconds", [count(run.seconds) for run in runs], numeric=True),
+        Shown("encoded", [count(run.encoded) for run in runs], numeric=True, optional=True),
+        Shown("failed", [count(run.pictures_failed) for run in runs], numeric=True, optional=True),
+        Shown("cold recall", [figure(run.cold_recall) for run in runs], numeric=True, optional=True),
+        Shown("overlap", [percent(run.neighbor_overlap) for run in runs], numeric=True, optional=True),
+        Shown("cost", [f"{run.cost:,.2f}" if run.cost else "–" for run in runs], numeric=True, optional=True),
+        *(
+            Shown(name, [percent(run.coverage.get(name)) for run in runs], numeric=True, optional=True)
+            for name in features
+        ),
+        Shown("interactions", [count(run.interactions) for run in runs], numeric=True, optional=True),
+    ]
+    why = [f"{run.started[:16].replace('T', ' ')}: {run.note}" for run in runs if run.note]
+    answer(runs, as_json, fitted(columns, title=f"{dataset}: the last {len(runs)} runs"), "\n".join(why))
+
+
 def resolve(
     reference: Annotated[str, typer.Argument(help="DATASET/TABLE[@VERSION|@ALIAS|@NUMBER]")],
     store: StoreOption = "store",
@@ -61,35 +101,84 @@ def resolve(
 
 
 def export(
-    reference: Annotated[str, typer.Argument(help="DATASET/TABLE[@VERSION|@ALIAS|@NUMBER] of a table with vectors.")],
-    folder: Annotated[Path, typer.Argument(help="Folder to make.")],
+    reference: Annotated[
+        str,
+        typer.Argument(
+            help="DATASET/TABLE[@VERSION|@ALIAS|@NUMBER] of a table with vectors; for `hf` DATASET[@ALIAS|@NUMBER]."
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(help="Folder to make; for `atlas` a file, NAME.parquet.")],
+    to: Annotated[
+        Literal["vectors", "hf", "atlas"],
+        typer.Option(
+            help="vectors: .npy files and an index; hf: a folder that Hugging Face's `datasets` opens, with pictures; "
+            "atlas: a file that Apple's Embedding Atlas opens, with places on a map and thumbnails."
+        ),
+    ] = "vectors",
     index: Annotated[
         Literal["none", "flat", "hnsw", "lance"],
-        typer.Option(help="FAISS index or Lance data set, written beside the vectors."),
+        typer.Option(help="vectors: FAISS index or Lance data set, written beside them."),
     ] = "flat",
     part: Annotated[
         Literal["score", "item"],
-        typer.Option(help="Embeddings: whole vectors, for users' scores, or the trained part, for item to item."),
+        typer.Option(help="vectors: whole embeddings, for users' scores, or the trained part, for item to item."),
     ] = "score",
+    push: Annotated[str, typer.Option(help="hf: OWNER/NAME on the hub to push to; needs HF_TOKEN.")] = "",
     store: StoreOption = "store",
     as_json: JsonOption = False,
 ) -> None:
-    """Write vectors as `vectors.npy`, their ids as `ids.npy`, and a FAISS index or a Lance data set.
+    """Write vectors, or a whole data set, for other tools.
 
     Examples: `cm3 export demo/embeddings/items@champion ./vectors --index hnsw`,
-    `cm3 export demo/embeddings/items ./alike --part item`
+    `cm3 export demo/embeddings/items ./alike --part item`, `cm3 export demo@champion ./demo-hf --to hf`,
+    `cm3 export demo/features/clip demo.parquet --to atlas`
     """
-    from pipeline.registry import export as exports
-    from pipeline.registry import versions
+    if push and to != "hf":
+        raise UserError("--push: only what is exported with --to hf is pushed.")
     from schemas.export import ExportConfig
 
     source = opened(store)
+    if to == "hf":
+        answer(*_hugging_face(source, reference, target, push, as_json))
+    elif to == "atlas":
+        answer(*_atlas(source, reference, target, as_json))
+    else:
+        answer(*_vectors(source, reference, target, ExportConfig(index=index, part=part), as_json))
+
+
+def _vectors(
+    source: "Store", reference: str, folder: Path, config: "ExportConfig", as_json: bool
+) -> tuple[Any, bool, str]:
+    from pipeline.registry import export as exports
+    from pipeline.registry import versions
+
     version = versions.resolve(source, reference)
-    exported = exports.run(store=source, version=version, folder=folder, config=ExportConfig(index=index, part=part))
+    exported = exports.run(store=source, version=version, folder=folder, config=config)
     left_out = f"; {exported.missing:,} rows without a vector are left out" if exported.missing else ""
     files = "\n".join(filter(None, (exported.vectors, exported.ids, exported.index)))
     recall = f"\nrecall of the index, measured: {exported.recall:.3f} of a sample's 10 best" if exported.recall else ""
-    answer(exported, as_json, f"{exported.rows:,} vectors of {exported.dim} numbers{left_out}{recall}\n{files}")
+    return exported, as_json, f"{exported.rows:,} vectors of {exported.dim} numbers{left_out}{recall}\n{files}"
+
+
+def _hugging_face(source: "Store", reference: str, folder: Path, push: str, as_json: bool) -> tuple[Any, bool, str]:
+    from pipeline.registry import hugging_face, versions
+
+    exported = hugging_face.run(store=source, tables=versions.tables_of(source, reference), folder=folder)
+    if push:
+        exported = exported.model_copy(update={"pushed": hugging_face.push(folder, push)})
+    rows = "\n".join(f"{name}: {count:,} rows" for name, count in exported.rows.items())
+    opens = f"datasets.load_dataset({exported.folder!r}, 'items')"
+    return exported, as_json, f"{rows}\n{exported.pushed or opens}"
+
+
+def _atlas(source: "Store", reference: str, file: Path, as_json: bool) -> tuple[Any, bool, str]:
+    from pipeline.registry import atlas, versions
+
+    vectors, of_items = versions.resolve(source, reference), versions.beside(source, reference)
+    exported = atlas.run(
+        store=source, vectors=vectors, items=of_items["items"], images=of_items.get("images"), file=file
+    )
+    return exported, as_json, f"{exported.rows:,} items on a map; to open it:\n{exported.command}"
 
 
 def recommend(
@@ -162,21 +251,6 @@ def similar(
         ),
     ]
     answer(rows, as_json, fitted(columns, title=f"{item} {words.get(item) or ''}".strip()))
-
-
-def ui(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
-    store: StoreOption = "store",
-) -> None:
-    """Browse data sets, versions, aliases and reports in a web browser, on this machine only.
-
-    Example: `cm3 ui --port 0`
-    """
-    from pipeline.report.ui import bound
-
-    with bound(opened(store), port) as server, contextlib.suppress(KeyboardInterrupt):
-        print(f"http://127.0.0.1:{server.server_address[1]}  (Ctrl-C stops)", flush=True)
-        server.serve_forever()
 
 
 def _recommended(name: str, rows: list[dict[str, Any]]) -> RenderableType:

@@ -109,9 +109,9 @@ def gc(
         raise UserError(f"No data set {dataset!r} in {source}. Data sets: {', '.join(source.datasets()) or 'none'}.")
     if delete:
         log_to_terminal()  # says that it waits for a run
-        with alone(source, dataset):
+        with alone(source, dataset), source.locked(dataset):
             unneeded = garbage.remove(source, garbage.unneeded(source, dataset, keep))
-        garbage.remove_abandoned_staging(source)
+        source.remove_abandoned_staging()
     else:
         unneeded = garbage.unneeded(source, dataset, keep)
     size = sum(version.size for version in unneeded)

@@ -1,15 +1,12 @@
-"""Options that several commands share, and how a parameter's model becomes options."""
+"""Options that several commands share."""
 
-import inspect
 import json
 import logging
+import re
 import sys
-import typing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 from rich.console import Console, RenderableType
 from rich.logging import RichHandler
@@ -27,32 +24,51 @@ StoreOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for a machine, and nothing else.")]
 
 
-def option(name: str, field: FieldInfo) -> Any:
-    """The annotation that makes a field of a run's parameters a typer option. Nested models and mappings are given as
-    JSON; `store` is the option that all commands share."""
-    if name == "store":
-        return StoreOption
-    annotation: Any = field.annotation
-    origin = typing.get_origin(annotation)
-    nested = origin is dict or any(
-        inspect.isclass(a) and issubclass(a, BaseModel) for a in (annotation, *typing.get_args(annotation))
-    )
-    if nested:
-        help_ = f"{field.description or ''} (JSON)"
-        return Annotated[Any, typer.Option(help=help_, parser=json_object, metavar="JSON", show_default=False)]
-    if origin is tuple:
-        return Annotated[list[str], typer.Option(help=field.description)]
-    return Annotated[annotation, typer.Option(help=field.description)]
-
-
 def json_object(text: Any) -> Any:
-    """A JSON object given on the command line.
+    """A JSON object given on the command line, or `null`.
 
     Raises:
-        typer.BadParameter: it is not one.
+        typer.BadParameter: it is neither.
     """
-    if not isinstance(text, str):
-        return text
+    value = _json(text) if isinstance(text, str) else text
+    if not isinstance(value, dict | None):
+        raise typer.BadParameter(f"expected names with values, such as '{{\"name\": 1}}'; found {text}.")
+    return value
+
+
+def json_text(text: str) -> str:
+    """The same text, if it is JSON.
+
+    Raises:
+        typer.BadParameter: it is not.
+    """
+    _json(text)
+    return text
+
+
+def element(text: str) -> str:
+    """The same text, one value of a list, or a JSON list of them.
+
+    Raises:
+        typer.BadParameter: it begins as such a list, but is none.
+    """
+    return json_text(text) if text.startswith("[") else text
+
+
+def entry(text: str) -> str:
+    """The same text, `NAME=VALUE` or a JSON object; "" stands for no entry.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    if text.startswith("{"):
+        return json_text(text)
+    if text not in ("", "null") and not re.fullmatch(r"[^=]+=[^\"]*", text):
+        raise typer.BadParameter(f"expected NAME=VALUE, or JSON such as '{{\"name\": 1}}'; found {text}.")
+    return text
+
+
+def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -60,9 +76,6 @@ def json_object(text: Any) -> Any:
             f"expected JSON within single quotes, such as '{{\"name\": 1}}'; found {text} ({error.msg}, character "
             f"{error.pos + 1})."
         ) from error
-
-
-JsonText = Annotated[Any, typer.Option(parser=json_object, metavar="JSON", show_default=False)]
 
 
 def opened(uri: str) -> "Store":

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.captions import load
-from pipeline.captions.verdict import verdict
+from pipeline.captions.attributes import judged
 from pipeline.encoders.base import Answer, Captioner, Fingerprint
 from pipeline.encoders.on_cluster import ONE_AT_A_TIME, check_same_model
 from schemas.encoders import CaptionSpec
 from schemas.tables import CaptionStatus
 
 JudgedAnswer = tuple[str, CaptionStatus]
-"""The text of an answer and the verdict on it."""
+"""What is kept of an answer, and the verdict on it."""
 
 
 @dataclass
@@ -55,22 +55,23 @@ class ShardCaptioner:
         return answers
 
     def _caption(self, captioner: Captioner, images: list[bytes], answers: ShardAnswers) -> list[JudgedAnswer]:
-        judged = [self._judge(answer, answers) for answer in captioner.caption(images)]
-        doubtful = [i for i, (_, status) in enumerate(judged) if status not in (CaptionStatus.OK, CaptionStatus.ERROR)]
+        verdicts = [self._judge(answer, answers) for answer in captioner.caption(images)]
+        doubtful = [
+            i for i, (_, status) in enumerate(verdicts) if status not in (CaptionStatus.OK, CaptionStatus.ERROR)
+        ]
         if doubtful:
             answers.asked_again += len(doubtful)
             second = captioner.caption([images[i] for i in doubtful], again=True)
             for i, answer in zip(doubtful, second, strict=True):
-                judged[i] = self._judge(answer, answers)
-        return judged
+                verdicts[i] = self._judge(answer, answers)
+        return verdicts
 
     def _judge(self, answer: Answer, answers: ShardAnswers) -> JudgedAnswer:
         """Judge one answer and add its cost to `answers`."""
         answers.tokens_in += answer.tokens_in
         answers.tokens_out += answer.tokens_out
         answers.seconds += answer.seconds
-        status = CaptionStatus.ERROR if answer.failed else verdict(answer.text, self._spec.max_words, cut=answer.cut)
-        return answer.text, status
+        return (answer.text, CaptionStatus.ERROR) if answer.failed else judged(answer.text, self._spec, cut=answer.cut)
 
 
 def caption(spec: CaptionSpec, identity: Fingerprint, fresh: dict[str, Any]) -> ShardAnswers:

@@ -4,6 +4,7 @@ Content-addressed like features: equal pictures are captioned once per captioner
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Collection, Iterator
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from pipeline import contents
 from pipeline.cache import ShardCache
-from pipeline.captions import load
+from pipeline.captions import attributes, load
 from pipeline.captions.shards import ShardAnswers, ShardCaptioner, caption
 from pipeline.cluster import Cluster
 from pipeline.contents import Shard
@@ -20,10 +21,11 @@ from pipeline.encoders.on_cluster import map_shards
 from pipeline.progress import track
 from pipeline.published import Counts, Published
 from pipeline.store import Store
+from schemas import tables
 from schemas.encoders import CaptionSpec
 from schemas.errors import UserError
 from schemas.lineage import Lineage, TableVersion
-from schemas.tables import CAPTIONS, CaptionStatus
+from schemas.tables import CaptionStatus
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ CACHED = pa.schema(
         pa.field("status", pa.string(), nullable=False),
     ]
 )
-"""An answer to each picture, by its content; failures to reach a model are not kept."""
+"""An answer to each picture, by its content, of attributes as JSON; failures to reach a model are not kept."""
 COUNTS = ("encoded", "reused", "missing", "asked_again", "tokens_in", "tokens_out", "seconds", "cost")
 
 
@@ -67,24 +69,38 @@ def run(
     if images.table != "images":
         raise UserError(f"Captions are made from the table 'images', but were given {images.table!r}.")
     identity = captioner.fingerprint if captioner is not None else load.fingerprint(spec)
-    if (version := store.find(_lineage(images, identity))) is not None:
+    if (version := store.find(describe(images, identity, spec))) is not None:
         logger.info("captions: version %s is already published, nothing to caption", version.version)
         return Published({"captions": version}, {"reused": version.rows})
     work = _Work(store, spec, identity, captioner)
     with track("captions", total=images.rows, part="shard") as advance:
-        shards = contents.shards(store, images, work.cache, size=SHARD)
+        shards = contents.shards(store, images, work.cache.held, size=SHARD)
         for shard in work.answered(shards, cluster if captioner is None else None):
             advance(len(shard.hashes))
     _report(work.counts)
-    with store.writer(CAPTIONS, _lineage(images, identity, work.unanswered)) as writer:
+    names = tuple(attribute.name for attribute in spec.attributes)
+    with store.writer(tables.captions(names), describe(images, identity, spec, work.unanswered)) as writer:
         for ids in store.batches(images, ["item_id"]):
             writer.write(work.table(ids["item_id"]))
     return Published({"captions": writer.version}, work.counts)
 
 
-def _lineage(images: TableVersion, identity: Fingerprint, unanswered: Collection[str] = ()) -> Lineage:
-    """Unanswered pictures are part of the key: the table is published without them, but the next run tries again."""
-    config = identity.model_dump(exclude={"model", "revision"})
+def kept(store: Store, identity: Fingerprint) -> ShardCache:
+    """The answers of a captioner that the store has."""
+    namespace = f"captions/{identity.kind}-{identity.key()[:16]}"
+    record = json.dumps({"encoder": identity.model_dump()}, indent=2)  # a plan finds the cache by it
+    store.put(f"_cache/{namespace}/encoder.json", record.encode())
+    return ShardCache(store, namespace, CACHED)
+
+
+def describe(
+    images: TableVersion, identity: Fingerprint, spec: CaptionSpec, unanswered: Collection[str] = ()
+) -> Lineage:
+    """What determines the table: pictures, captioner and template; and which pictures are unanswered: the table is
+    published without them, but the next run tries again."""
+    config = identity.config()
+    if spec.template:
+        config["template"] = spec.template
     if unanswered:
         config["unanswered"] = hashlib.sha256("".join(sorted(unanswered)).encode()).hexdigest()
     return Lineage(
@@ -96,6 +112,7 @@ def _lineage(images: TableVersion, identity: Fingerprint, unanswered: Collection
         inputs={images.table: images.version},
         encoder=identity.model,
         revision=identity.revision,
+        license=identity.license,
     )
 
 
@@ -131,7 +148,7 @@ class _Work:
         self.unanswered: set[str] = set()
         self._hashes: list[pa.Array] = []
         self._written = 0
-        self.cache = ShardCache(store, f"captions/{identity.kind}-{identity.key()[:16]}", CACHED)
+        self.cache = kept(store, identity)
 
     def answered(self, shards: Iterator[Shard], cluster: Cluster | None) -> Iterator[Shard]:
         """The same shards, after their captions are in the cache. An endpoint is asked from this process."""
@@ -179,7 +196,12 @@ class _Work:
         rows = []
         for item_id, key, answer in zip(item_ids.to_pylist(), hashes, answers, strict=True):
             status = answer["status"] or (CaptionStatus.NO_IMAGE if key is None else CaptionStatus.ERROR)
-            text = answer["caption"] if status == CaptionStatus.OK else None
-            row = {"item_id": item_id, "content_hash": key, "caption": text, "status": status}
-            rows.append(row | source)
-        return pa.Table.from_pylist(rows, schema=CAPTIONS)
+            kept = answer["caption"] if status == CaptionStatus.OK else None
+            caption_text = attributes.text(kept, self._spec)
+            if kept is not None and caption_text is None:
+                status = CaptionStatus.EMPTY  # the template has nothing of what was seen
+            row = {"item_id": item_id, "content_hash": key, "caption": caption_text, "status": status}
+            said = {f"attribute_{name}": value for name, value in attributes.values(kept, self._spec).items()}
+            rows.append(row | source | said)
+        names = tuple(attribute.name for attribute in self._spec.attributes)
+        return pa.Table.from_pylist(rows, schema=tables.captions(names))

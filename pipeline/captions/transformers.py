@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from pipeline.captions.verdict import AGAIN
+from pipeline.captions.attributes import prompt
 from pipeline.encoders.base import Answer, Fingerprint
 from pipeline.encoders.bfloat16 import prepare
 from pipeline.machine import device
@@ -30,7 +30,7 @@ class TransformersCaptioner:
         self._model: Any = AutoModelForImageTextToText.from_pretrained(
             folder, use_safetensors=True, dtype=torch.float32, **options
         )
-        prepare(self._model, identity.dtype)
+        prepare(self._model, identity.dtype, device())
 
     @torch.inference_mode()
     def caption(self, images: Sequence[bytes], *, again: bool = False) -> list[Answer]:
@@ -79,8 +79,10 @@ class TransformersCaptioner:
         ]
 
     def _conversation(self, picture: Image.Image, again: bool) -> list[dict[str, Any]]:
-        prompt = f"{self._spec.prompt} {AGAIN}" if again else self._spec.prompt
-        user = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}
+        user = {
+            "role": "user",
+            "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt(self._spec, again=again)}],
+        }
         if not self._spec.system:
             return [user]
         return [{"role": "system", "content": [{"type": "text", "text": self._spec.system}]}, user]

@@ -5,7 +5,7 @@ import logging
 import torch
 from torch import nn
 
-from pipeline.machine import cpu_multiplies_bfloat16, device, native_bfloat16
+from pipeline.machine import cpu_multiplies_bfloat16, native_bfloat16
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ class Bfloat16Pointwise(nn.Module):
         return self.convolution(x.bfloat16()).float()  # type: ignore[no-any-return]
 
 
-def prepare(model: nn.Module, dtype: str) -> None:
-    """Put `model` in inference mode on this process's device, with its products in `dtype`.
+def prepare(model: nn.Module, dtype: str, device: torch.device) -> None:
+    """Put `model` in inference mode on a device, with its products in `dtype`.
 
     On a processor without bfloat16 products they stay in float32: emulated ones are slower, and their rounding makes a
     vector depend on its neighbours in the batch. float32 means float32: TF32, torch's default for a GPU's convolutions,
@@ -69,7 +69,7 @@ def prepare(model: nn.Module, dtype: str) -> None:
     Channels last is the order in which the convolution kernels work: twice as fast on the CPU for EfficientNet.
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    model.eval().requires_grad_(False).to(device())
+    model.eval().requires_grad_(False).to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
     if dtype == "bfloat16" and native_bfloat16():
         _use_bfloat16_products(model)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.encoders.base import Encoder, Pixels, Vectors
+from pipeline.encoders.base import Encoder, Vectors
 from schemas.encoders import EncoderSpec
 
 _encoder: Any = None
@@ -17,7 +17,7 @@ _encoder: Any = None
 
 
 class ManyDevices:
-    """A `TextEncoder` or `ImageEncoder` that splits its contents among devices, neighbours together.
+    """An `Encoder` that splits its contents among devices, neighbours together.
 
     Args:
         first: the encoder on this process's device.
@@ -38,22 +38,35 @@ class ManyDevices:
             for name in others
         ]
 
-    def preprocess(self, image: bytes) -> Pixels:
+    def preprocess(self, content: Any) -> Any:
         """As the first encoder does; decoding stays in this process."""
-        pixels: Pixels = self._first.preprocess(image)
-        return pixels
+        return self._first.preprocess(content)
+
+    def cut(self, texts: Sequence[str]) -> list[bool]:
+        """As the first encoder says."""
+        cut: list[bool] = self._first.cut(texts)
+        return cut
 
     def encode(self, contents: Sequence[Any]) -> Vectors:
         """One row per content, in the order given."""
         size = -(-len(contents) // (1 + len(self._workers)))
         futures: list[Future[Vectors]] = []
         for worker, start in zip(self._workers, range(size, len(contents), size), strict=False):
-            futures.append(worker.submit(_encode, [_portable(c) for c in contents[start : start + size]]))
+            futures.append(
+                worker.submit(
+                    _encode, _converted(list(contents[start : start + size]), torch.Tensor, torch.Tensor.numpy)
+                )
+            )
         return np.concatenate([self._first.encode(contents[:size]), *(future.result() for future in futures)])
 
 
-def _portable(content: Any) -> Any:
-    return content.numpy() if isinstance(content, torch.Tensor) else content
+def _converted(content: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
+    """The same nest of lists, tuples and dictionaries, with every leaf of a kind converted: arrays travel cheaper."""
+    if isinstance(content, dict):
+        return {name: _converted(value, kind, convert) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(_converted(value, kind, convert) for value in content)
+    return convert(content) if isinstance(content, kind) else content
 
 
 def _start(load: Callable[[EncoderSpec], Encoder], spec: EncoderSpec, name: str) -> None:
@@ -63,5 +76,5 @@ def _start(load: Callable[[EncoderSpec], Encoder], spec: EncoderSpec, name: str)
 
 
 def _encode(contents: list[Any]) -> Vectors:
-    vectors: Vectors = _encoder.encode([torch.from_numpy(c) if isinstance(c, np.ndarray) else c for c in contents])
+    vectors: Vectors = _encoder.encode(_converted(contents, np.ndarray, torch.from_numpy))
     return vectors

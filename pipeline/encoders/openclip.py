@@ -12,8 +12,9 @@ import torch
 from pipeline.encoders.base import Fingerprint, Pixels, Vectors, finish
 from pipeline.encoders.batches import by_length
 from pipeline.encoders.bfloat16 import prepare
+from pipeline.encoders.lengths import longer
 from pipeline.encoders.transforms import prepare_picture, split_transform
-from pipeline.machine import device, forwards_at_once, pictures_at_once, side_by_side, tokens_at_once
+from pipeline.machine import encoder_device, forwards_at_once, pictures_at_once, side_by_side, tokens_at_once
 from schemas.encoders import EncoderSpec
 
 
@@ -22,11 +23,12 @@ class _Tower:
         self.fingerprint = identity
         self.batch_size = pictures_at_once(spec.batch_size)
         self._spec = spec
+        self._device = encoder_device()
         config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
         self._model = open_clip.create_model(f"local-dir:{folder}", device="cpu", **_local_text_tower(config, folder))
         self._name = f"local-dir:{folder}"
         self.dim = min(config["embed_dim"], spec.truncate_dim or config["embed_dim"])
-        prepare(self._model, identity.dtype)
+        prepare(self._model, identity.dtype, self._device)
 
     def _finish(self, vectors: torch.Tensor) -> Vectors:
         return finish(vectors, normalize=self._spec.normalize, truncate_dim=self._spec.truncate_dim)
@@ -48,7 +50,7 @@ class ImageTower(_Tower):
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> Vectors:
         """In the joint space of pictures and texts."""
-        batch = self._transform_batch(torch.stack(list(pixels)).to(device()))
+        batch = self._transform_batch(torch.stack(list(pixels)).to(self._device))
         return self._finish(self._model.encode_image(batch))
 
 
@@ -69,9 +71,16 @@ class TextTower(_Tower):
             rows[batch] = vectors
         return rows
 
+    def cut(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts are longer than the context."""
+        prompted, limit = [self._spec.prompt + text for text in texts], self._tokenize.context_length
+        if (of_transformers := getattr(self._tokenize, "tokenizer", None)) is not None:
+            return longer(of_transformers, prompted, limit)
+        return [bool(tokens[limit]) for tokens in self._tokenize(prompted, context_length=limit + 1)]  # 0 is padding
+
     @torch.inference_mode()
     def _forward(self, tokens: torch.Tensor) -> Vectors:
-        return self._finish(self._model.encode_text(tokens.to(device())))
+        return self._finish(self._model.encode_text(tokens.to(self._device)))
 
 
 def _local_text_tower(config: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """sentence-transformers models: the library's own preprocessing, pooling and prompts; batches by length, not count."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
 
-from pipeline.encoders.base import Fingerprint, Vectors, finish
+from pipeline.encoders.base import Fingerprint, RefusedTextsError, Vectors, finish
 from pipeline.encoders.batches import by_length
 from pipeline.encoders.bfloat16 import prepare
-from pipeline.machine import device, forwards_at_once, side_by_side, tokens_at_once
+from pipeline.encoders.lengths import longer
+from pipeline.machine import encoder_device, forwards_at_once, side_by_side, tokens_at_once
 from schemas.encoders import EncoderSpec
 
 Features = dict[str, Any]
@@ -22,33 +25,50 @@ TOKENIZER_BATCH = 64
 """Texts per call of the tokenizer."""
 
 
+def loaded(spec: EncoderSpec, folder: Path) -> Any:
+    """The library's model of a folder, in float32 on this process's device, which reads as far as `spec` says."""
+    model = SentenceTransformer(
+        str(folder),
+        device=str(encoder_device()),
+        trust_remote_code=spec.trust_remote_code,
+        local_files_only=True,
+        model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+    )
+    if spec.max_tokens is not None:
+        model.max_seq_length = spec.max_tokens
+    return model
+
+
 class SentenceEncoder:
     """A `TextEncoder` over any sentence-transformers model folder."""
 
     def __init__(self, spec: EncoderSpec, folder: Path, identity: Fingerprint) -> None:
         self.fingerprint = identity
         self._spec = spec
-        self._model: Any = SentenceTransformer(
-            str(folder),
-            device=str(device()),
-            trust_remote_code=spec.trust_remote_code,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-        )
-        if spec.max_tokens is not None:
-            self._model.max_seq_length = spec.max_tokens
-        prepare(self._model, identity.dtype)
+        self._model: Any = loaded(spec, folder)
+        prepare(self._model, identity.dtype, self._model.device)
         full = self._model.get_embedding_dimension() or 0
         self.dim = min(full, spec.truncate_dim or full)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Batches hold texts of similar length, at most `batch_tokens` tokens with padding."""
+        """Batches hold texts of similar length, at most `batch_tokens` tokens with padding.
+
+        Raises:
+            RefusedTextsError: some contain the mark for a picture of a model that reads pictures too.
+        """
         rows = np.empty((len(texts), self.dim), np.float32)
         batches = self.tokenize(texts)
         results = side_by_side(self._forward, (features for _, features in batches), workers=forwards_at_once())
         for (indices, _), vectors in zip(batches, results, strict=True):
             rows[indices] = vectors
         return rows
+
+    def cut(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts are longer than the model reads; a table of word vectors reads all."""
+        limit = self._model.max_seq_length
+        if limit is None or math.isinf(limit) or not isinstance(self._model.tokenizer, PreTrainedTokenizerBase):
+            return [False] * len(texts)
+        return longer(self._model.tokenizer, [self._spec.prompt + text for text in texts], limit)
 
     def tokenize(self, texts: Sequence[str]) -> list[tuple[list[int], Features]]:
         """Batches, each as indices into `texts` and the model's input; every text is tokenized once.
@@ -58,11 +78,30 @@ class SentenceEncoder:
         """
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         parts = [order[start : start + TOKENIZER_BATCH] for start in range(0, len(order), TOKENIZER_BATCH)]
-        prompt = self._spec.prompt or None
-        tokenized = [self._model.preprocess([texts[index] for index in part], prompt=prompt) for part in parts]
+        tokenized = [self._preprocessed([texts[index] for index in part]) for part in parts]
         if all(map(_is_padded, tokenized)):
             return self._by_tokens(parts, tokenized)
         return list(zip(parts, tokenized, strict=True))  # such as a table of word vectors
+
+    def _preprocessed(self, texts: list[str]) -> Features:
+        """The library's own input of texts about as long as each other."""
+        inputs: list[Any] = list(texts)
+        if set(self._model.modalities) != {"text"}:  # such a model would fetch a bare text that is an address or a path
+            inputs = [{"text": text} for text in texts]
+        try:
+            return dict(self._model.preprocess(inputs, prompt=self._spec.prompt or None))
+        except ValueError as error:
+            if len(texts) == 1:
+                raise RefusedTextsError({texts[0]: str(error)}) from error
+            reasons: dict[str, str] = {}
+            for text in texts:
+                try:
+                    self._preprocessed([text])
+                except RefusedTextsError as refused:
+                    reasons |= refused.reasons
+            if not reasons:
+                raise
+            raise RefusedTextsError(reasons) from error
 
     def _by_tokens(self, parts: list[list[int]], tokenized: list[Features]) -> list[tuple[list[int], Features]]:
         """The tokenized texts in new batches, by their lengths in tokens."""

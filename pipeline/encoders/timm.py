@@ -11,7 +11,7 @@ from timm.data import create_transform, resolve_model_data_config  # type: ignor
 from pipeline.encoders.base import Fingerprint, Pixels, Vectors, finish
 from pipeline.encoders.bfloat16 import prepare
 from pipeline.encoders.transforms import prepare_picture, split_transform
-from pipeline.machine import device, pictures_at_once
+from pipeline.machine import encoder_device, pictures_at_once
 from schemas.encoders import EncoderSpec
 
 
@@ -22,6 +22,7 @@ class TimmEncoder:
         self.fingerprint = identity
         self.batch_size = pictures_at_once(spec.batch_size)
         self._spec = spec
+        self._device = encoder_device()
         size: dict[str, Any] = {} if spec.image_size is None else {"img_size": spec.image_size}
         self._model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0, **size)
         config = resolve_model_data_config(self._model)  # type: ignore[no-untyped-call]
@@ -29,7 +30,7 @@ class TimmEncoder:
         self._transform_picture, self._transform_batch = split_transform(transform)
         width: int = getattr(self._model, "num_features")  # noqa: B009 - the stub says Tensor | Module
         self.dim = min(width, spec.truncate_dim or width)
-        prepare(self._model, identity.dtype)
+        prepare(self._model, identity.dtype, self._device)
 
     def preprocess(self, image: bytes) -> Pixels:
         """(3, height, width), uint8."""
@@ -38,5 +39,5 @@ class TimmEncoder:
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> Vectors:
         """Average-pooled features, or the class token, as the model pools."""
-        vectors = self._model(self._transform_batch(torch.stack(list(pixels)).to(device())))
+        vectors = self._model(self._transform_batch(torch.stack(list(pixels)).to(self._device)))
         return finish(vectors, normalize=self._spec.normalize, truncate_dim=self._spec.truncate_dim)

@@ -13,8 +13,9 @@ from transformers import AutoModel, AutoProcessor
 from pipeline.encoders.base import Fingerprint, Pixels, Vectors, finish
 from pipeline.encoders.batches import by_length
 from pipeline.encoders.bfloat16 import prepare
+from pipeline.encoders.lengths import longer
 from pipeline.encoders.transforms import prepare_picture
-from pipeline.machine import device, forwards_at_once, pictures_at_once, side_by_side, tokens_at_once
+from pipeline.machine import encoder_device, forwards_at_once, pictures_at_once, side_by_side, tokens_at_once
 from schemas.encoders import EncoderSpec
 
 
@@ -23,10 +24,11 @@ class _Tower:
         self.fingerprint = identity
         self.batch_size = pictures_at_once(spec.batch_size)
         self._spec = spec
+        self._device = encoder_device()
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
         self._processor = AutoProcessor.from_pretrained(folder, **options)  # type: ignore[no-untyped-call]
         self._model = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **options)
-        prepare(self._model, identity.dtype)
+        prepare(self._model, identity.dtype, self._device)
 
     def _finish(self, features: Any) -> Vectors:
         vectors = features if isinstance(features, torch.Tensor) else features.pooler_output
@@ -52,7 +54,7 @@ class ImageTower(_Tower):
     @torch.inference_mode()
     def encode(self, pixels: Sequence[Pixels]) -> Vectors:
         """In the joint space of pictures and texts."""
-        return self._finish(self._model.get_image_features(pixel_values=torch.stack(list(pixels)).to(device())))
+        return self._finish(self._model.get_image_features(pixel_values=torch.stack(list(pixels)).to(self._device)))
 
 
 class TextTower(_Tower):
@@ -78,6 +80,10 @@ class TextTower(_Tower):
             rows[batch] = vectors
         return rows
 
+    def cut(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts are longer than the model reads."""
+        return longer(self._processor.tokenizer, [self._spec.prompt + text for text in texts], self._longest)
+
     def _tokens(self, texts: list[str]) -> Any:
         return self._processor.tokenizer(
             texts, truncation=True, max_length=self._longest, padding=self._pad, return_tensors="pt"
@@ -85,4 +91,4 @@ class TextTower(_Tower):
 
     @torch.inference_mode()
     def _forward(self, tokens: Any) -> Vectors:
-        return self._finish(self._model.get_text_features(**tokens.to(device())))
+        return self._finish(self._model.get_text_features(**tokens.to(self._device)))

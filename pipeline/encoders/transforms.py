@@ -37,14 +37,23 @@ def prepare_picture(image: bytes, transform: Callable[[Image.Image], Any]) -> Pi
     Raises:
         OSError: the bytes are not a readable picture, or one that the transform refuses.
     """
+    pixels = read_picture(image, transform)
+    assert isinstance(pixels, torch.Tensor)
+    return pixels
+
+
+def read_picture(image: bytes, transform: Callable[[Image.Image], Any] = lambda picture: picture) -> Any:
+    """Decode one picture and apply `transform`; by default the RGB picture itself.
+
+    Raises:
+        OSError: as `prepare_picture`.
+    """
     try:
         with Image.open(io.BytesIO(image)) as picture:
-            pixels = transform(picture.convert("RGB"))
+            return transform(picture.convert("RGB"))
     except (
         ValueError,
         SyntaxError,
         Image.DecompressionBombError,
     ) as error:  # SyntaxError: from Pillow, for a broken PNG
         raise OSError(f"{type(error).__name__}: {error}") from error
-    assert isinstance(pixels, torch.Tensor)
-    return pixels

@@ -1,6 +1,7 @@
 """One guarded request: it reads a body of bounded size, or says where a redirect leads, or names what went wrong."""
 
 import asyncio
+import errno
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Self, TypeAlias
 from urllib.parse import unquote
 
 from aiohttp import ClientResponse
+from pyarrow import ArrowException
 from yarl import URL
 
 from pipeline.addresses import AddressGuard, Lookup, system_lookup
@@ -22,6 +24,7 @@ from pipeline.images.politeness import parse_retry_after
 from pipeline.images.resolver import GuardedResolver
 from pipeline.images.session import is_delimited, open_session
 from pipeline.images.urls import as_written, data_of, is_data, parse_url
+from pipeline.parquet_pictures import ParquetPictures
 from schemas.images import ImagesConfig
 from schemas.tables import ImageStatus
 
@@ -48,6 +51,7 @@ class Client:
     def __init__(self, config: ImagesConfig, lookup: Lookup = system_lookup) -> None:
         self._config = config
         self._guard = AddressGuard(config.allowed_hosts)
+        self._parquet = ParquetPictures()
         self._large = asyncio.Semaphore(LARGE_BODIES)
         self._logins = logins()
         self._headers = {
@@ -162,6 +166,8 @@ class Client:
             path, size, current = await asyncio.to_thread(_locate_file, url, self._config)
             if current == validators:
                 return Fetched(body=None, validators=current)
+            if url.raw_fragment:
+                return Fetched(body=await self._read_embedded(path, url.raw_fragment), validators=current)
             if size > self._config.max_bytes:
                 raise self._too_large(f"{size:,} bytes")
             if size > SMALL_BODY:
@@ -169,6 +175,16 @@ class Client:
             return Fetched(body=await asyncio.to_thread(path.read_bytes), validators=current)
         except PermissionError as error:  # not CONNECT_ERROR: it must not count against the files beside it
             raise PictureError(ImageStatus.FORBIDDEN, "the file may not be read") from error
+
+    async def _read_embedded(self, path: Path, fragment: str) -> bytes:
+        """A picture in a column of a Parquet file."""
+        try:
+            body = await asyncio.to_thread(self._parquet.read, path, fragment)
+        except (LookupError, ValueError, ArrowException) as error:
+            raise PictureError(ImageStatus.NOT_FOUND, "the Parquet file has no such picture") from error
+        if len(body) > self._config.max_bytes:
+            raise self._too_large(f"{len(body):,} bytes")
+        return body
 
     def _too_large(self, what: str) -> PictureError:
         return PictureError(ImageStatus.TOO_LARGE, f"{what}; the limit is {self._config.max_bytes:,} bytes")
@@ -186,14 +202,35 @@ def _locate_file(url: URL, config: ImagesConfig) -> tuple[Path, int, Validators]
             ImageStatus.BLOCKED_ADDRESS, "file:// URLs are not allowed; set images.file_root to a folder"
         )
     written = Path(unquote(url.raw_path))
-    path = written.resolve()
+    try:
+        path = written.resolve(strict=False)
+        is_file = path.is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise PictureError(ImageStatus.INVALID_URL, "no file can have so long a name") from error
     folders = [Path(folder).resolve() for folder in (config.file_root, *config.allowed_folders)]
     if url.host or not any(map(path.is_relative_to, folders)):
         raise PictureError(ImageStatus.BLOCKED_ADDRESS, _outside(written, path, config.file_root))
-    if not path.is_file():
+    if not is_file:
         raise PictureError(ImageStatus.NOT_FOUND, "no such file")
     stat = path.stat()
     return path, stat.st_size, Validators(etag=f'"{stat.st_mtime_ns}-{stat.st_size}"')
+
+
+def is_as_before(url: str, validators: Validators | None, status: str | None, config: ImagesConfig) -> bool:
+    """Whether a file:// URL would give what it gave: a file of the same date and size, or the same failure.
+
+    Args:
+        validators, status: of the kept outcome; None: there is none.
+    """
+    try:
+        _, _, now = _locate_file(as_written(url), config)
+        return validators is not None and now.etag == validators.etag
+    except PictureError as error:
+        return error.status == status
+    except OSError:
+        return False
 
 
 def _outside(written: Path, path: Path, root: str) -> str:

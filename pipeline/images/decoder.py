@@ -12,8 +12,8 @@ import socket
 import struct
 import sys
 import warnings
-from pathlib import Path
 
+from pipeline import system
 from pipeline.images.decode import Picture, Undecodable, decode
 
 REQUEST = struct.Struct("!I")
@@ -31,9 +31,7 @@ def main() -> None:
     seconds, memory = options.pop("seconds"), options.pop("memory")
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    limit = _address_space() + memory
-    with contextlib.suppress(ValueError):  # the machine's own limit is lower
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    system.bound_memory(memory)
     with socket.socket(fileno=0) as connection, contextlib.suppress(ConnectionError):
         connection.sendall(RESPONSE.pack(READY, 0, 0, 0))
         while head := connection.recv(REQUEST.size, socket.MSG_WAITALL):
@@ -61,12 +59,6 @@ def _packed(kind: int, picture: Picture) -> bytes:
 def _reason(status: str, reason: str) -> bytes:
     text = f"{status}\n{reason}".encode("utf-8", "replace")
     return RESPONSE.pack(REASON, 0, 0, len(text)) + text
-
-
-def _address_space() -> int:
-    """Bytes of addresses that this process uses before its first picture; 0 where the system does not say."""
-    statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 0
 
 
 if __name__ == "__main__":

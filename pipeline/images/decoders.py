@@ -193,7 +193,7 @@ class _Decoder:
             raise RuntimeError(f"A decoder of pictures did not start: status {code}. See its message above.")
         if code == -signal.SIGPROF:
             return self._too_slow()
-        if code == -signal.SIGKILL:  # by the system, which had no more memory
+        if code == -signal.SIGKILL:  # of memory: by the system, or by itself
             return decoder.OUT_OF_MEMORY, ""
         name = signal.Signals(-code).name if code < 0 else f"status {code}"
         return ImageStatus.DECODE_ERROR, f"the decoder crashed: {name}"

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.cache import ShardCache
 from pipeline.images.decode import CODEC_VERSION
+from pipeline.images.doubtful import remark
 from pipeline.images.outcome import NO_PICTURE, Outcome, Validators
 from pipeline.store import Store
 from schemas.images import ImagesConfig
@@ -99,16 +100,18 @@ class KeptImages:
         return rows.append_column("error", outcomes["error"]).append_column("sha256", outcomes["sha256"])
 
     def with_pictures(self, rows: pa.Table, schema: pa.Schema) -> pa.Table:
-        """Rows with outcomes, completed to `schema`: JPEG and size by digest, null if the status is not ok."""
+        """Rows with outcomes, completed to `schema`: JPEG, size and remark by digest, null if there is no picture."""
         digests = [
-            sha256 if status == ImageStatus.OK else None
+            sha256 if status in (ImageStatus.OK, ImageStatus.PLACEHOLDER) else None
             for sha256, status in zip(rows["sha256"].to_pylist(), rows["status"].to_pylist(), strict=True)
         ]
         distinct = list(dict.fromkeys(sha256 for sha256 in digests if sha256 is not None))
         position = {sha256: place for place, sha256 in enumerate(distinct)}
         places = pa.array([None if sha256 is None else position[sha256] for sha256 in digests], pa.int64())
-        pictures = self.pictures.lookup(distinct).take(places)
-        for name in ("width", "height", "image"):
+        pictures = self.pictures.lookup(distinct)
+        remarks = [remark(row["image"], row["width"], row["height"]) for row in pictures.to_pylist()]
+        pictures = pictures.append_column("remark", pa.array(remarks, pa.string())).take(places)
+        for name in ("width", "height", "image", "remark"):
             rows = rows.append_column(name, pictures[name])
         return rows.select(schema.names)
 

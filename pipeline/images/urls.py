@@ -31,6 +31,8 @@ def parse_url(text: str) -> URL:
         host, port = url.host, url.port  # inside `try`: yarl notices malformed punycode only now
     except ValueError as error:
         raise PictureError(ImageStatus.INVALID_URL, str(error)) from error
+    if not url.scheme:
+        raise PictureError(ImageStatus.INVALID_URL, "no scheme such as https://, and no place that it is relative to")
     if url.scheme not in ("http", "https", "file"):
         raise PictureError(ImageStatus.INVALID_URL, f"scheme {url.scheme!r} is not http or https")
     if url.scheme != "file" and (not host or not port):

@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.ingest.interactions import codes, examples
+from pipeline.ingest.sample import of_interactions
 from pipeline.ingest.tally import EXAMPLES, Quality
 from schemas.errors import UserError
 
@@ -23,6 +24,7 @@ def apply(
     core_k: int,
     items_file: str,
     file: str,
+    sample: set[str] | None = None,
 ) -> pl.DataFrame:
     """The interactions that pass every rule. The order of the rules is documented in `schemas.ingest.IngestConfig`.
 
@@ -30,6 +32,7 @@ def apply(
         frame: as `interactions.collect` returns it.
         catalogue: ids of the published items.
         items_file, file: names of the two files, for the tally and for errors.
+        sample: ids of the items of a sample; None: all of the catalogue.
 
     Returns:
         An empty frame if nothing is left, which is logged.
@@ -45,6 +48,8 @@ def apply(
             f"({quality.count('unknown_item'):,} unknown). Do the two files belong together, and is the right "
             "column mapped to the item's id?"
         )
+    if sample is not None:
+        frame = of_interactions(frame, sample, file, quality)
     frame = latest_only(frame, file, quality)
     before_core = at_least(frame, min_rating, file, quality)
     frame = core(before_core, core_k, file, quality)

@@ -45,7 +45,7 @@ _ONE = re.compile(
 )
 _RANGE = re.compile(r"(.+?)\s*[-–—]\s*(.+)")
 _PLAIN = re.compile(r"\+?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
-_CENTS = re.compile(r"[.,]\d{1,2}$")
+_CENTS = re.compile(r"[.,](?:\d{1,2}|\d{4,})$")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}([.,' ])\d{3}(?:\1\d{3})*")
 _LAKHS = re.compile(r"[1-9]\d?(?:,\d{2})+,\d{3}")
 _SPACES = str.maketrans(dict.fromkeys("\u00a0\u2007\u2009\u202f", " ") | {"\u2019": "'", "\u066b": ".", "\u066c": ","})
@@ -56,10 +56,10 @@ def price(value: Any) -> float | None:
     """A number; or text that is one number, with or without a currency ("$12.99 - $20.00": the lower one; "3.50/lb").
 
     Anything else in the text leaves no price: "2 for $5", "10% off", "2024-05-01", "1.5K". A last mark before one or
-    two digits is the decimal mark ("1,299.00", "1.299,00", "7,5"). Marks before three digits group thousands, in
-    India also lakhs ("1,49,999"), with two exceptions: a single point is decimal in a bare number ("1.299"), as
-    computers write it, and ambiguous beside a currency; a mark after a lone zero ("0,999") is ambiguous. What is
-    ambiguous is no price.
+    two digits, or more than three, is the decimal mark ("1,299.00", "1.299,00", "7,5", "23,900000"). Marks before three
+    digits group thousands, in India also lakhs ("1,49,999"), with two exceptions: a single point is decimal in a bare
+    number ("1.299"), as computers write it, and ambiguous beside a currency; a mark after a lone zero ("0,999") is
+    ambiguous. What is ambiguous is no price.
     """
     if isinstance(value, bool):
         return None
@@ -71,7 +71,9 @@ def price(value: Any) -> float | None:
 
 
 def _amount(text: str) -> float | None:
-    text = "".join(_digit(c) for c in text.translate(_SPACES).strip())
+    text = text.translate(_SPACES).strip()
+    if not text.isascii():
+        text = "".join(map(_digit, text))
     if _PLAIN.fullmatch(text):
         return float(text)
     if one := _ONE.fullmatch(text):

@@ -1,13 +1,11 @@
 """A distribution's own files: read from a folder, or downloaded once into a cache that survives a crash."""
 
-import hashlib
 import json
 import logging
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
@@ -15,6 +13,9 @@ import stamina
 
 from pipeline.addresses import AddressRefused
 from pipeline.http import guarded_client, usable_validator
+from pipeline.ingest.downloads import RawFile as RawFile
+from pipeline.ingest.downloads import Target, TryAgain, read_json, sha256
+from pipeline.ingest.objects import PATTERN, Objects
 from pipeline.progress import track
 from pipeline.store import digest
 from schemas.errors import UserError
@@ -27,30 +28,11 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 MAX_REDIRECTS = 5
 LISTED = 20
 """Names shown of a folder that lacks a file."""
-
-
-@dataclass(frozen=True)
-class RawFile:
-    """One raw file on this machine.
-
-    Attributes:
-        name: the distribution's own, which may have folders.
-        sha256: of its bytes, hex.
-        source: path or URL that it came from.
-    """
-
-    name: str
-    path: Path
-    sha256: str
-    source: str
-
-
-class _TryAgain(Exception):  # noqa: N818 - a signal to stamina, never seen outside
-    """A failure that may pass: the next attempt resumes."""
+T = TypeVar("T")
 
 
 class RawFiles:
-    """Raw files in a folder, under a base URL, or (`location` empty) at a public address each.
+    """Raw files in a folder, under a base URL, in an object store, or (`location` empty) at a public address each.
 
     Args:
         cache: folder of downloads; nothing is written there for a local folder.
@@ -76,10 +58,14 @@ class RawFiles:
         self.field = field
         self._attempts, self._wait = attempts, wait
         self.folder: Path | None = None
+        self._objects: Objects | None = None
         if location.startswith("file://"):
             self.folder = Path(unquote(urlsplit(location).path))
         elif location and not location.startswith(("http://", "https://")):
-            self.folder = Path(location).expanduser().absolute()
+            if "://" in location:
+                self._objects = Objects(self.location, field)
+            else:
+                self.folder = Path(location).expanduser().absolute()
 
     @property
     def base(self) -> str | None:
@@ -87,6 +73,22 @@ class RawFiles:
         if self.folder is not None:
             return self.folder.as_uri().removesuffix("/") + "/"
         return f"{self.location}/" if self.location else None
+
+    def names(self, name: str) -> list[str] | None:
+        """The files below a folder, or that a pattern such as `part-*.parquet` names, relative to the place and sorted;
+        without those that Spark and its like hide by `_` or `.`. None if it is no folder and no pattern.
+
+        Raises:
+            UserError: the place cannot be reached.
+        """
+        if self.folder is not None:
+            listed = _local_names(self.folder, name)
+        elif self._objects is not None:
+            objects = self._objects
+            listed = self._patiently(lambda: objects.names(name))
+        else:
+            return None
+        return None if listed is None else sorted(n for n in listed if not _is_hidden(n))
 
     def find(self, what: str, names: Sequence[str]) -> str:
         """The first of `names` that exists.
@@ -106,6 +108,10 @@ class RawFiles:
             present = sorted(path.name for path in self.folder.iterdir())
             more = f" and {len(present) - LISTED} more" if len(present) > LISTED else ""
             instead = f"{self.folder} holds {', '.join(present[:LISTED]) or 'nothing'}{more}"
+        elif self._objects is not None:
+            present = self._patiently(self._objects.listing)
+            instead = f"{self.location}/ holds {', '.join(present[:LISTED]) or 'nothing'}"
+            instead += f" and {len(present) - LISTED} more" if len(present) > LISTED else ""
         else:
             instead = f"not found (404): {', '.join(self._url(name) for name in names)}"
         raise UserError(
@@ -124,25 +130,32 @@ class RawFiles:
         """
         if self.folder is not None:
             path = self.folder / name
-            return RawFile(name, path, _sha256(path, name), str(path))
-        url = self._url(name)
-        target = self.cache / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+            return RawFile(name, path, sha256(path, name), str(path))
+        target = Target(self.cache, name, self._url(name))
         try:
-            for attempt in self._retries():
-                with attempt, self._client(url) as client:
-                    return _Download(client, url, name, target).run()
-        except _TryAgain as error:
-            if (cached := _cached(target)) is not None:
-                logger.warning("%s: %s; using the copy downloaded before", url, error)
-                return RawFile(name, target, cached["sha256"], url)
-            raise UserError(
-                f"{self.field}: could not download {url}: {error}. Run again to resume, or download it yourself and "
-                f"give its folder as `raw`."
-            ) from error
+            with target.locked():
+                return self._download(target)
         except OSError as error:
             raise UserError(
-                f"Could not keep {url} at {target}: {error}. Free space or mend the folder, then run again to resume."
+                f"Could not keep {target.url} at {target.path}: {error}. Free space or mend the folder, then run again "
+                "to resume."
+            ) from error
+
+    def _download(self, target: Target) -> RawFile:
+        try:
+            for attempt in self._retries():
+                with attempt:
+                    if self._objects is not None:
+                        return self._objects.download(target)
+                    with self._client(target.url) as client:
+                        return _Download(client, target).run()
+        except TryAgain as error:
+            if (cached := target.cached()) is not None:
+                logger.warning("%s: %s; using the copy downloaded before", target.url, error)
+                return target.file(cached["sha256"])
+            raise UserError(
+                f"{self.field}: could not download {target.url}: {error}. Run again to resume, or download it yourself "
+                f"and give its folder as `raw`."
             ) from error
         raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -156,19 +169,37 @@ class RawFiles:
             return (self.folder / name).is_file()
         url = self._url(name)
         try:
-            for attempt in self._retries():
-                with attempt, self._client(url) as client, _transport(url):
-                    answer = client.head(url)
-                    if answer.status_code in (403, 405, 501):  # servers that only know GET
-                        with client.stream("GET", url) as answer:
-                            pass
-                    _raise_for(answer, url)
-                    return answer.status_code < 400
-        except _TryAgain as error:
-            if _cached(self.cache / name) is not None:
+            return self._patiently(lambda: self._objects.exists(name) if self._objects else self._answers(url))
+        except UserError:
+            if Target(self.cache, name, url).cached() is not None:
                 return True
-            raise UserError(f"{self.field}: cannot reach {url}: {error}. Check the address and the network.") from error
-        return False
+            raise
+
+    def _answers(self, url: str) -> bool:
+        with self._client(url) as client, _transport(url):
+            answer = client.head(url)
+            if answer.status_code in (403, 405, 501):  # servers that only know GET
+                with client.stream("GET", url) as answer:
+                    pass
+            _raise_for(answer, url)
+            return answer.status_code < 400
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask again while a failure may pass.
+
+        Raises:
+            UserError: it did not.
+        """
+        try:
+            for attempt in self._retries():
+                with attempt:
+                    return ask()
+        except TryAgain as error:
+            raise UserError(
+                f"{self.field}: cannot reach {self.location or 'the public files'}: {error}. Check the address and the "
+                "network."
+            ) from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _url(self, name: str) -> str:
         return f"{self.location}/{quote(name)}" if self.location else self.public[name]
@@ -180,7 +211,7 @@ class RawFiles:
 
     def _retries(self) -> Any:
         return stamina.retry_context(
-            on=_TryAgain,
+            on=TryAgain,
             attempts=self._attempts,
             timeout=None,
             wait_initial=self._wait,
@@ -215,7 +246,7 @@ class _transport:  # noqa: N801 - reads as a word: `with _transport(url)`
                     f"The host {host!r} of {self.url} is unknown (no such name, or no network). Check the address, or "
                     "download the files elsewhere and give their folder as `raw`."
                 ) from error
-            raise _TryAgain(f"{type(error).__name__}: {error}") from error
+            raise TryAgain(f"{type(error).__name__}: {error}") from error
 
 
 def _unknown_host(error: BaseException) -> bool:
@@ -229,7 +260,7 @@ def _raise_for(answer: httpx.Response, url: str) -> None:
     """Raise for every error except 404, 410 and 416, which the caller handles."""
     status = answer.status_code
     if status in (408, 425, 429) or status >= 500:
-        raise _TryAgain(f"HTTP {status}")
+        raise TryAgain(f"HTTP {status}")
     if status >= 400 and status not in (404, 410, 416):
         raise UserError(
             f"{url} answers HTTP {status} ({answer.reason_phrase}). Check that you may read it; a login belongs into "
@@ -238,61 +269,53 @@ def _raise_for(answer: httpx.Response, url: str) -> None:
 
 
 class _Download:
-    """One attempt at one file. While it runs, `<name>.part` and `<name>.part.record` (validators) lie beside `target`;
-    afterwards `<name>.record` (validators, size, SHA-256) does."""
+    """One attempt at one file over HTTP."""
 
-    def __init__(self, client: httpx.Client, url: str, name: str, target: Path) -> None:
-        self.client, self.url, self.name, self.target = client, url, name, target
-        self.part = target.with_name(f"{target.name}.part")
-        self.part_record = target.with_name(f"{target.name}.part.record")
+    def __init__(self, client: httpx.Client, target: Target) -> None:
+        self.client, self.target = client, target
 
     def run(self) -> RawFile:
-        cached = _cached(self.target)
+        url, cached = self.target.url, self.target.cached()
         resumable = 0 if cached else self._resumable()
         headers = _conditions(cached) if cached else self._range(resumable) if resumable else {}
-        with _transport(self.url), self.client.stream("GET", self.url, headers=headers) as answer:
-            _raise_for(answer, self.url)
+        with _transport(url), self.client.stream("GET", url, headers=headers) as answer:
+            _raise_for(answer, url)
             if answer.status_code in (404, 410):
-                raise UserError(f"{self.url} does not exist (HTTP {answer.status_code}). Check the name and `raw`.")
+                raise UserError(f"{url} does not exist (HTTP {answer.status_code}). Check the name and `raw`.")
             if cached and answer.status_code == 304:
-                return RawFile(self.name, self.target, cached["sha256"], self.url)
+                return self.target.file(cached["sha256"])
             if answer.status_code == 416:
-                self.part.unlink(missing_ok=True)
-                raise _TryAgain("the server refused to resume; starting afresh")
+                self.target.part.unlink(missing_ok=True)
+                raise TryAgain("the server refused to resume; starting afresh")
             self._receive(answer, resumable)
-        return self._finish(answer)
+        return self.target.finish(_validators(answer))
 
     def _resumable(self) -> int:
         """Bytes of an earlier attempt that can be resumed."""
-        if not self.part.is_file() or not _validator(_json(self.part_record)):
+        if not self.target.part.is_file() or not _validator(read_json(self.target.part_record)):
             return 0
-        return self.part.stat().st_size
+        return self.target.part.stat().st_size
 
     def _range(self, start: int) -> dict[str, str]:
-        return {"Range": f"bytes={start}-", "If-Range": _validator(_json(self.part_record))}
+        return {"Range": f"bytes={start}-", "If-Range": _validator(read_json(self.target.part_record))}
 
     def _receive(self, answer: httpx.Response, start: int) -> None:
         resumed = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if answer.status_code == 206 and not resumed:
-            self.part.unlink(missing_ok=True)
-            raise _TryAgain("the server sent another range than was asked for")
+            self.target.part.unlink(missing_ok=True)
+            raise TryAgain("the server sent another range than was asked for")
         received = start if resumed else 0
         length = answer.headers.get("Content-Length", "")
         total = received + int(length) if length.isdigit() else 0
-        self.part_record.write_text(json.dumps(_validators(answer)))
-        with self.part.open("ab" if resumed else "wb") as file, track(self.name, total=total, unit="B") as step:
+        self.target.part_record.write_text(json.dumps(_validators(answer)))
+        with (
+            self.target.part.open("ab" if resumed else "wb") as file,
+            track(self.target.name, total=total, unit="B") as step,
+        ):
             step(received)
             for block in answer.iter_raw(BLOCK):  # httpx raises if the body is shorter than its Content-Length
                 file.write(block)
                 step(len(block))
-
-    def _finish(self, answer: httpx.Response) -> RawFile:
-        sha = _sha256(self.part, self.name)
-        record = {**_validators(answer), "sha256": sha, "size": self.part.stat().st_size, "url": self.url}
-        self.part.replace(self.target)
-        _record(self.target).write_text(json.dumps(record))
-        self.part_record.unlink(missing_ok=True)
-        return RawFile(self.name, self.target, sha, self.url)
 
 
 def _validators(answer: httpx.Response) -> dict[str, str]:
@@ -310,29 +333,16 @@ def _conditions(record: dict[str, Any]) -> dict[str, str]:
     return {name: value for name, recorded in pairs.items() if (value := usable_validator(recorded))}
 
 
-def _cached(target: Path) -> dict[str, Any] | None:
-    """The record of a finished download; None if there is none or its bytes have changed."""
-    record = _json(_record(target))
-    if not target.is_file() or target.stat().st_size != record.get("size"):
+def _local_names(folder: Path, name: str) -> list[str] | None:
+    path = folder / name
+    if path.is_dir():
+        files = path.rglob("*")
+    elif set(name) & PATTERN and not path.is_file():
+        files = folder.glob(name)
+    else:
         return None
-    return record if _sha256(target, target.name) == record.get("sha256") else None
+    return [str(file.relative_to(folder)) for file in files if file.is_file()]
 
 
-def _record(target: Path) -> Path:
-    return target.with_name(f"{target.name}.record")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _sha256(path: Path, name: str) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"Cannot read {name}: {error}.") from error
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(("_", ".")) for part in name.split("/"))

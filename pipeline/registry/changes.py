@@ -7,6 +7,7 @@ import polars as pl
 from pipeline.store import Store
 from schemas.lineage import TableVersion
 from schemas.re_extract import Changes
+from schemas.tables import ImageStatus
 
 CONTENTS = ("items", "images", "gallery")
 """Tables that hold what encoders read."""
@@ -49,8 +50,8 @@ def _items(
 def _contents(store: Store, tables: Mapping[str, TableVersion]) -> pl.DataFrame:
     """One row per item: item_id, and a hash for each kind of content that an encoder reads; null if it has none."""
     words = _hashed(store, tables["items"], "text").rename({"text": "words"})
-    pictures = _hashed(store, tables["images"], "sha256").rename({"sha256": "picture"})
-    gallery = _hashed(store, tables.get("gallery"), "sha256").drop_nulls()
+    pictures = _hashed(store, tables["images"], "sha256", "status").rename({"sha256": "picture"})
+    gallery = _hashed(store, tables.get("gallery"), "sha256", "status").drop_nulls()
     further = (
         gallery.group_by("item_id", maintain_order=True)
         .agg("sha256")
@@ -59,10 +60,14 @@ def _contents(store: Store, tables: Mapping[str, TableVersion]) -> pl.DataFrame:
     return words.join(pictures, on="item_id", how="left").join(further, on="item_id", how="left")
 
 
-def _hashed(store: Store, version: TableVersion | None, column: str) -> pl.DataFrame:
+def _hashed(store: Store, version: TableVersion | None, column: str, status: str = "") -> pl.DataFrame:
+    """item_id, and a hash of the column; null where it is, or where a column of statuses says that no encoder reads it:
+    a picture may become a placeholder while its bytes stay the same."""
+    is_read = pl.col(column).is_not_null() & ((pl.col(status) == ImageStatus.OK) if status else pl.lit(True))
+    columns = [name for name in ("item_id", column, status) if name]
     parts = [
-        pl.DataFrame(batch).select("item_id", pl.when(pl.col(column).is_not_null()).then(pl.col(column).hash()))
-        for batch in (store.batches(version, ["item_id", column], BATCH_ROWS) if version else ())
+        pl.DataFrame(batch).select("item_id", pl.when(is_read).then(pl.col(column).hash()))
+        for batch in (store.batches(version, columns, BATCH_ROWS) if version else ())
     ]
     return pl.concat(parts) if parts else pl.DataFrame(schema={"item_id": pl.String, column: pl.UInt64})
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.postgresql import with_driver
 from pipeline.store import Store, digest, explained
 from schemas.errors import StoreError, UserError
 from schemas.registry import RegistryConfig
@@ -107,7 +108,8 @@ def connect(store: Store, config: RegistryConfig | None = None) -> "MlflowClient
         if not database.exists():
             make_database(database)
         uri = f"sqlite:///{database}"
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    address = with_driver(uri)
+    return MlflowClient(tracking_uri=address, registry_uri=address)
 
 
 def make_database(database: Path) -> None:
@@ -135,8 +137,9 @@ def session(store: Store, dataset: str, config: RegistryConfig | None, *, regist
 
     Raises:
         StoreError: the registry cannot be reached or read.
-        UserError: the store is a copy of one that uses the same server.
+        UserError: `dataset` is no name of one, or the store is a copy of one that uses the same server.
     """
+    store.folder(dataset)
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -146,11 +149,12 @@ def session(store: Store, dataset: str, config: RegistryConfig | None, *, regist
         name = _name(client, store, dataset, own) if is_shared else dataset
         # A registry inside the store holds no address, so that the store may be moved or copied.
         yield Place(client, dataset, name, {STORE_TAG: own} | ({ADDRESS_TAG: store.uri} if is_shared else {}))
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, ModuleNotFoundError) as error:  # the last: a database without its driver
         message = _without_password(str(error).splitlines()[0])[:300]
         raise StoreError(
-            f"The registry of {store} failed: {message}. Is MLFLOW_TRACKING_URI right and its server up (without one: "
-            "is _mlflow/mlflow.db in the store whole, is the disk full)? Then run again: finished work is kept."
+            f"The registry of {store} failed: {message}. Is MLFLOW_TRACKING_URI right, its server up, and its "
+            "database's driver installed (extra postgresql)? Without one: is _mlflow/mlflow.db in the store whole, is "
+            "the disk full? Then run again: finished work is kept."
         ) from error
 
 

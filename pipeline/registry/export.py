@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.machine import threads
 from pipeline.store import Store
 from schemas.errors import UserError
 from schemas.export import ExportConfig, Exported
@@ -40,11 +41,11 @@ def run(*, store: Store, version: TableVersion, folder: Path, config: ExportConf
     """
     if config.index == "lance" and find_spec("lance") is None:
         raise UserError("index: 'lance' needs a package that is not installed: pip install 'cm3-features[lance]'.")
-    width = _dim(store, version)
+    width = dim_of(store, version)
     dim = trained_width(version.lineage, width) if config.part == "item" else width
     if folder.exists():
         raise UserError(f"{folder} exists already; expected a new folder. Name another, or remove it.")
-    working = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
+    working = folder.with_name(f".{uuid.uuid4().hex}")
     working.mkdir(parents=True)
     try:
         rows, recall = _write(store, version, width, dim, working, config)
@@ -72,9 +73,10 @@ def _write(
     ids: list[str] = []
     keeps_score = config.part == "score" and version.table.startswith(EMBEDDINGS)
     index = _index(dim, config)
+    faiss.omp_set_num_threads(threads())
     with (working / "vectors.raw").open("wb") as raw:
         for batch in store.batches(version, rows=BATCH_ROWS):
-            names, vectors = _vectors(batch, width)
+            names, vectors = vectors_of(batch, width)
             vectors = np.ascontiguousarray(vectors[:, :dim])
             if not keeps_score:
                 length = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -104,7 +106,7 @@ def _users(store: Store, version: TableVersion, width: int) -> NDArray[np.float3
     for users in reversed(store.versions(version.dataset, "embeddings/users")):
         if all(users.lineage.get(name) == version.lineage.get(name) for name in made_by) and users.rows:
             batch = next(iter(store.batches(users, rows=SAMPLE)))
-            vectors = _vectors(batch, _dim(store, users))[1]
+            vectors = vectors_of(batch, dim_of(store, users))[1]
             return vectors if vectors.shape[1] == width else None
     return None
 
@@ -118,7 +120,7 @@ def _search_wide_enough(
         queries: what will search the index; None: the vectors themselves.
     """
     if queries is None:
-        queries = vectors[:: max(1, len(vectors) // SAMPLE)][:SAMPLE]
+        queries = vectors[:: -(-len(vectors) // SAMPLE)]
     queries, k = np.ascontiguousarray(queries), min(NEIGHBORS, len(vectors))
     best = np.full((len(queries), k), -np.inf, np.float32)
     for start in range(0, len(vectors), BATCH_ROWS):
@@ -171,14 +173,19 @@ def _index(dim: int, config: ExportConfig) -> "faiss.Index | None":
     return faiss.IndexHNSWFlat(dim, config.hnsw_links, faiss.METRIC_INNER_PRODUCT)
 
 
-def _vectors(batch: pa.Table, dim: int) -> tuple[list[str], NDArray[np.float32]]:
+def vectors_of(batch: pa.Table, dim: int) -> tuple[list[str], NDArray[np.float32]]:
     """Ids and vectors of the rows that have one."""
     present = batch.filter(batch["embedding"].is_valid()).combine_chunks()
     flat = present["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return present.column(0).to_pylist(), np.ascontiguousarray(flat.reshape(-1, dim), dtype=np.float32)
 
 
-def _dim(store: Store, version: TableVersion) -> int:
+def dim_of(store: Store, version: TableVersion) -> int:
+    """Numbers in each vector.
+
+    Raises:
+        UserError: the table holds no vectors.
+    """
     for batch in store.batches(version, rows=1):
         if "embedding" in batch.column_names:
             return int(batch.schema.field("embedding").type.list_size)

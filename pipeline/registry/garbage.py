@@ -1,8 +1,7 @@
 """Which published versions nobody needs any more, and their removal."""
 
+import json
 import logging
-import shutil
-import time
 
 from pipeline.registry import versions
 from pipeline.store import Store
@@ -12,13 +11,12 @@ from schemas.registry import RegistryConfig
 
 logger = logging.getLogger(__name__)
 
-STAGING_SECONDS = 24 * 3600
-"""A staging folder that has not changed for this long belongs to a run that was killed."""
-
 
 def unneeded(store: Store, dataset: str, keep: int, config: RegistryConfig | None = None) -> list[TableVersion]:
     """Versions that are neither the last `keep` of their table, nor its latest, nor part of a registered version that
-    has an alias, is among the last `keep` registered, or is the one that `rollback` would return to.
+    has an alias, is among the last `keep` registered, or is the one that `rollback` would return to; nor what one of
+    these adds to: `quality` has two versions of one run, and with the first the next run finds its ingest again; the
+    rows of new items and users are added to those of a training, with all of whose tables the next run compares.
 
     Raises:
         ValueError: `keep` is below 1.
@@ -36,39 +34,33 @@ def unneeded(store: Store, dataset: str, keep: int, config: RegistryConfig | Non
             "nothing tells which are in use. Is MLFLOW_TRACKING_URI the registry of this store?"
         )
     before = versions.previous(store, dataset, config) if registered else None
-    held = {
-        (table, version)
-        for entry in registered
-        if entry.alias or entry in registered[-keep:] or entry == before
-        for table, version in entry.tables.items()
-    }
+    kept = [entry for entry in registered if entry.alias or entry in registered[-keep:] or entry == before]
+    trainings = {entry.tables.get("metrics"): entry for entry in reversed(registered)}  # the first version of each
+    kept += [trainings[entry.tables.get("metrics")] for entry in kept]
+    held = {(table, version) for entry in kept for table, version in entry.tables.items()}
     candidates: list[TableVersion] = []
     for table in tables:
         held.add((table, store.latest(dataset, table).version))
-        candidates.extend(store.versions(dataset, table)[:-keep])
+        published = store.versions(dataset, table)
+        held |= {(table, version.version) for version in published[-keep:]}
+        candidates.extend(published)
+    held |= {(v.table, added_to) for v in candidates if (v.table, v.version) in held and (added_to := _added_to(v))}
     return [version for version in candidates if (version.table, version.version) not in held]
 
 
+def _added_to(version: TableVersion) -> str | None:
+    """The version of its own table that a version was made from."""
+    inputs: dict[str, str] = json.loads(version.lineage.get("cm3.inputs", "{}"))
+    return inputs.get(version.table)
+
+
 def remove(store: Store, versions: list[TableVersion]) -> list[TableVersion]:
-    """Delete versions: the manifest first, so that what is left of an interrupted removal is no version.
+    """Delete versions, except what became the latest since it was found to be unneeded; returns what was deleted.
 
-    Call it while no run works on the data set (`flows.exclusive.alone`). A version that a run on another machine has
-    made the latest since it was found to be unneeded stays.
-
-    Returns: what was deleted.
+    Find them and call this in one `store.locked`, so that nothing is promoted in between, and while no run works on the
+    data set (`flows.exclusive.alone`): a run reads what is not yet registered.
     """
-    unneeded = [v for v in versions if store.latest(v.dataset, v.table).version != v.version]
-    for version in unneeded:
-        folder = version.path
-        store.fs.rm_file(store.inside(folder).removesuffix(".parquet") + ".json")
-        store.fs.rm(store.inside(folder), recursive=True)
+    removed = [version for version in versions if store.remove(version)]
+    for version in removed:
         logger.info("removed %s/%s@%s", version.dataset, version.table, version.version)
-    return unneeded
-
-
-def remove_abandoned_staging(store: Store) -> int:
-    """Delete what killed runs left half-written on this machine; returns how many folders."""
-    old = [path for path in store.scratch("staging").iterdir() if time.time() - path.stat().st_mtime > STAGING_SECONDS]
-    for path in old:
-        shutil.rmtree(path, ignore_errors=True)
-    return len(old)
+    return removed

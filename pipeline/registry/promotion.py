@@ -14,16 +14,27 @@ BATCH_ROWS = 65536
 
 
 def choose(
-    challenger: Measured, champion: Measured | None, config: RegistryConfig, best: Registered | None = None
+    challenger: Measured,
+    champion: Measured | None,
+    config: RegistryConfig,
+    best: Registered | None = None,
+    *,
+    same_training: bool = False,
 ) -> tuple[str, str]:
     """The alias and the reason: champion, unless it lost too much of the present champion's metric or coverage.
 
     Args:
         best: the best of the last champions. A version that loses too much of its metric is no champion either:
             otherwise small losses would add up from run to run.
+        same_training: the champion comes from the same training, whose model was applied to newer items since. It has
+            the same figures, so only items and coverage are compared.
     """
     if champion is None:
         return "champion", "no version is champion yet"
+    if same_training:
+        reason = f"the champion's model, validation NDCG@20 {champion.validation_ndcg:.4f}, applied to newer data"
+        losses = _coverage_losses(challenger, champion, config)
+        return ("challenger" if losses else "champion"), "; ".join([*losses, reason])
     losses = _metric_loss(challenger, champion, config)
     if best is not None and not losses and _metric_loss(challenger, best, config):
         share = 1 - challenger.validation_ndcg / best.validation_ndcg

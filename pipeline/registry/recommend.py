@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Collection, Sequence
+from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pipeline import never_shown
 from pipeline.registry import versions
+from pipeline.registry.choices import Spoken, ranked
 from pipeline.registry.client import has_registry
 from pipeline.similarity.lookup import titles
 from pipeline.store import Store
@@ -23,8 +26,9 @@ class Served:
 
     def __init__(self, store: Store, dataset: str, config: RegistryConfig | None = None) -> None:
         self.store, self.dataset = store, dataset
-        registered = versions.registered(store, dataset, config) if has_registry(store, config) else []
-        self.champion: Registered | None = next((v for v in registered if v.alias == "champion"), None)
+        self.champion: Registered | None = (
+            versions.champion(store, dataset, config) if has_registry(store, config) else None
+        )
 
     @property
     def version(self) -> str:
@@ -48,13 +52,12 @@ class Served:
 
     def rows(self, name: str, column: str, values: Collection[str]) -> pa.Table:
         """The rows of a table whose `column` is one of `values`; only the row groups that may hold them are read."""
-        version = self.table(name)
-        folder, filters = self.store.inside(version.path), [(column, "in", list(values))]
-        parts = [
-            pq.read_table(f"{folder}/{part}", filters=filters, filesystem=self.store.fs)
-            for part in sorted(version.files)
-        ]
-        return pa.concat_tables(parts).replace_schema_metadata(None)
+        return self.store.read(self.table(name), filters=[(column, "in", list(values))])
+
+    @cached_property
+    def never_shown(self) -> frozenset[str]:
+        """Ids of items that are never shown, as the list in the store says now."""
+        return never_shown.read(self.store, self.dataset)
 
     def titles(self, ids: Collection[str]) -> dict[str, str | None]:
         """Titles of items, as they were for this version."""
@@ -62,7 +65,9 @@ class Served:
 
 
 def for_users(served: Served, users: Sequence[str], k: int) -> dict[str, pa.Table]:
-    """The first `k` rows of each user in `recommendations`, by rank; none for a user who chose every item.
+    """The first `k` rows of each user in `recommendations`, by rank, without items that are never shown.
+
+    Fewer where the table holds no more for the user: none for a user who chose every item.
 
     Raises:
         UserError: no such user, or the table holds fewer than `k` for each user.
@@ -74,15 +79,22 @@ def for_users(served: Served, users: Sequence[str], k: int) -> dict[str, pa.Tabl
             f"most {held}, or run again with --trainer '{{\"top_k\": {k}}}'."
         )
     rows = served.rows(RECOMMENDATIONS, "user_id", users)
-    lists = {user: rows.filter(pc.field("user_id") == user).sort_by("rank").slice(0, k) for user in users}
-    if empty := [user for user, table in lists.items() if not len(table)]:
+    if empty := sorted(set(users) - set(rows["user_id"].to_pylist())):
         members = set(served.rows(USERS, "user_id", empty)["user_id"].to_pylist())
         if unknown := [user for user in empty if user not in members]:
             raise UserError(
                 f"{served.dataset} has no user {', '.join(map(repr, unknown))} in version {served.version}. Give the "
                 "items that an unknown user chose: --items A,B,C."
             )
-    return lists
+    rows = rows.filter(~pc.is_in(pc.field("item_id"), pa.array(sorted(served.never_shown), pa.string())))
+    return {user: _first(rows.filter(pc.field("user_id") == user).sort_by("rank"), k) for user in users}
+
+
+def _first(rows: pa.Table, k: int) -> pa.Table:
+    """The first `k` rows, with ranks from 1."""
+    first = rows.slice(0, k)
+    place = first.schema.get_field_index("rank")
+    return first.set_column(place, "rank", pa.array(range(1, len(first) + 1), pa.int32()))
 
 
 def for_items(served: Served, chosen: Sequence[str], k: int) -> tuple[pa.Table, list[str]]:
@@ -102,26 +114,24 @@ def for_items(served: Served, chosen: Sequence[str], k: int) -> tuple[pa.Table, 
             "item_id is the source's own id."
         )
     rows = served.rows(WEIGHTS, "chosen_id", chosen)
-    rows = rows.filter(~pc.is_in(pc.field("item_id"), pa.array(chosen)))
-    reasons: dict[str, list[tuple[float, str]]] = {}
-    for item, because, weight in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
-        reasons.setdefault(item, []).append((weight, because))
-    scores = {item: sum(weight for weight, _ in pairs) for item, pairs in reasons.items()}
-    best = sorted(scores, key=lambda item: (-scores[item], item))[:k]
+    ids = np.array(sorted({*chosen, *rows["item_id"].to_pylist()}))
+    numbers = pa.array(ids, pa.string())
+    items, chosen_items, left_out = (
+        np.asarray(pc.index_in(column, value_set=numbers)).astype(np.int64)
+        for column in (rows["item_id"], rows["chosen_id"], pa.array(chosen, pa.string()))
+    )
+    hidden = np.flatnonzero(np.isin(ids, sorted(served.never_shown)))
+    spoken = Spoken(items, chosen_items, np.asarray(rows["weight"]))
+    best = ranked(spoken, k, np.concatenate([left_out, hidden]))
     table = pa.table(
         {
-            "item_id": pa.array(best, pa.string()),
-            "rank": pa.array(range(1, len(best) + 1), pa.int32()),
-            "score": pa.array([scores[item] for item in best], pa.float32()),
-            "because": pa.array([_strongest(reasons[item]) for item in best], pa.list_(pa.string())),
+            "item_id": pa.array(ids[best.items], pa.string()),
+            "rank": pa.array(range(1, len(best.items) + 1), pa.int32()),
+            "score": pa.array(best.scores, pa.float32()),
+            "because": pa.array([ids[row[row >= 0]].tolist() or None for row in best.because], pa.list_(pa.string())),
         }
     )
     return table, unknown
-
-
-def _strongest(reasons: list[tuple[float, str]]) -> list[str] | None:
-    """Up to three chosen items that speak for an item, the strongest first; null where none does."""
-    return [item for weight, item in sorted(reasons, key=lambda pair: (-pair[0], pair[1]))[:3] if weight > 0] or None
 
 
 def described(served: Served, table: pa.Table) -> list[dict[str, object]]:

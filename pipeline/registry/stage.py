@@ -37,6 +37,10 @@ BATCH = 900
 """MLflow takes at most 1,000 metrics in one request."""
 
 
+BESIDE = ("recommendations", "semantic_ids/", "semantic_codebooks/")
+"""Beginnings of the names of tables that a run may make anew for the same embeddings."""
+
+
 def run(
     *,
     store: Store,
@@ -48,6 +52,8 @@ def run(
 ) -> Registered:
     """Register what was trained, with its parameters, curves and metrics, and give it its alias.
 
+    A version that a registered training's model made of newer data belongs to the run of that training.
+
     Args:
         tables: every table of the run by name; `embeddings/items`, `metrics` and `epochs` must be among them.
         parameters: logged as they are, one per key.
@@ -55,7 +61,9 @@ def run(
         model: the name under which `metrics` holds the trained model's rows.
 
     Returns:
-        The registered version; marked `reused`, with nothing written, if these embeddings were registered before.
+        The registered version; marked `reused` if these embeddings were registered before. Then nothing is written,
+        except where another list of what is never shown has made its recommendations anew, or semantic ids were asked
+        for since.
     """
     embeddings = tables[EMBEDDINGS]
     dataset = embeddings.dataset
@@ -63,29 +71,47 @@ def run(
         registered = versions_of(place)
         same = next((v for v in registered if v.tables[EMBEDDINGS] == embeddings.version), None)
         if same is not None:
-            if same == registered[-1] and _finish(place, same):
+            finished = same == registered[-1] and _finish(store, place, same)
+            if _has_others(store, place, same, tables) or finished:
                 same = find(versions_of(place), dataset, str(same.number))
             return same.model_copy(update={"reused": True})
         metrics = store.read(tables["metrics"])
-        measured = _measure(store, tables, metrics, model)
-        run_id = _log_run(place, store, tables, parameters, metrics, report, model)
-        registered = versions_of(place)
-        champion = next((v for v in registered if v.alias == "champion"), None)
-        best = best_champion(place, registered, config.champions_compared)
-        alias, reason = promotion.choose(measured, champion, config, best)
-        _ensure_model(place)
-        created = place.client.create_model_version(
-            place.name,
-            source=_source(store, embeddings),
-            run_id=run_id,
-            tags={TABLE_TAG + name: version.version for name, version in tables.items()}
+        training = next((v for v in registered if v.tables.get("metrics") == tables["metrics"].version), None)
+        measured = _measure(store, tables, metrics, model, training)
+        if training is None:
+            run_id = _log_run(place, store, tables, parameters, metrics, report, model)
+        else:
+            run_id = training.run_id
+        tags = (
+            {TABLE_TAG + name: version.version for name, version in tables.items()}
             | _tags(measured)
-            | {"reason": reason, "key": embeddings.key, "report": report, PENDING_TAG: alias},
+            | {"key": embeddings.key, "report": report}
         )
-        _give_alias(place, int(created.version), alias)
+        # Nobody may promote another version between the judgement and the alias that follows from it.
+        with store.locked(dataset):
+            registered = versions_of(place)
+            champion = next((v for v in registered if v.alias == "champion"), None)
+            best = best_champion(place, registered, config.champions_compared)
+            is_same = champion is not None and champion.tables.get("metrics") == tables["metrics"].version
+            alias, reason = promotion.choose(measured, champion, config, best, same_training=is_same)
+            _ensure_model(place)
+            tags |= {"reason": reason, PENDING_TAG: alias}
+            source = _source(store, embeddings)
+            created = place.client.create_model_version(place.name, source=source, run_id=run_id, tags=tags)
+            _give_alias(place, int(created.version), alias)
         level = logging.INFO if alias == "champion" else logging.WARNING
         logger.log(level, "registered %s version %s as %s: %s", dataset, created.version, alias, reason)
         return find(versions_of(place), dataset, str(created.version))
+
+
+def _has_others(store: Store, place: Place, same: Registered, tables: Mapping[str, TableVersion]) -> bool:
+    """Whether tables that decide no embedding were made anew for a registered version; it has them from now on."""
+    others = {name: table.version for name, table in tables.items() if name.startswith(BESIDE)}
+    changed = {name: version for name, version in others.items() if same.tables.get(name) != version}
+    with store.locked(same.dataset):
+        for name, version in changed.items():
+            place.client.set_model_version_tag(place.name, str(same.number), TABLE_TAG + name, version)
+    return bool(changed)
 
 
 def _source(store: Store, embeddings: TableVersion) -> str:
@@ -95,10 +121,22 @@ def _source(store: Store, embeddings: TableVersion) -> str:
     return f"cm3://{embeddings.dataset}/{embeddings.table}/{embeddings.version}.parquet"
 
 
-def _measure(store: Store, tables: Mapping[str, TableVersion], metrics: pa.Table, model: str) -> Measured:
+def _measure(
+    store: Store, tables: Mapping[str, TableVersion], metrics: pa.Table, model: str, training: Registered | None
+) -> Measured:
+    """What the version is judged by.
+
+    Args:
+        training: the version that its training was registered as, if its model was only applied to newer data since:
+            the figures were measured on the interactions of then.
+    """
+    if training is not None:
+        validation_set = training.validation_set
+    else:
+        validation_set = promotion.validation_set(store, tables["interactions"]) if "interactions" in tables else ""
     return Measured(
         validation_ndcg=value(metrics, model, "valid", "ndcg", 20),
-        validation_set=promotion.validation_set(store, tables["interactions"]) if "interactions" in tables else "",
+        validation_set=validation_set,
         items=tables[EMBEDDINGS].rows,
         coverage=promotion.coverage(store, tables),
     )
@@ -122,11 +160,12 @@ def _give_alias(place: Place, number: int, alias: str) -> None:
     place.client.delete_model_version_tag(place.name, str(number), PENDING_TAG)
 
 
-def _finish(place: Place, version: Registered) -> bool:
+def _finish(store: Store, place: Place, version: Registered) -> bool:
     """Give a version the alias that a killed run judged it to get but did not set; False if it has its alias."""
-    alias = place.client.get_model_version(place.name, str(version.number)).tags.get(PENDING_TAG)
-    if alias:
-        _give_alias(place, version.number, alias)
+    with store.locked(version.dataset):
+        alias = place.client.get_model_version(place.name, str(version.number)).tags.get(PENDING_TAG)
+        if alias:
+            _give_alias(place, version.number, alias)
     return bool(alias)
 
 

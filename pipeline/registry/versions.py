@@ -18,8 +18,10 @@ if TYPE_CHECKING:  # a reference without an alias is resolved without MLflow
 logger = logging.getLogger(__name__)
 
 EMBEDDINGS = "embeddings/items"
-SERVED = (EMBEDDINGS, "embeddings/users", "item_weights", "recommendations")
-"""What consumers read of a champion, where a version has it."""
+SERVED = (EMBEDDINGS, "embeddings/users", "item_weights", "recommendations", "model")
+"""What consumers read of a champion, and what new items get their vectors from, where a version has it."""
+OWN_VERSION = r"[0-9a-f]{6,16}"
+"""What follows `@` where it is (the beginning of) a table version's name."""
 TABLE_TAG = "table."
 COVERAGE_TAG = "coverage."
 PENDING_TAG = "alias"
@@ -38,6 +40,16 @@ def registered(store: Store, dataset: str, config: RegistryConfig | None = None)
         return versions_of(place)
 
 
+def champion(store: Store, dataset: str, config: RegistryConfig | None = None) -> Registered | None:
+    """The version that is champion now; None without one."""
+    with session(store, dataset, config) as place:
+        model = place.model()
+        if model is None or "champion" not in model.aliases:
+            return None
+        version = place.client.get_model_version(place.name, str(model.aliases["champion"]))
+        return _from_mlflow(place.dataset, version, "champion")
+
+
 def promote(store: Store, dataset: str, at: str, config: RegistryConfig | None = None) -> Registered:
     """Make the version with that number or alias the champion, after comparing its files with their checksums.
 
@@ -46,7 +58,7 @@ def promote(store: Store, dataset: str, at: str, config: RegistryConfig | None =
     Raises:
         UserError: there is no such version, or one of its files was changed or lost.
     """
-    with session(store, dataset, config) as place:
+    with session(store, dataset, config) as place, store.locked(dataset):
         chosen = find(versions_of(place), dataset, at)
         _verify(store, chosen)
         crown(place, chosen.number)
@@ -60,7 +72,7 @@ def rollback(store: Store, dataset: str, config: RegistryConfig | None = None) -
     Raises:
         UserError: no other version was champion before, or none of those is whole.
     """
-    with session(store, dataset, config) as place:
+    with session(store, dataset, config) as place, store.locked(dataset):
         registered = versions_of(place)
         history = champions(place)
         lost = []
@@ -121,8 +133,8 @@ def _verify(store: Store, version: Registered) -> None:
 def resolve(store: Store, reference: str, config: RegistryConfig | None = None) -> TableVersion:
     """Find the version that `DATASET/TABLE[@VERSION|@ALIAS|@NUMBER]` names.
 
-    Without `@` the last published version. VERSION is (the beginning of) a table version's name; ALIAS and NUMBER are
-    the registry's and name the table as it was for that registered version.
+    Without `@` the last version that kept its contracts. VERSION is (the beginning of) a table version's name; ALIAS
+    and NUMBER are the registry's and name the table as it was for that registered version.
 
     Raises:
         UserError: nothing goes by that name; the message lists what does.
@@ -130,12 +142,40 @@ def resolve(store: Store, reference: str, config: RegistryConfig | None = None) 
     dataset, table, at = parse_reference(reference)
     if at in ("", "latest"):
         return store.latest(dataset, table)
-    if re.fullmatch(r"[0-9a-f]{6,16}", at):
+    if re.fullmatch(OWN_VERSION, at):
         return store.get(dataset, table, at)
     version = find(registered(store, dataset, config), dataset, at)
     if table not in version.tables:
         raise UserError(f"{dataset}@{at} was made without {table!r}; it has: {', '.join(sorted(version.tables))}.")
     return store.get(dataset, table, version.tables[table])
+
+
+def tables_of(store: Store, reference: str, config: RegistryConfig | None = None) -> dict[str, TableVersion]:
+    """Every table of `DATASET[@ALIAS|@NUMBER]`: of that registered version, without `@` the latest ones.
+
+    Raises:
+        UserError: nothing goes by that name, it names one table, or one of its tables is gone.
+    """
+    dataset, _, at = reference.partition("@")
+    if "/" in dataset:
+        alias = f"@{at}" if at and not re.fullmatch(OWN_VERSION, at) else ""
+        whole = dataset.partition("/")[0] + alias
+        raise UserError(f"{reference} names one table; expected a whole data set: {whole}.")
+    if at in ("", "latest"):
+        tables = {table: store.latest(dataset, table) for table in store.tables(dataset)}
+        if "items" not in tables:
+            store.latest(dataset, "items")  # says what there is
+        return tables
+    version = find(registered(store, dataset, config), dataset, at)
+    return {table: store.get(dataset, table, name) for table, name in version.tables.items()}
+
+
+def beside(store: Store, reference: str, config: RegistryConfig | None = None) -> dict[str, TableVersion]:
+    """The other tables of the registered version that a reference to one table names; the latest ones where it names
+    the table's own version, or none."""
+    dataset, _, at = parse_reference(reference)
+    named = at and not re.fullmatch(OWN_VERSION, at)
+    return tables_of(store, f"{dataset}@{at}" if named else dataset, config)
 
 
 def find(versions: list[Registered], dataset: str, at: str) -> Registered:
@@ -191,7 +231,10 @@ def champions(place: Place) -> list[int]:
 
 
 def best_champion(place: Place, registered: list[Registered], last: int) -> Registered | None:
-    """The best by its figure among the last champions, the present one included, since one was promoted by hand."""
+    """The best by its figure among the last champions, the present one included, since one was promoted by hand.
+
+    Versions of one training, which all have its figure, count as one.
+    """
     model = place.model()
     if model is None:
         return None
@@ -199,8 +242,11 @@ def best_champion(place: Place, registered: list[Registered], last: int) -> Regi
     accepted = int(model.tags.get(_ACCEPTED_TAG, 0))
     if accepted in history:
         history = history[len(history) - 1 - history[::-1].index(accepted) :]
-    recent = [version for version in registered if version.number in history[-last:]]
-    return max(recent, key=lambda version: version.validation_ndcg, default=None)
+    by_number = {version.number: version for version in registered}
+    trainings: dict[str, Registered] = {}
+    for version in (by_number[number] for number in reversed(history) if number in by_number):
+        trainings.setdefault(version.tables.get("metrics", str(version.number)), version)
+    return max([*trainings.values()][:last], key=lambda version: version.validation_ndcg, default=None)
 
 
 def _from_mlflow(dataset: str, version: "ModelVersion", alias: str) -> Registered | None:

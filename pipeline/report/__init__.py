@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipeline.report.stage import run
 
-__all__ = ["run"]
+__all__ = ["STAGE_VERSION", "run"]
+
+STAGE_VERSION = 2
+"""Raised whenever the same tables give another report."""
 
 
 def __getattr__(name: str) -> object:

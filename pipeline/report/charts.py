@@ -50,8 +50,10 @@ _STYLE = {
 }
 
 
-def curves(series: Mapping[str, Sequence[tuple[int, float]]], *, best: int | None = None) -> Markup:
-    """Lines over epochs. Args: series: name → (epoch, value) pairs; best: epoch to mark with a line."""
+def curves(
+    series: Mapping[str, Sequence[tuple[int, float]]], *, best: int | None = None, over: str = "epoch"
+) -> Markup:
+    """Lines over epochs or runs. Args: series: name → (epoch, value) pairs; best: epoch to mark with a line."""
     with _figure("curves" + "".join(series), 2.7) as (figure, axes, svg):
         for number, (name, points) in enumerate(series.items()):
             xs, ys = zip(*points, strict=True)
@@ -63,8 +65,8 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]], *, best: int | Non
             axes.plot(xs, ys, color=colour(number), label=name, **marks)
         if best is not None:
             axes.axvline(best, color=_TEXT, linewidth=1, linestyle=(0, (3, 3)))
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel(over)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", visible=False)
         axes.margins(x=0.02)

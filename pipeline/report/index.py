@@ -1,4 +1,4 @@
-"""The content of a store for `cm3 ui`: data sets, versions, aliases and reports, as values and as pages."""
+"""The content of a store for `cm3 serve`: data sets, versions, aliases and reports, as values and as pages."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 import pyarrow.parquet as pq
 from jinja2 import Environment
 
+from pipeline import history
 from pipeline.report.rendering import environment
 from pipeline.report.sections import in_order
 from pipeline.report.wording import shown
@@ -18,8 +19,12 @@ from schemas.errors import UserError
 from schemas.lineage import TableVersion
 from schemas.registry import Registered, RegistryConfig
 
+LAST_RUNS = 30
+"""Shown on the page of a data set's history."""
 REPORTS = "_reports"
 """`<store>/<dataset>/_reports/<name>.html`: where runs leave their reports."""
+HISTORY = "history.html"
+"""The last runs as a page, beside the reports, which link to it."""
 HTML = "text/html; charset=utf-8"
 
 
@@ -51,6 +56,8 @@ def reports(store: Store, dataset: str) -> list[dict[str, Any]]:
     """The reports of a data set, newest first: name, address within the store, size in bytes, time of writing."""
     entries = []
     for path in store.fs.glob(f"{store.root}/{dataset}/{REPORTS}/*.html"):
+        if path.endswith(f"/{HISTORY}"):
+            continue
         info = store.fs.info(path)
         changed = info.get("mtime") or info.get("LastModified") or 0.0  # local folders and S3 name it differently
         moment = changed if isinstance(changed, datetime) else datetime.fromtimestamp(changed, UTC)
@@ -78,7 +85,8 @@ def registered(store: Store, dataset: str, config: RegistryConfig | None = None)
 
 
 def respond(store: Store, path: str) -> tuple[int, str, bytes]:
-    """The page at a URL's path: `/`, `/<dataset>`, `/<dataset>/table/<table>` or `/<dataset>/report/<name>`.
+    """The page at a URL's path: `/`, `/<dataset>`, `/<dataset>/history`, `/<dataset>/table/<table>` or
+    `/<dataset>/report/<name>`; `/<dataset>/report/history.html` is where a report's link to the history leads.
 
     Names are compared with what the store lists, never joined into a path, so a request cannot leave the store.
 
@@ -93,6 +101,8 @@ def respond(store: Store, path: str) -> tuple[int, str, bytes]:
     if not rest:
         return 200, HTML, _dataset_page(store, dataset)
     kind, name = rest[0], "/".join(rest[1:])
+    if (kind == "history" and not name) or (kind == "report" and name == HISTORY):
+        return 200, HTML, _history_page(store, dataset, is_served=True)
     if kind == "table" and name in store.tables(dataset):
         return 200, HTML, _table_page(store, dataset, name)
     if kind == "report":
@@ -102,10 +112,16 @@ def respond(store: Store, path: str) -> tuple[int, str, bytes]:
     return _missing(store, f"{shown(dataset, 80)} has nothing at {shown('/'.join(rest), 120)!r}.")
 
 
+def api(store: Store, document: dict[str, Any]) -> bytes:
+    """The page that shows an OpenAPI document to people."""
+    return _render("api.html.jinja", store, document=document)
+
+
 def _dataset_page(store: Store, dataset: str) -> bytes:
     versions, reason = registered(store, dataset)
     tables = {table: store.versions(dataset, table) for table in in_order(set(store.tables(dataset)))}
     latest = {table: store.latest(dataset, table).version for table in tables}
+    written = reports(store, dataset)
     return _render(
         "dataset.html.jinja",
         store,
@@ -114,7 +130,32 @@ def _dataset_page(store: Store, dataset: str) -> bytes:
         latest=latest,
         registered=versions,
         reason=reason,
-        reports=reports(store, dataset),
+        reports=written,
+        addresses={report["address"]: report["name"] for report in written},
+    )
+
+
+def put_history(store: Store, dataset: str) -> None:
+    """Write the last runs as a page beside the reports: from the runs' records alone, and without a link elsewhere."""
+    with store.locked(dataset):  # of two runs that end together, the second to write has read both records
+        store.put(f"{dataset}/{REPORTS}/{HISTORY}", _history_page(store, dataset, is_served=False))
+
+
+def _history_page(store: Store, dataset: str, *, is_served: bool) -> bytes:
+    from pipeline.report import trends  # matplotlib takes a second to import, which the other pages do not need
+
+    try:
+        runs, reason = history.read(store, dataset, LAST_RUNS), ""
+    except UserError as error:
+        runs, reason = [], str(error)
+    return _render(
+        "history.html.jinja",
+        store,
+        dataset=dataset,
+        runs=runs,
+        reason=reason,
+        charts=trends.drawn(runs) if runs else [],
+        is_served=is_served,
     )
 
 
@@ -133,12 +174,15 @@ def _table_page(store: Store, dataset: str, table: str) -> bytes:
         lineage=lineage,
         config=_indented(lineage.get("config", "{}")),
         inputs=json.loads(lineage.get("inputs", "{}")),
+        tables=store.tables(dataset),
     )
 
 
 def _columns(store: Store, version: TableVersion) -> list[dict[str, Any]]:
-    """Name, type and whether null may occur, from the first file's footer."""
+    """Name, type and whether null may occur, from the first file's footer; none where the version is no table."""
     part = f"{store.inside(version.path)}/{min(version.files)}"
+    if not part.endswith(".parquet"):
+        return []
     with store.fs.open(part, "rb") as file:
         schema = pq.read_schema(file)
     return [{"name": field.name, "type": str(field.type), "nullable": field.nullable} for field in schema]

@@ -16,6 +16,8 @@ from schemas.lineage import TableVersion
 from schemas.report import ReportConfig
 
 _GROUP = re.compile(r"(recall|ndcg)_train_(\d+)(_\d*)?")
+HIDDEN = ("cold", "cold_only")
+"""Splits of the metrics table: hidden items among all items, and among each other."""
 MAX_CURVES = 6
 """Training runs whose curves are drawn: each adds about 40 kB."""
 HEADLINE = (("ndcg", 10), ("ndcg", 20), ("recall", 10), ("recall", 20), ("hr", 20), ("coverage", 20))
@@ -106,6 +108,20 @@ def cold(test: Scores, config: ReportConfig) -> dict[str, Any] | None:
     }
     chart = charts.bars([row["label"] for row in drawn], series) if drawn else Markup("")
     return {"models": models, "rows": rows, "k": config.cutoff, "chart": chart}
+
+
+def hidden(store: Store, version: TableVersion | None, config: ReportConfig) -> dict[str, Any] | None:
+    """Recall and NDCG of items hidden from training, ranked among all items and among each other."""
+    rankings = {split: scores(store, version, split) for split in HIDDEN}
+    models = {model for model, metric, k in rankings["cold"] if (metric, k) == ("recall", config.cutoff)}
+    if not models:
+        return None
+    columns = [(split, metric) for split in HIDDEN for metric in ("recall", "ndcg")]
+    cells = {(m, *column): rankings[column[0]].get((m, column[1], config.cutoff)) for m in models for column in columns}
+    best = {c: max((score.mean for m in models if (score := cells[m, *c])), default=0.0) for c in columns}
+    ordered = sorted(models, key=lambda m: (-rankings["cold"][m, "recall", config.cutoff].mean, m))
+    users = max(score.users for score in rankings["cold"].values())
+    return {"models": ordered, "columns": columns, "cells": cells, "best": best, "users": users, "k": config.cutoff}
 
 
 def training(store: Store, tables: Tables) -> tuple[list[dict[str, Any]], int]:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from pipeline.report.wording import shown
 from pipeline.similarity.duplicates import duplicates
 from pipeline.similarity.quality import assess
 from pipeline.store import Store
+from schemas.contracts import Verdict
 from schemas.lineage import TableVersion
 from schemas.tables import ImageStatus
 
@@ -30,10 +32,51 @@ TABLES = (
     "recommendations",
     "metrics",
     "epochs",
+    "model",
 )
 """In the order the data flows."""
+CONTENTS = {
+    "summary": "Summary",
+    "quality": "Quality",
+    "coverage": "Coverage",
+    "graph": "Graph",
+    "items": "Items",
+    "captions": "Captions",
+    "map": "Map",
+    "metrics": "Metrics",
+    "cold": "Cold items",
+    "encoders": "Encoders",
+    "users": "Users",
+    "training": "Training",
+    "lineage": "Tables",
+}
+"""Sections in their order, with what the navigation calls them."""
 MAX_HOSTS = 12
 MAX_EXAMPLES = 3
+MAX_VALUES = 8
+
+
+def contents(context: Mapping[str, Any]) -> dict[str, str]:
+    """The sections that this run has something to say in, as `CONTENTS`. Args: context: what the templates read."""
+    holds = {
+        "summary": True,
+        "quality": "quality" in context["tables"] or context["verdicts"] or context["images"],
+        "items": context["selection"].ids,
+        "captions": context["captions"] or context["attributes"],
+        "map": context["mapped"],
+        "cold": context["cold"] or context["hidden"],
+        "training": context["training"][0],
+    }
+    return {name: title for name, title in CONTENTS.items() if (holds[name] if name in holds else context[name])}
+
+
+def mappable(tables: Tables) -> str:
+    """The reference of the table whose map `cm3 export --to atlas` draws whole; empty if none has vectors of items."""
+    names = [name for name in tables if name.startswith("features/") or name == "embeddings/items"]
+    if not names:
+        return ""
+    version = tables[in_order(set(names))[-1]]
+    return f"{version.dataset}/{version.table}@{version.version[:8]}"
 
 
 def overview(store: Store, tables: Tables) -> dict[str, Any]:
@@ -51,6 +94,14 @@ def overview(store: Store, tables: Tables) -> dict[str, Any]:
         "interactions": interactions or None,
         "density": interactions / (len(users) * items) if users and items else None,
     }
+
+
+def is_split_in_time(tables: Tables) -> bool:
+    """Whether all that is judged was chosen after what its user chose in training."""
+    if "interactions" not in tables:
+        return False
+    split = json.loads(tables["interactions"].lineage.get("cm3.config", "{}")).get("split")
+    return split in ("leave_one_out", "global_time")
 
 
 def changes(store: Store, tables: Tables, previous: Tables | None) -> list[dict[str, Any]]:
@@ -71,14 +122,32 @@ def changes(store: Store, tables: Tables, previous: Tables | None) -> list[dict[
 
 
 def quality(store: Store, tables: Tables) -> list[dict[str, Any]]:
-    """What ingest dropped or repaired, by rule, the largest counts first."""
+    """What was dropped, repaired or is doubtful, by rule, the largest counts first; of a rule about pictures also
+    `pictured`, the items whose pictures are its examples."""
     if "quality" not in tables:
         return []
     rows = store.read(tables["quality"]).to_pylist()
     for row in rows:
+        row["pictured"] = row["examples"] if row["source"] == "images" else []
         row["rule"] = shown(row["rule"].replace("_", " "), 120)
         row["examples"] = [shown(example, 60) for example in row["examples"] if example]
     return sorted((row for row in rows if row["count"]), key=lambda row: (row["action"], -row["count"]))
+
+
+def contracts(verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
+    """One row per contract and part, the broken ones first."""
+    rows = [
+        {
+            "rule": verdict.rule.replace("_", " "),
+            "part": shown(verdict.part, 80),
+            "figure": verdict.amount(verdict.figure),
+            "limit": verdict.amount(verdict.limit),
+            "state": verdict.state,
+            "examples": [shown(example, 60) for example in verdict.examples],
+        }
+        for verdict in verdicts
+    ]
+    return sorted(rows, key=lambda row: row["state"] == "kept")
 
 
 def images(store: Store, tables: Tables) -> dict[str, Any] | None:
@@ -131,6 +200,23 @@ def coverage(store: Store, tables: Tables) -> list[dict[str, Any]]:
     return rows
 
 
+def attributes(store: Store, tables: Tables) -> list[dict[str, Any]]:
+    """Of each attribute that the captioner was asked for, the share of items that have it, and its commonest values."""
+    prefix = "attribute_"
+    if "captions" not in tables:
+        return []
+    counts: dict[str, Counter[str]] = {}
+    for batch in store.batches(tables["captions"], rows=8192):
+        for name in (name for name in batch.column_names if name.startswith(prefix)):
+            said = counts.setdefault(name.removeprefix(prefix), Counter())
+            said.update(value for value in batch[name].to_pylist() if value is not None)
+    return [
+        _share(name, said.total(), tables["captions"].rows)
+        | {"values": [(shown(value, 60), count) for value, count in said.most_common(MAX_VALUES)]}
+        for name, said in counts.items()
+    ]
+
+
 def graph(store: Store, tables: Tables) -> dict[str, Any] | None:
     """The similarity graph's measures by feature, and how exact it is; None where it or its features are absent."""
     version = tables.get("similarity")
@@ -167,6 +253,7 @@ def lineage(tables: Tables) -> list[dict[str, Any]]:
             "inputs": sorted(inputs),
             "encoder": shown(version.lineage.get("cm3.encoder", ""), 80),
             "revision": shown(version.lineage.get("cm3.revision", ""), 40),
+            "license": shown(version.lineage.get("cm3.license", ""), 60),
         }
         rows.append(row)
     return rows
@@ -195,8 +282,11 @@ def _filled(store: Store, version: TableVersion, column: str, name: str) -> dict
     nulls = sum(batch[column].null_count for batch in store.batches(version, [column], 8192))
     row = _share(name, version.rows - nulls, version.rows)
     row["encoder"] = shown(version.lineage.get("cm3.encoder", ""), 80)
+    batches = (batch for batch in store.batches(version, ["cut"], 65536) if "cut" in batch.column_names)
+    row["cut"] = sum(pc.sum(batch["cut"]).as_py() or 0 for batch in batches)
     return row
 
 
 def _share(name: str, count: int, total: int) -> dict[str, Any]:
-    return {"name": name, "count": count, "total": total, "share": count / total if total else 0.0, "encoder": ""}
+    share = count / total if total else 0.0
+    return {"name": name, "count": count, "total": total, "share": share, "encoder": "", "cut": 0}

@@ -3,7 +3,7 @@
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
@@ -72,7 +72,10 @@ class Selection:
 
 
 def select(store: Store, tables: Tables, config: ReportConfig) -> Selection:
-    """The items of the users shown and then the most chosen ones, `config.max_items` at most."""
+    """The items of the users shown and then others, by a hash of their id: `config.max_items` at most.
+
+    So a map shows the catalogue rather than its best sellers, and the next report mostly the same items.
+    """
     if "items" not in tables:
         return Selection()
     counts = _choices(store, tables)
@@ -80,8 +83,7 @@ def select(store: Store, tables: Tables, config: ReportConfig) -> Selection:
     needed = [item for user in users for item in (*user.history, *user.later)]
     needed += [item for user in users for place in user.recommended for item in (place.item_id, *place.because)]
     ids_of = (batch["item_id"].to_pylist() for batch in store.batches(tables["items"], ["item_id"], 65536))
-    popular = heapq.nsmallest(config.max_items, chain.from_iterable(ids_of), key=lambda item: (-counts[item], item))
-    wanted = list(dict.fromkeys((*needed, *popular)))
+    wanted = list(dict.fromkeys((*needed, *pick(chain.from_iterable(ids_of), config.max_items, config.seed))))
     row_of = {
         row["item_id"]: row
         for batch in store.batches(tables["items"])
@@ -103,7 +105,7 @@ def select(store: Store, tables: Tables, config: ReportConfig) -> Selection:
     )
 
 
-def pick(keys: list[str], count: int, seed: int) -> list[str]:
+def pick(keys: Iterable[str], count: int, seed: int) -> list[str]:
     """`count` keys at random, determined by the keys and the seed alone."""
     return heapq.nsmallest(count, keys, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
 

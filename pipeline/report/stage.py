@@ -1,7 +1,7 @@
 """Assemble the report: gather, draw, and render until the pictures fit."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import fsspec
 
 from pipeline.filesystem import write_atomically
 from pipeline.machine import threads
-from pipeline.report import examples, results, sections
+from pipeline.report import encoders, examples, results, sections
 from pipeline.report.delivery import delivery
 from pipeline.report.rendering import environment
 from pipeline.report.selection import Selection, select
@@ -18,6 +18,7 @@ from pipeline.report.spaces import spaces
 from pipeline.report.thumbnails import Thumbnails
 from pipeline.report.wording import shown
 from pipeline.store import Store
+from schemas.contracts import Verdict
 from schemas.lineage import TableVersion, now
 from schemas.report import ReportConfig
 
@@ -31,13 +32,19 @@ def run(
     output: Path,
     config: ReportConfig,
     previous: Mapping[str, TableVersion] | None = None,
+    verdicts: Sequence[Verdict] = (),
+    history: str = "",
+    encoder_comparison: TableVersion | None = None,
 ) -> Path:
     """Write the report of one run: one HTML file that opens from disk and loads nothing from the network.
 
     Args:
-        tables: table name, e.g. "features/clip" → version; a section whose table is absent says so.
+        tables: table name, e.g. "features/clip" → version; what has no table has no section.
         output: the file to write, replaced atomically; its folder is created.
         previous: the tables of the run to compare with.
+        verdicts: what the contracts said of the tables.
+        history: where the page of the last runs lies, as an address relative to the report's; no link without it.
+        encoder_comparison: the last comparison of encoders, which is no table of the run.
 
     Raises:
         OSError: the file cannot be written.
@@ -45,11 +52,21 @@ def run(
     selection = select(store, tables, config)
     with ThreadPoolExecutor(threads(), "map") as pool:
         futures = [pool.submit(fill) for fill in spaces(store, tables, selection, config)]
-        thumbnails = Thumbnails.read(store, tables.get("images"), set(selection.ids), config.thumbnail)
+        quality = sections.quality(store, tables)
+        wanted = {*selection.ids, *(item for row in quality for item in row["pictured"])}
+        thumbnails = Thumbnails.read(store, tables.get("images"), wanted, config.thumbnail)
+        for row in quality:
+            row["thumbs"] = [thumbnails.place[item] for item in row["pictured"] if item in thumbnails.place]
         captions = examples.read_captions(store, tables, selection)
-        context = _context(store, tables, previous, selection, captions, config)
+        context = _context(store, tables, previous, selection, captions, config) | {
+            "quality": quality,
+            "verdicts": sections.contracts(verdicts),
+            "history": history,
+            "encoders": encoders.section(store, encoder_comparison),
+        }
         all_spaces = [future.result() for future in futures]
     context["mapped"] = [(number, space) for number, space in enumerate(all_spaces) if space.map]
+    context["contents"] = sections.contents(context)
     payload = examples.gallery(selection, captions) | {
         "thumb": [thumbnails.place.get(item) for item in selection.ids],
         "spaces": [space.payload() for space in all_spaces],
@@ -83,15 +100,17 @@ def _context(
         "dataset": shown(", ".join(datasets) or "an empty run", 80),
         "created": max((version.created for version in tables.values()), default=now()),
         "overview": sections.overview(store, tables),
+        "mappable": sections.mappable(tables),
         "previous": previous,
         "changes": sections.changes(store, tables, previous),
         "score_changes": results.changes(test, before, config),
         "ours": ours,
         "theirs": theirs,
         "gain": results.gain(ours, theirs),
-        "quality": sections.quality(store, tables),
+        "in_time": sections.is_split_in_time(tables),
         "images": sections.images(store, tables),
         "coverage": sections.coverage(store, tables),
+        "attributes": sections.attributes(store, tables),
         "graph": sections.graph(store, tables),
         "delivery": delivery(tables),
         "lineage": sections.lineage(tables),
@@ -100,5 +119,6 @@ def _context(
         "training": results.training(store, tables),
         "metrics": results.metrics(test, config),
         "cold": results.cold(test, config),
+        "hidden": results.hidden(store, tables.get("metrics"), config),
         "users": examples.user_examples(selection),
     }

@@ -22,13 +22,16 @@ _METRICS = {
 _MODELS = {
     "cm3": "CM3",
     "content-knn": "Content kNN",
+    "item-knn": "Item kNN",
     "ease": "EASE",
+    "content-ease": "Content EASE",
     "bpr": "BPR-MF",
     "lightgcn": "LightGCN",
     "directau": "DirectAU",
     "vbpr": "VBPR",
     "freedom": "FREEDOM",
     "bm3": "BM3",
+    "mgcn": "MGCN",
 }
 """Recommenders whose title is not just their name with a capital letter."""
 

@@ -1,122 +1,95 @@
 """Large catalogues: each item is compared with the items of the clusters nearest to it.
 
-Items are laid out by cluster (spherical k-means on all features together). For a sample, the true neighbours are
-computed; the clusters in which they lie tell how many clusters each item must be compared with to reach the wanted
-recall by every feature. The recall is then measured on other items. Data without clusters is compared exactly.
+Items are laid out by cluster. For a sample, the true neighbours are computed; the clusters in which they lie tell how
+many clusters each item must be compared with to reach the wanted recall by every feature. The recall is then measured
+on other items. Data without clusters is compared exactly.
 """
 
 import logging
 from collections.abc import Sequence
 from typing import Any
 
-import faiss
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from pipeline.similarity.edges import Neighbours
-from pipeline.similarity.layout import FeatureMatrix, Layout
+from pipeline.similarity.partition import SEED, nearest_clusters
 from pipeline.similarity.schedule import Probe, Schedule, exact_schedule
+from pipeline.similarity.search import Search
 from pipeline.similarity.vectors import Floats, Ints
 from schemas.similarity import FUSED, SimilarityConfig
 
 logger = logging.getLogger(__name__)
-ITEMS_PER_CLUSTER = 1000
-TRAINING_PER_CLUSTER = 64
-ROWS_AT_ONCE = 32768
 NEARLY_ALL = 0.4
 """If items need more than this share of the clusters, all pairs are compared: one comparison then serves both items of
 a pair, so the search is exact and costs little more."""
-SEED = 0
 
 
-def centroids(layout: Layout) -> Floats:
-    """(clusters, sum of dims) unit centres of items with similar vectors in all features together."""
-    count = max(len(layout) // ITEMS_PER_CLUSTER, 1)
-    rng = np.random.default_rng(SEED)
-    training = rng.choice(len(layout), min(len(layout), count * TRAINING_PER_CLUSTER), replace=False)
-    sample = joint(layout, np.sort(training))
-    kmeans = faiss.Kmeans(sample.shape[1], count, niter=8, seed=SEED, spherical=True, min_points_per_centroid=1)
-    kmeans.train(sample)
-    return np.asarray(kmeans.centroids, np.float32)
-
-
-def nearest_clusters(layout: Layout, centres: Floats, positions: Ints, count: int) -> NDArray[np.int32]:
-    """(len, count) clusters whose centres are nearest to each item, nearest first."""
-    clusters = np.empty((len(positions), count), np.int32)
-    across = torch.from_numpy(centres).T
-    for start in range(0, len(positions), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        similarity = torch.from_numpy(joint(layout, positions[part])) @ across
-        clusters[part] = similarity.topk(count, dim=1).indices.numpy()
-    return clusters
-
-
-def joint(layout: Layout, positions: Ints) -> Floats:
-    """(len, sum of dims) unit rows whose dot product is the fused similarity of items that have all features."""
-    total = sum(feature.weight for feature in layout.features) or 1.0
-    parts = [unit(feature, positions) * np.float32((feature.weight / total) ** 0.5) for feature in layout.features]
-    rows: Floats = np.concatenate(parts, axis=1)
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    rows /= np.maximum(lengths, np.float32(1e-12))[:, None]
-    return rows
-
-
-def unit(feature: FeatureMatrix, positions: Ints) -> Floats:
-    """(len, dim) rows of length 1, zero where the item lacks the feature."""
-    row = feature.row[positions]
-    rows = np.zeros((len(positions), feature.matrix.shape[1]), np.float32)
-    rows[row >= 0] = feature.matrix[row[row >= 0]] / feature.norm[row[row >= 0], None]
-    return rows
+def groups(clusters: Ints, changed: NDArray[np.bool_]) -> Ints:
+    """Where to lay items out: by cluster, in each those that changed before those that did not."""
+    return 2 * clusters + ~changed
 
 
 class Reach:
     """How many clusters each item is compared with, and the recall that results.
 
     Args:
-        layout: by cluster: `layout.group` is the one whose centre is nearest.
-        centres: see `centroids`.
+        search: on items laid out by `groups`, not begun; the sample's true neighbours are searched with it.
+        centres: of the clusters.
+        near: (n, some) clusters nearest to each item, nearest first.
+        compared: with how many clusters each item is compared, where that is decided.
 
     Attributes:
         compared: clusters that each item is compared with, the nearest ones.
         exact: whether all pairs are compared instead.
     """
 
-    def __init__(self, layout: Layout, centres: Floats, config: SimilarityConfig, k: int) -> None:
-        self.layout, self.centres, self.k = layout, centres, k
-        rng = np.random.default_rng(SEED)
-        self.items = np.flatnonzero(layout.pattern > 0)
-        self.sample = np.sort(rng.choice(self.items, min(len(self.items), 2 * config.recall_sample), replace=False))
-        self.truth = [sample_neighbours(layout, c, self.sample, k) for c in range(_channels(layout))]
-        choosing = np.arange(len(self.sample)) % 2 == 0
-        self.checking = ~choosing
+    def __init__(
+        self,
+        search: Search,
+        centres: Floats,
+        near: NDArray[np.int32],
+        config: SimilarityConfig,
+        compared: int | None = None,
+    ) -> None:
+        self.layout, self.bounds, self.centres, self.near = search.layout, search.bounds, centres, near
+        self.cluster = self.layout.group // 2
         self.target = config.recall_target
-        by_nearness = nearest_clusters(layout, centres, self.sample, len(centres))
-        places = np.argsort(by_nearness, axis=1)
-        self.compared = max(self._needed(truth, places, choosing) for truth in self.truth)
+        self.items = np.flatnonzero(self.layout.pattern > 0)
+        size = config.recall_sample * (2 if compared is None else 1)
+        rng = np.random.default_rng(SEED)
+        sample = np.sort(rng.choice(self.items, min(len(self.items), size), replace=False))
+        self.truth = [edges.select(np.isin(edges.rows, sample)) for edges in search.nearest_of(sample)]
+        self.checked = sample if compared is not None else sample[1::2]
+        self.compared = compared or self._needed(sample[::2])
         self.exact = self.compared > NEARLY_ALL * len(centres)
 
-    def schedule(self, bounds: Ints) -> Schedule:
+    def schedule(self, searched: NDArray[np.bool_]) -> Schedule:
         """Each item with the clusters nearest to it: first its own, so that its cut is high when the others follow.
 
         Args:
-            bounds: of the search's blocks.
+            searched: (n,) which items to compare with all items of these clusters; the others are compared with those
+                that changed.
         """
         if self.exact:
-            return exact_schedule(bounds, len(self.layout))
-        clusters = nearest_clusters(self.layout, self.centres, self.items, self.compared)
+            return exact_schedule(self.bounds, len(self.layout))
+        clusters = self.near[self.items, : self.compared]
+        if clusters.shape[1] < self.compared:
+            clusters = nearest_clusters(self.layout, self.centres, self.items, self.compared)
         shape = (len(self.items), len(self.centres))
         ends = np.arange(len(self.items) + 1, dtype=np.int64) * self.compared
         flags = np.ones(clusters.size, bool)
         by_cluster = sparse.csr_array((flags, clusters.reshape(-1), ends), shape=shape).tocsc()
         own, others = [], []
-        for block, cluster in enumerate(self.layout.group[bounds[:-1]].tolist()):
+        for block, group in enumerate(self.layout.group[self.bounds[:-1]].tolist()):
+            cluster, unchanged = divmod(group, 2)
             near = self.items[by_cluster.indices[by_cluster.indptr[cluster] : by_cluster.indptr[cluster + 1]]]
-            home = self.layout.group[near] == cluster
+            near = near[searched[near]] if unchanged else near
+            home = self.cluster[near] == cluster
             own.append(Probe(block, near[home]))
             others.append(Probe(block, near[~home]))
-        return own + others
+        return [step for step in own + others if len(step.rows)]
 
     def report(self, edges: Sequence[Neighbours]) -> dict[str, Any]:
         """What goes into the table's metadata."""
@@ -131,60 +104,31 @@ class Reach:
     def recall(self, edges: Sequence[Neighbours]) -> list[float]:
         """By channel, the share of true neighbours among the edges.
 
-        It is measured on the half of the sample that did not decide `compared`. A neighbour as near as the k-th true
-        one counts: ties are as good.
+        It is measured on items that did not decide `compared`. A neighbour as near as the farthest true one counts:
+        ties are as good. 1 where there is nothing to find, as by a feature that none of these items has.
         """
-        checked = self.sample[self.checking]
         shares = []
-        for (_, values), ours in zip(self.truth, edges, strict=True):
-            truth = values[self.checking]
-            real = np.isfinite(truth)
-            kth = np.where(real, truth, np.inf).min(axis=1) - 1e-5
-            first, last = (np.searchsorted(ours.rows, checked, side=side) for side in ("left", "right"))
+        for truth, ours in zip(self.truth, edges, strict=True):
+            true_first, true_last = (np.searchsorted(truth.rows, self.checked, side=side) for side in ("left", "right"))
+            first, last = (np.searchsorted(ours.rows, self.checked, side=side) for side in ("left", "right"))
+            wanted = true_last - true_first
+            kth = [truth.values[stop - 1] if count else np.inf for stop, count in zip(true_last, wanted, strict=True)]
             good = [int((ours.values[a:b] >= cut).sum()) for a, b, cut in zip(first, last, kth, strict=True)]
-            wanted = real.sum(axis=1)
-            shares.append(float(np.minimum(good, wanted).sum() / max(wanted.sum(), 1)))
+            shares.append(float(np.minimum(good, wanted).sum() / wanted.sum()) if wanted.any() else 1.0)
         return shares
 
-    def _needed(self, truth: tuple[Ints, Floats], places: Ints, choosing: NDArray[np.bool_]) -> int:
-        """The fewest nearest clusters that hold the wanted share of the true neighbours.
+    def _needed(self, sample: Ints) -> int:
+        """The fewest nearest clusters that hold the wanted share of the sample's true neighbours, by every channel."""
+        by_nearness = nearest_clusters(self.layout, self.centres, sample, len(self.centres))
+        nearness = np.argsort(by_nearness, axis=1)
+        return max(self._needed_by(truth, sample, nearness) for truth in self.truth)
+
+    def _needed_by(self, truth: Neighbours, sample: Ints, nearness: NDArray[np.int64]) -> int:
+        """By one channel.
 
         Args:
-            places: (sample, clusters) place of each cluster among the item's nearest.
+            nearness: (sample, clusters) place of each cluster among the item's nearest.
         """
-        positions, values = truth
-        real = np.isfinite(values) & choosing[:, None]
-        item = np.broadcast_to(np.arange(len(positions))[:, None], positions.shape)[real]
-        ranks = np.sort(places[item, self.layout.group[positions[real]]])
+        edges = truth.select(np.isin(truth.rows, sample))
+        ranks = np.sort(nearness[np.searchsorted(sample, edges.rows), self.cluster[edges.columns]])
         return int(ranks[min(int(np.ceil(self.target * len(ranks))), len(ranks) - 1)]) + 1 if len(ranks) else 1
-
-
-def sample_neighbours(layout: Layout, channel: int, sample: Ints, k: int) -> tuple[Ints, Floats]:
-    """(sample, k) positions and similarities of the k true nearest by a channel; -inf where there are fewer items."""
-    best = torch.full((len(sample), k), -torch.inf)
-    where = torch.zeros((len(sample), k), dtype=torch.int64)
-    for start in range(0, len(layout), ROWS_AT_ONCE):
-        part = np.arange(start, min(start + ROWS_AT_ONCE, len(layout)))
-        similarity = _similarity(layout, channel, sample, part)
-        similarity[sample[:, None] == part[None, :]] = -torch.inf
-        values = torch.cat([best, similarity], dim=1)
-        places = torch.cat([where, torch.from_numpy(part).expand(len(sample), -1)], dim=1)
-        best, chosen = values.topk(k, dim=1)
-        where = places.gather(1, chosen)
-    return where.numpy(), best.numpy()
-
-
-def _similarity(layout: Layout, channel: int, rows: Ints, columns: Ints) -> torch.Tensor:
-    """(rows, columns) similarity by a channel in float32; -inf where undefined."""
-    chosen = layout.features[channel : channel + 1] or layout.features
-    total, weight = torch.zeros(len(rows), len(columns)), torch.zeros(len(rows), len(columns))
-    for feature in chosen:
-        share = feature.weight if len(chosen) > 1 else 1.0
-        present = [torch.from_numpy((feature.row[side] >= 0).astype(np.float32)) for side in (rows, columns)]
-        total += share * (torch.from_numpy(unit(feature, rows)) @ torch.from_numpy(unit(feature, columns)).T)
-        weight += share * torch.outer(*present)
-    return torch.where(weight > 0, total / weight, -torch.inf)
-
-
-def _channels(layout: Layout) -> int:
-    return len(layout.features) + (len(layout.features) > 1)

@@ -67,7 +67,7 @@ class Layout:
         ids: (n,) item ids in order of position.
         order: (n,) place of each position's id among the sorted ids.
         group: (n,) ascending in position. Where only some items are searched, these are group 0 and the rest group 1;
-            where clusters prune the search, an item's cluster.
+            where clusters prune the search, twice an item's cluster, and one more if it has not changed.
         pattern: (n,) bit m set where the item has feature m; ascending in position within a group.
     """
 

@@ -5,7 +5,6 @@ from collections.abc import Collection
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.store import Store
 from schemas.errors import UserError
@@ -35,12 +34,7 @@ def similar(store: Store, dataset: str, item_id: str, k: int | None = None) -> p
             f"{held}, or run again with --similarity '{{\"k\": {k}}}'."
         )
     k = min(held, DEFAULT_K) if k is None else k
-    folder = store.inside(version.path)
-    parts = [
-        pq.read_table(f"{folder}/{name}", filters=[("item_id", "=", item_id)], filesystem=store.fs)
-        for name in sorted(version.files)
-    ]
-    neighbors = pa.concat_tables(parts).replace_schema_metadata(None)
+    neighbors = store.read(version, filters=[("item_id", "=", item_id)])
     if not len(neighbors):
         raise _unknown(store, dataset, item_id)
     return neighbors.filter(pc.field("rank") <= k).sort_by("rank")
@@ -48,17 +42,8 @@ def similar(store: Store, dataset: str, item_id: str, k: int | None = None) -> p
 
 def titles(store: Store, items: TableVersion, ids: Collection[str]) -> dict[str, str | None]:
     """item_id → title (null if it has none), of those ids that the `items` table has."""
-    folder = store.inside(items.path)
-    words: dict[str, str | None] = {}
-    for name in sorted(items.files):
-        rows = pq.read_table(
-            f"{folder}/{name}",
-            columns=["item_id", "title"],
-            filters=[("item_id", "in", list(ids))],
-            filesystem=store.fs,
-        )
-        words |= dict(zip(rows["item_id"].to_pylist(), rows["title"].to_pylist(), strict=True))
-    return words
+    rows = store.read(items, ["item_id", "title"], filters=[("item_id", "in", list(ids))])
+    return dict(zip(rows["item_id"].to_pylist(), rows["title"].to_pylist(), strict=True))
 
 
 def _unknown(store: Store, dataset: str, item_id: str) -> UserError:

@@ -7,15 +7,18 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.similarity import approximate, incremental
-from pipeline.similarity.edges import Neighbours, mutual, places, share_with_twins
+from pipeline.similarity.edges import Neighbours, mutual, places
 from pipeline.similarity.layout import Layout, assemble
 from pipeline.similarity.on_cluster import ClusterSearch
+from pipeline.similarity.partition import Partition, centroids, nearest_clusters
 from pipeline.similarity.schedule import exact_schedule
 from pipeline.similarity.search import Search
 from pipeline.similarity.vectors import FeatureTable, Floats, Ints, item_ids
 from schemas.similarity import Edges, SimilarityConfig
 
 WRITE_ITEMS = 4096
+FIRST_GUESS = 32
+"""Nearest clusters found for each item before it is known how many are needed: seldom more are."""
 
 
 class Graph(NamedTuple):
@@ -24,11 +27,13 @@ class Graph(NamedTuple):
     Attributes:
         edges: of each item to its k nearest others, by channel.
         measured: how the graph was computed, for the table's metadata.
+        partition: what pruned the search, unless it was exact.
     """
 
     layout: Layout
     edges: list[Neighbours]
     measured: dict[str, Any]
+    partition: Partition | None = None
 
 
 def nearest(
@@ -44,8 +49,8 @@ def nearest(
         cluster: whose workers compare the items; not used with a base, which leaves little to compare.
     """
     ids = item_ids(vectors)
-    if base is None and len(ids) > config.approximate_above:
-        graph = _approximate(vectors, weights, config, cluster)
+    if base.partition if base else len(ids) > config.approximate_above:
+        graph = _approximate(vectors, weights, config, base, cluster)
     else:
         graph = _exact(assemble(vectors, weights, base.groups(ids) if base else None), config, base, cluster)
     if config.edges is Edges.MUTUAL:
@@ -63,36 +68,40 @@ def _exact(
     schedule = exact_schedule(search.bounds, layout.front)
     leaders = cluster.run(search, schedule) if cluster else search.run(schedule)
     updated = base.version.version if base else None
-    return Graph(layout, _all_twins(search, leaders), {"exact": True, "searched": layout.front, "updated": updated})
+    return Graph(layout, search.with_twins(leaders), {"exact": True, "searched": layout.front, "updated": updated})
 
 
 def _approximate(
     vectors: Mapping[str, FeatureTable],
     weights: Mapping[str, float],
     config: SimilarityConfig,
+    base: incremental.Base | None,
     cluster: ClusterSearch | None,
 ) -> Graph:
+    partition = base.partition if base else None
     plain = assemble(vectors, weights)
-    centres = approximate.centroids(plain)
-    group = approximate.nearest_clusters(plain, centres, plain.position, 1)[:, 0].astype(np.int64)
+    centres = partition.centres if partition else centroids(plain)
+    compared = partition.compared if partition else None
+    near = nearest_clusters(plain, centres, plain.position, min(compared or FIRST_GUESS, len(centres)))
     del plain
+    ids = item_ids(vectors)
+    group = approximate.groups(near[:, 0].astype(np.int64), base.has_changed(ids) if base else np.ones(len(ids), bool))
     layout = assemble(vectors, weights, group)
-    k = config.k - config.include_self
-    reach = approximate.Reach(layout, centres, config, k)
-    search = Search(layout, k)
-    schedule = reach.schedule(search.bounds)
+    search = Search(layout, config.k - config.include_self)
+    reach = approximate.Reach(search, centres, near[layout.order], config, compared)
+    searched = np.ones(len(ids), bool)
+    if base is not None:
+        incremental.seed(search, base)
+        searched = base.is_searched(layout.ids)
+        cluster = None
+    schedule = reach.schedule(searched)
     leaders = cluster.run(search, schedule, group) if cluster else search.run(schedule)
-    edges = _all_twins(search, leaders)
-    return Graph(layout, edges, reach.report(edges))
-
-
-def _all_twins(search: Search, leaders: list[Neighbours]) -> list[Neighbours]:
-    """By channel, the edges of every item from those of the first of its twins."""
-    order, k = search.layout.order, search.k
-    return [
-        share_with_twins(edges, twin, order, k, channel.score)
-        for edges, twin, channel in zip(leaders, search.twins, search.channels, strict=True)
-    ]
+    edges = search.with_twins(leaders)
+    updated = base.version.version if base else None
+    measured = reach.report(edges) | {"searched": int(searched.sum()), "updated": updated}
+    if partition is None and not reach.exact:
+        partition = Partition(centres, reach.compared, len(ids))
+    return Graph(layout, edges, measured, partition)
 
 
 def rows(graph: Graph, config: SimilarityConfig) -> Iterator[pa.Table]:

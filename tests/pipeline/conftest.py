@@ -1,11 +1,13 @@
-"""Real contents for real models."""
+"""Real contents for real models, and a server of models that misbehaves."""
 
 import io
 import random
+from collections.abc import Iterator
 
 import pytest
 
 from pipeline.demo import catalogue
+from tests.support.moody_server import Moody
 
 FIRST_SEED = 30_000_000
 """Drawings that neither the tiny LLaVA's training nor the demo's catalogue holds."""
@@ -20,3 +22,12 @@ def drawings() -> list[bytes]:
         catalogue.draw(catalogue.attributes(random.Random(seed)), seed).save(out, "JPEG")
         pictures.append(out.getvalue())
     return pictures
+
+
+@pytest.fixture
+def server() -> Iterator[Moody]:
+    """A server of captions and vectors that answers well until a test gives it moods."""
+    moody = Moody()
+    yield moody
+    moody.shutdown()
+    moody.server_close()

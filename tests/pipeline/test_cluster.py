@@ -26,6 +26,7 @@ from tests.support.chaos_server import ChaosServer
 from tests.support.dask_cluster import DaskCluster, Killer, running
 from tests.support.images_stage import publish_urls, quick_config
 from tests.support.published import jpeg, publish_images, publish_items
+from tests.support.real_models import tiny_reader
 from tests.support.similarity_graphs import publish_feature, random_vectors
 
 Stage = Callable[..., Published]
@@ -61,22 +62,45 @@ PICTURES = [
 ]
 
 
-@pytest.mark.parametrize("feature", ["sentence", "vision"])
+@pytest.mark.parametrize("feature", ["sentence", "vision", "unified"])
 def test_features_are_the_bytes_of_one_machine_though_a_worker_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two: DaskCluster, feature: str
 ) -> None:
     monkeypatch.setattr("pipeline.features.stage.TEXT_SHARD", 8)
     monkeypatch.setattr("pipeline.features.stage.IMAGE_SHARD", 5)
-    spec = PRESETS["offline"].encoders[feature]
+    tiny_reader(tmp_path)
+    unified = EncoderSpec(kind="multimodal", model=str(tmp_path / "model"))
+    spec = (PRESETS["offline"].encoders | {"unified": unified})[feature]
 
     def stage(store: Store) -> Stage:
-        source = publish_items(store, TEXTS) if spec.modality == "text" else publish_images(store, PICTURES)
-        return partial(features.run, store=store, source=source, name=feature, spec=spec)
+        texts = TEXTS if feature == "sentence" else TEXTS[: len(PICTURES)]
+        items, pictures = publish_items(store, texts), publish_images(store, PICTURES)
+        both = {"source": items, "images": pictures}
+        tables = {"sentence": {"source": items}, "vision": {"source": pictures}, "unified": both}[feature]
+        return partial(features.run, store=store, **tables, name=feature, spec=spec)
 
     killer = Killer(two, monkeypatch)
     expected, version = both_ways(tmp_path, f"features/{feature}", stage, two)
     assert killer.dead, "a worker was killed at work"
     assert version.files == expected.files, "SHA-256 of every file, by name"
+
+
+def test_an_item_with_an_unreadable_picture_is_encoded_once(store: Store, tmp_path: Path, two: DaskCluster) -> None:
+    tiny_reader(tmp_path)
+    spec = EncoderSpec(kind="multimodal", model=str(tmp_path / "model"))
+    red, green, broken = jpeg((200, 0, 0)), jpeg((0, 200, 0)), b"no picture"
+
+    def encoded(*shop: tuple[str, str, bytes]) -> tuple[float, float]:
+        tables = {
+            "source": publish_items(store, [(item, text) for item, text, _ in shop]),
+            "images": publish_images(store, [(item, picture) for item, _, picture in shop]),
+        }
+        published = features.run(store=store, **tables, name="unified", spec=spec, cluster=Cluster(two.client))
+        return published.counts["encoded"], published.counts["unreadable"]
+
+    part, whole, new = ("part", "a mug", broken), ("whole", "a mug", red), ("new", "a lamp", green)
+    assert encoded(part, whole) == (2, 1)
+    assert encoded(part, whole, new) == (1, 1)
 
 
 def test_pictures_are_the_bytes_of_one_machine_though_a_worker_is_killed(

@@ -1,5 +1,9 @@
 """What only the operator's environment can allow, whatever a run asks for."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from pipeline import consent
@@ -73,3 +77,15 @@ def test_a_models_own_code_runs_only_if_the_operator_named_that_commit(monkeypat
             encoders.fingerprint(spec)
     monkeypatch.setenv(consent.REMOTE_CODE, f"other/one@{COMMIT}, owner/name@{COMMIT}")
     consent.check_remote_code(spec)
+
+
+@pytest.mark.parametrize("address", ["http://[", "http://[::1", "hub.example", "ftp://hub.example", "https://"])
+def test_an_address_of_the_hub_that_is_none_is_said_before_its_package_is_imported(address: str) -> None:
+    code = (
+        "from pipeline.encoders import load; from schemas.encoders import EncoderSpec; "
+        "load.fingerprint(EncoderSpec(kind='sentence', model='offline:minilm'))"
+    )
+    environment = os.environ | {"HF_ENDPOINT": address}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"schemas.errors.UserError: HF_ENDPOINT is {address!r}, expected the address")

@@ -1,4 +1,4 @@
-"""Threads of this machine, work side by side on them, and what is set once per process."""
+"""Threads and devices of this machine, work side by side on them, and what is set once per process."""
 
 import subprocess
 import sys
@@ -13,39 +13,54 @@ from pipeline.machine import side_by_side
 from schemas.errors import UserError
 
 FAULTS = """
-import ctypes, resource, sys
-from pipeline import machine
+import contextlib, ctypes, resource, sys
+from pipeline import machine, system
 
-if sys.argv[1] == "set":
+setting, size, times = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if setting != "plain":
     machine.use_threads()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
-for step in range(22):
-    if step == 2:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    blocks = [libc.malloc(1 << 24) for _ in range(5)]
-    for block in blocks:
-        libc.memset(block, 1, 1 << 24)
-    for block in blocks:
-        libc.free(block)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+with system.large_tensors_kept() if setting == "large" else contextlib.nullcontext():
+    for step in range(2 + times):
+        if step == 2:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        blocks = [libc.malloc(size) for _ in range(5)]
+        for block in blocks:
+            libc.memset(block, 1, size)
+        for block in blocks:
+            libc.free(block)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+pages = int(open("/proc/self/statm").read().split()[1])
+print(pages * resource.getpagesize())
 """
 
 
-@pytest.mark.slow
-def test_freed_memory_is_kept_for_the_next_tensors() -> None:
-    """Page faults while five blocks of 16 MiB are allocated twenty times.
+def faults_and_memory(setting: str, size: int, times: int) -> tuple[int, int]:
+    """Page faults while five blocks are allocated `times` times, and the bytes that the process then has.
 
     The blocks are glibc's own, which is what tensors are made of: torch's small ones between them would decide by
     chance whether the end of the heap is free, and so whether glibc returns it.
     """
-    faults = {
-        name: int(subprocess.run([sys.executable, "-c", FAULTS, name], capture_output=True, check=True).stdout)
-        for name in ("set", "plain")
-    }
-    assert faults["set"] * 5 < faults["plain"]
+    command = [sys.executable, "-c", FAULTS, setting, str(size), str(times)]
+    faults, memory = subprocess.run(command, capture_output=True, check=True).stdout.split()
+    return int(faults), int(memory)
+
+
+@pytest.mark.slow
+def test_freed_memory_is_kept_for_the_next_tensors() -> None:
+    (kept, _), (plain, _) = (faults_and_memory(setting, 1 << 24, 20) for setting in ("set", "plain"))
+    assert kept * 5 < plain
+
+
+@pytest.mark.slow
+def test_the_memory_of_large_tensors_is_kept_during_a_training_and_then_returned() -> None:
+    size = 40 << 20
+    (kept, after), (set_, before) = (faults_and_memory(setting, size, 4) for setting in ("large", "set"))
+    assert kept * 5 < set_
+    assert after < before + size
 
 
 @pytest.mark.slow
@@ -71,7 +86,7 @@ def test_several_batches_run_at_once_and_come_back_in_their_order() -> None:
     together = threading.Barrier(3)
 
     def forward(batch: int) -> tuple[int, int]:
-        together.wait(timeout=60)
+        together.wait(timeout=500)
         return batch, torch.get_num_threads()
 
     assert list(side_by_side(forward, range(6), workers=3)) == [(batch, 1) for batch in range(6)]
@@ -93,6 +108,17 @@ def test_torch_has_as_many_threads_as_before_also_after_a_failure(monkeypatch: p
         else:
             list(side_by_side(forward, [2, 1], workers=3))
         assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_thread_that_waited_while_a_model_was_loaded_computes_alone_too() -> None:
+    before = torch.get_num_threads()
+    try:
+        with machine.one_thread_each(2) as pool:
+            pool.submit(int).result()  # starts a thread, which has not asked torch for its number yet
+            torch.set_num_threads(3)  # as `use_threads` does where the first fresh content comes late
+            assert pool.submit(torch.get_num_threads).result() == 1
     finally:
         torch.set_num_threads(before)
 
@@ -125,3 +151,16 @@ def test_the_calling_thread_computes_as_before_and_tasks_are_read_a_few_ahead() 
         torch.set_num_threads(before)
     assert [entry[:3] for entry in entries] == [(task, 1, 3) for task in range(20)]
     assert max(ahead for *_, ahead in entries) == 4
+
+
+@pytest.mark.parametrize(("gpus", "names"), [(0, ["mps"]), (2, ["cuda:0", "cuda:1"])])
+def test_encoders_alone_use_apples_gpu(monkeypatch: pytest.MonkeyPatch, gpus: int, names: list[str]) -> None:
+    monkeypatch.delenv("CM3_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert machine.devices() == names
+    assert machine.encoder_device() == torch.device(names[0])
+    assert machine.device() == torch.device("cuda:0" if gpus else "cpu")
+    with machine.computing_on("cpu"):
+        assert machine.devices() == ["cpu"]
+    assert machine.devices() == names

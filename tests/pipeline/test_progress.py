@@ -1,4 +1,4 @@
-"""Progress: rates in words, and what a loop logs without a terminal; tests/flows/test_cli.py has a terminal."""
+"""Progress: rates in words, and what a loop logs without a terminal; tests/flows/cli/test_run.py has a terminal."""
 
 import logging
 
@@ -39,11 +39,26 @@ def test_without_a_terminal_a_loop_logs_its_end(
     assert last.startswith("reading: 3 items in ")
 
 
+def test_a_loop_that_may_end_early_tells_no_remaining_time(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.progress.LOG_EVERY", 0.0)
+    with caplog.at_level(logging.INFO, "pipeline.progress"):
+        with track("training", total=1000, unit="epochs", at_most=True) as advance:
+            advance(4, note="best 0.06")
+        with track("reading", total=1000) as advance:
+            advance(4)
+    assert caplog.messages[0].startswith("training: 4 of at most 1,000 epochs (")
+    assert caplog.messages[0].endswith("), best 0.06")
+    assert "left" not in caplog.messages[0]
+    assert "left)" in caplog.messages[2]
+
+
 def test_a_watcher_hears_of_the_start_of_what_is_due_and_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.progress.LOG_EVERY", 0.0)
     calls: list[tuple[int, bool]] = []
     with watched(lambda steps: calls.append((steps.count, steps.ended))):
-        with track("training, at most", total=100, unit="epochs") as advance:
+        with track("training", total=100, unit="epochs") as advance:
             advance(30)
         with track("of unknown length", total=0) as advance:
             advance(1)

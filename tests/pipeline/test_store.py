@@ -1,8 +1,11 @@
 """The store publishes whole versions or nothing, and readers need none of our code."""
 
+import contextlib
 import json
 import stat
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -17,6 +20,7 @@ from pipeline.store import Store, parse_reference
 from schemas.errors import UserError
 from schemas.lineage import Lineage, TableVersion
 from schemas.tables import RECOMMENDATIONS
+from tests.support.actors import Actor, Stop, become_nobody
 from tests.support.published import publish
 
 
@@ -66,6 +70,16 @@ def test_equal_lineage_is_found_again_and_other_lineage_is_not(store: Store) -> 
     assert again.reused
     assert again.version == version.version
     assert store.find(lineage(seed=1)) is None
+
+
+def test_a_store_that_holds_latest_back_moves_it_when_it_is_told_to(store: Store) -> None:
+    first = publish_rows(store, seed=0)
+    held = Store(store.uri, moves_latest=False)
+    second = publish_rows(held, seed=1)
+    assert held.find(lineage(seed=1)) is not None
+    assert store.latest("shop", "recommendations") == first
+    held.set_latest(second)
+    assert store.latest("shop", "recommendations") == second
 
 
 def test_latest_follows_the_last_run_even_back_to_an_older_version(store: Store) -> None:
@@ -222,3 +236,221 @@ def test_what_a_killed_writer_left_goes_with_the_next_one_and_a_living_ones_stay
         living.write(rows(3))
     assert store.find(lineage(1)) is not None
     assert list(staging.iterdir()) == []
+
+
+def test_files_that_are_no_table_are_a_version_too_and_reading_them_as_one_is_refused(
+    store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "numbers.bin").write_bytes(b"1234")
+    made = Lineage(dataset="shop", table="model", stage="test", stage_version=1, config={})
+    version = store.publish_files(made, [tmp_path / "numbers.bin"], numbers=4)
+    assert version == store.latest("shop", "model") == store.get("shop", "model", version.version)
+    assert (version.rows, version.size, list(version.files)) == (4, 4, ["numbers.bin"])
+    assert Path(version.path, "numbers.bin").read_bytes() == b"1234"
+    assert version.path.endswith(f"{version.version}.files")
+    store.verify(version)
+    again = store.publish_files(made, [tmp_path / "numbers.bin"], numbers=4)
+    assert again == version, "published once"
+    assert not list(store.scratch("staging").iterdir())
+    with pytest.raises(UserError, match=r"shop/model is no table: .* holds \['numbers.bin'\]"):
+        store.read(version)
+
+
+def find_slowly(stop: Stop, uri: str) -> bool:
+    """Find the first version as a run does, and stop before it is made the latest."""
+    store = Store(uri)
+    set_latest = store._set_latest
+    store._set_latest = lambda version: (stop(), set_latest(version))[1]  # type: ignore[method-assign, func-returns-value]
+    return store.find(lineage(0)) is not None
+
+
+def remove_slowly(stop: Stop, uri: str, name: str) -> bool:
+    """Remove a version as garbage collection does, and stop after it was found to be unneeded."""
+    store = Store(uri)
+    with store.locked("shop"):
+        version = store.get("shop", "recommendations", name)
+        stop()
+        return store.remove(version)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_about_to_use_a_version_again_keeps_it_from_garbage_collection(store: Store) -> None:
+    old, _ = publish_rows(store, seed=0), publish_rows(store, seed=1)
+    run = Actor(find_slowly, store.uri).reach()
+    collection = Actor(remove_slowly, store.uri, old.version)
+    collection.until_it_waits()
+    run.go_on()
+    assert run.result() is True
+    collection.reach().go_on()
+    assert collection.result() is False
+    store.verify(store.latest("shop", "recommendations"))
+
+
+@pytest.mark.slow
+def test_a_version_that_garbage_collection_is_about_to_remove_is_not_found_by_a_run(store: Store) -> None:
+    old, new = publish_rows(store, seed=0), publish_rows(store, seed=1)
+    collection = Actor(remove_slowly, store.uri, old.version).reach()
+    run = Actor(find_slowly, store.uri)
+    run.until_it_waits()
+    collection.go_on()
+    assert collection.result() is True
+    assert run.result() is False
+    assert store.latest("shop", "recommendations").version == new.version
+
+
+@pytest.mark.slow
+def test_a_killed_process_holds_nobody_up(store: Store) -> None:
+    old = publish_rows(store, seed=0)
+    Actor(remove_slowly, store.uri, old.version).reach().kill()
+    assert store.find(lineage(0)) is not None
+
+
+def other_machine(store: Store) -> Store:
+    """The same store, as a process sees it that locks of this machine do not stop."""
+    other = Store(store.uri)
+    other.locked = lambda _: contextlib.nullcontext()  # type: ignore[method-assign, assignment]
+    return other
+
+
+def test_a_version_that_another_machine_makes_the_latest_while_its_manifest_goes_comes_back(store: Store) -> None:
+    old, _ = publish_rows(store, seed=0), publish_rows(store, seed=1)
+    here, there = Store(store.uri), other_machine(store)
+    remove_file = here.fs.rm_file
+
+    def rm_file(path: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(here.fs, "rm_file", remove_file)
+            # The manifest was still there when the other machine looked; the pointer moves now.
+            there._set_latest(old)
+        remove_file(path)
+
+    with pytest.MonkeyPatch.context() as patch, here.locked("shop"):
+        patch.setattr(here.fs, "rm_file", rm_file)
+        assert here.remove(old) is False
+    store.verify(store.latest("shop", "recommendations"))
+
+
+def test_a_run_on_another_machine_sees_that_what_it_made_the_latest_has_gone(store: Store) -> None:
+    old, _ = publish_rows(store, seed=0), publish_rows(store, seed=1)
+    there = other_machine(store)
+    set_latest = there._set_latest
+
+    def slowly(version: TableVersion) -> bool:
+        with store.locked("shop"):
+            assert store.remove(version)
+        return set_latest(version)
+
+    there._set_latest = slowly  # type: ignore[method-assign]
+    assert there.find(lineage(0)) is None
+    assert publish_rows(store, seed=0).version == old.version
+    store.verify(store.latest("shop", "recommendations"))
+
+
+def test_a_reader_whose_version_is_removed_meanwhile_is_told_so_in_one_line(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.table_writer.PART_BYTES", 1)
+    with store.writer(RECOMMENDATIONS, lineage(0)) as writer:
+        for _ in range(2):
+            writer.write(rows(5))
+    old, _ = writer.version, publish_rows(store, seed=1)
+    assert len(old.files) == 2
+    batches = store.batches(old, rows=3)
+    assert next(batches).num_rows == 3
+    with store.locked("shop"):
+        assert store.remove(old)
+    assert next(batches).num_rows == 2  # a file that is open is read to its end
+    with pytest.raises(UserError, match=r"^shop/recommendations@\w+ was removed while it was read.*Resolve") as told:
+        next(batches)
+    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match="was removed while it was read"):
+        store.read(old)
+
+
+def test_versions_that_go_while_they_are_listed_are_left_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = publish_rows(store, seed=0), publish_rows(store, seed=1)
+    glob = store.fs.glob
+
+    def listed(pattern: str) -> list[str]:
+        names = glob(pattern)
+        with contextlib.suppress(FileNotFoundError):
+            store.fs.rm_file(f"{old.path.removesuffix('.parquet')}.json")
+        return names
+
+    monkeypatch.setattr(store.fs, "glob", listed)
+    assert [version.version for version in store.versions("shop", "recommendations")] == [new.version]
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Iterator[Path]:
+    """A folder that every user of the machine may enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory(prefix="cm3-public-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def as_nobody(_: Stop, uri: str, elsewhere: str) -> tuple[int, list[str]]:
+    """Read what another user published, then try everything that writes; returns rows and the errors' texts."""
+    from botocore import exceptions  # noqa: F401 - once the rights are given up, Python's own folder may be closed
+
+    publish_rows(Store(elsewhere))  # imports the rest
+    become_nobody()
+    store, said = Store(uri), []
+    count = len(store.read(store.latest("shop", "recommendations")))
+    for write in (
+        lambda: publish_rows(store, seed=2),
+        lambda: store.find(lineage(0)),
+        lambda: store.put("shop/_runs/latest.json", b"{}"),
+        lambda: store.scratch("new"),
+    ):
+        try:
+            write()
+        except UserError as error:
+            said.append(str(error))
+    return count, said
+
+
+@pytest.mark.slow
+def test_a_user_who_may_only_read_reads_and_is_told_so_at_every_write(public: Path, tmp_path: Path) -> None:
+    store = Store(public / "store")
+    old = publish_rows(store)
+    store.put("shop/_runs/latest.json", b"whole")
+    if Path(public).owner() != "root":
+        for folder in (Path(store.root), *Path(store.root).rglob("*")):
+            folder.chmod(folder.stat().st_mode & 0o555)
+    count, said = Actor(as_nobody, store.uri, str(tmp_path / "own")).result()
+    assert count == 3
+    assert len(said) == 4
+    for line in said:
+        assert "Permission denied" in line
+        assert "before are untouched" in line
+        assert "\n" not in line
+    assert store.latest("shop", "recommendations").version == old.version
+    assert store.fs.cat_file(f"{store.root}/shop/_runs/latest.json") == b"whole"
+
+
+def test_the_latest_is_what_was_published_last_though_the_clock_was_set_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = publish_rows(store, seed=0)
+    monkeypatch.setattr("pipeline.table_writer.now", lambda: "2001-01-01T00:00:00.000000Z")
+    new = publish_rows(store, seed=1)
+    assert new.created < old.created
+    assert store.latest("shop", "recommendations").version == new.version
+    with store.locked("shop"):
+        assert store.remove(new) is False
+
+
+@pytest.mark.parametrize("kept", [100, -20])
+def test_a_file_damaged_after_publishing_is_said_in_one_line(store: Store, kept: int) -> None:
+    version = publish_rows(store, 500)
+    (name,) = version.files
+    path = Path(store.inside(version.path), name)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:kept])
+    for read in (store.read, lambda version: list(store.batches(version))):
+        with pytest.raises(
+            UserError, match=r"shop/recommendations@.* cannot be read.*delete the version's manifest"
+        ) as told:
+            read(version)
+        assert "\n" not in str(told.value)

@@ -1,9 +1,12 @@
 """A spec names a model that cannot change unseen, or is refused before any work."""
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
 from schemas.encoders import PRESETS, CaptionSpec, EncoderSpec
+from schemas.run import FeatureParameters
 
 
 def test_a_hub_model_without_its_commit_is_refused() -> None:
@@ -28,12 +31,17 @@ def test_an_unknown_kind_is_refused() -> None:
         EncoderSpec.model_validate({"kind": "word2vec", "model": "offline:minilm"})
 
 
-@pytest.mark.parametrize("preset", ["default", "offline"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_no_preset_trusts_code_and_every_hub_model_is_pinned(preset: str) -> None:
     for spec in [*PRESETS[preset].encoders.values(), PRESETS[preset].captioner]:
         assert not spec.trust_remote_code
         assert spec.model.startswith("offline:") or len(spec.revision) == 40
-    assert set(PRESETS[preset].encoders) == {"sentence", "clip", "vision", "caption"}
+    more = {"unified"} if preset == "unified" else set()
+    assert set(PRESETS[preset].encoders) == {"sentence", "clip", "vision", "caption"} | more
+
+
+def test_a_run_may_name_every_preset() -> None:
+    assert get_args(FeatureParameters.model_fields["models"].annotation) == tuple(PRESETS)
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "CM3_SHOP_KEY"])
@@ -49,3 +57,11 @@ def test_a_run_may_name_a_key_made_for_endpoints(name: str) -> None:
 def test_no_run_may_choose_another_variable_of_the_machine(name: str) -> None:
     with pytest.raises(ValidationError, match="api_key_variable"):
         CaptionSpec(kind="endpoint", model="m", base_url="http://127.0.0.1:9/v1", api_key_variable=name)
+
+
+@pytest.mark.parametrize("given", [{"max_tokens": 64}, {"image_size": 224}, {"dtype": "float32"}, {"batch_tokens": 64}])
+def test_what_no_endpoint_is_told_is_refused(given: dict[str, object]) -> None:
+    fields = {"kind": "embedding-endpoint", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
+    assert EncoderSpec.model_validate(fields)
+    with pytest.raises(ValidationError, match=f"{next(iter(given))}: of kind 'embedding-endpoint' the server decides"):
+        EncoderSpec.model_validate(fields | given)

@@ -55,9 +55,11 @@ def test_ambiguous_beginning_is_refused_with_the_candidates() -> None:
         ({"kind": "amazon", "category": "Electronics", "colour": "red"}, "colour"),
         ({"kind": "catalogue", "raw": "x", "items": "../items.csv"}, "items"),
         ({"kind": "catalogue", "raw": "x", "items": "items.xlsx"}, "items"),
-        ({"kind": "catalogue", "raw": ""}, "raw"),
+        ({"kind": "catalogue", "raw": "s3a://bucket/shop"}, "raw"),
+        ({"kind": "movielens", "raw": ""}, "raw"),
         ({"kind": "movielens", "raw": "x", "joined": "/etc/passwd"}, "joined"),
         ({"kind": "mmrec", "raw": "x", "name": "a/b"}, "name"),
+        ({"kind": "catalogue", "raw": "x", "name": "a" * 255}, "name"),  # no file could be called so
     ],
 )
 def test_wrong_source_parameter_is_refused_by_name(fields: dict[str, object], where: str) -> None:

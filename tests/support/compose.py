@@ -7,7 +7,6 @@ initdb) is done here. Dependencies, health checks and one-shots are taken from t
 import contextlib
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -23,8 +22,9 @@ import pytest
 import s3fs
 import yaml
 
-from flows.local import free_port, is_free, stop
+from flows.local import stop
 from tests.support import prefect_api
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
@@ -34,9 +34,10 @@ SECRETS = {
     "PREFECT_PASSWORD": "prefect5ecret0f7he7est",
     "S3_ACCESS_KEY": "acce55key0f7he7est",
     "S3_SECRET_KEY": "s3cr3tkey0f7he7est",
+    "CM3_API_KEY": "api5ecret0f7he7est",
 }
-S3_PORT = "8333"
-PORTS = ("5432", "6379", "4200", "5000", S3_PORT, "8080")
+S3_PORT, SERVE_PORT = "8333", "8000"
+PORTS = ("5432", "6379", "4200", "5000", S3_PORT, "8080", SERVE_PORT)
 DEADLINE = 300.0
 """Seconds for anything here to happen; generous, since the machine may be busy."""
 FlowRun = dict[str, Any]
@@ -87,8 +88,8 @@ class Stack:
         self.redis = required("redis-server", "redis-server")
         self.folder = Path(tempfile.mkdtemp(prefix="cm3-stack-"))
         self.folder.chmod(0o755)
-        self.ports = {port: str(low_port() if port == S3_PORT else free_port()) for port in PORTS}
-        self.seaweed = {name: str(low_port()) for name in ("master.port", "volume.port", "filer.port")}
+        self.ports = {port: str(free_port()) for port in PORTS}
+        self.seaweed = {name: str(free_port()) for name in ("master.port", "volume.port", "filer.port")}
         self.client = httpx.Client(timeout=30, auth=prefect_api.Login(f"cm3:{SECRETS['PREFECT_PASSWORD']}"))
         document = yaml.safe_load(interpolated(COMPOSE.read_text(), SECRETS))
         self.services: dict[str, dict[str, Any]] = document["services"]
@@ -122,7 +123,7 @@ class Stack:
         own = {k: "127.0.0.1" if v in self.services else self.here(str(v), service) for k, v in given}
         path = f"{Path(sys.executable).parent}:{self.initdb.parent}:{os.environ['PATH']}"
         image = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
-        quick = {"OMP_NUM_THREADS": "1", "PREFECT_HOME": str(self.folder / "prefect")}
+        quick = {"OMP_NUM_THREADS": "1", "PREFECT_HOME": str(self.folder / "prefect"), "PYTHONPATH": str(ROOT)}
         loops = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2", "PREFECT_WORKER_QUERY_SECONDS": "2"}
         return keep | {"PATH": path} | image | quick | loops | own
 
@@ -296,11 +297,3 @@ class Stack:
         return s3fs.S3FileSystem(
             key=options["key"], secret=options["secret"], endpoint_url=options["endpoint"], use_listings_cache=False
         )
-
-
-def low_port() -> int:
-    """A free port whose companion 10,000 above (SeaweedFS's gRPC) is free too, both below the ports of clients."""
-    while True:
-        port = random.randrange(10_000, 22_000)
-        if is_free(port) and is_free(port + 10_000):
-            return port

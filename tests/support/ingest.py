@@ -51,9 +51,10 @@ def interaction_frame(
     return interactions.collect(batches, "file", quality or Quality())
 
 
-def run(store: Store, source: FileSource, dataset: str = "x", **config: Any) -> Published:
+def run(store: Store, source: FileSource, dataset: str = "x", *, items_only: bool = False, **config: Any) -> Published:
     """The stage, with fields of `IngestConfig`."""
-    return ingest.run(store=store, dataset=dataset, source=source, config=IngestConfig(**config))
+    settings = IngestConfig(**config)
+    return ingest.run(store=store, dataset=dataset, source=source, config=settings, items_only=items_only)
 
 
 def rows(store: Store, published: Published, table: str) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ from schemas.lineage import Lineage, TableVersion
 from schemas.tables import GALLERY, IMAGES, ITEMS, ImageStatus
 
 DIM = 8
+LONGEST = 100
+"""The longest text that the counting encoder reads, in characters."""
 
 
 def publish_items(
@@ -107,6 +109,9 @@ class CountingTextEncoder:
     def encode(self, texts: Sequence[str]) -> Vectors:
         self.seen.extend(texts)
         return np.stack([vector_of(text) for text in texts])
+
+    def cut(self, texts: Sequence[str]) -> list[bool]:
+        return [len(text) > LONGEST for text in texts]
 
 
 class CountingImageEncoder:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import polars as pl
 
+from pipeline.registry import client
 from pipeline.store import Store
 from schemas.demo import DemoConfig
 from schemas.errors import UserError
+from schemas.model import MODEL
 from schemas.run import DemoParameters, RunSummary
 from schemas.training import CM3Config
 from tests.support.warm import CONTEXT
@@ -34,6 +36,10 @@ class Run:
 
     def __init__(self, parameters: DemoParameters) -> None:
         self.lines: list[str] = []
+        registry = Path(parameters.store, "_mlflow", "mlflow.db")
+        if not registry.exists():
+            registry.parent.mkdir(parents=True, exist_ok=True)
+            client.make_database(registry)  # here it is copied
         self._pipe, theirs = CONTEXT.Pipe()
         self.process = CONTEXT.Process(target=_child, args=(parameters, theirs), daemon=True)
         self.process.start()
@@ -93,10 +99,13 @@ def _child(parameters: DemoParameters, pipe: Connection) -> None:
 
 
 def contents(store: Store, summary: RunSummary) -> dict[str, pl.DataFrame]:
-    """Every table of a run, without the columns that hold the address of the demo's server."""
+    """Every table of a run, without the columns that hold the address of the demo's server; of the model its files."""
     tables = {}
     for stage in summary.stages:
         version = store.get(summary.dataset, stage.table, stage.version)
+        if stage.table == MODEL:
+            tables[stage.table] = pl.DataFrame(sorted(version.files.items()), ["file", "sha256"], orient="row")
+            continue
         parts = [store.fs.cat_file(f"{store.inside(version.path)}/{name}") for name in sorted(version.files)]
         tables[stage.table] = pl.concat(map(pl.read_parquet, parts)).drop("image_url", "url", strict=False)
     return tables

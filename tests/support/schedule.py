@@ -1,10 +1,12 @@
 """In which order tests run, which ones `make quick` leaves out, and what xdist gives to one worker.
 
 A file's tests stay together, for the sake of its fixtures; so do all tests that ask the services of docker-compose.yml,
-which are started once. They come first where workers share the tests, because they mostly wait.
+which are started once. Where workers share the tests, those come first, because they mostly wait; then the files with
+the most slow tests, so that at the end there are short ones to share.
 """
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +15,10 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
 
-SLOW = {"stack", "finished", "environment", "browser", "children", "dask", "transformers_server"}
-"""Fixtures that start processes, servers or browsers, or run the whole job: a test that uses one is slow."""
+SLOW = {"stack", "finished", "environment", "browser", "dask", "transformers_server"}
+"""Fixtures that start processes, servers or browsers, or run the whole job: a test that uses one is slow.
+
+Tests that do so themselves, or take seconds, have the mark `slow`."""
 STACK = ("test_compose.py", "test_set_up.py", "test_docs.py", "test_compose_crashes.py")
 """Files whose tests ask the services: those that kill services last."""
 ON_STACK = "@stack"
@@ -28,18 +32,25 @@ def scope(nodeid: str) -> str:
     return "stack" if asks or ON_STACK in nodeid else path
 
 
+def is_last_of_stack(item: pytest.Item, following: pytest.Item | None) -> bool:
+    """Whether no later test of this process asks the services."""
+    return scope(item.nodeid) == "stack" != (following and scope(following.nodeid))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their fixtures, and put quick ones before slow ones."""
     for item in items:
         if SLOW.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
     shared = "PYTEST_XDIST_WORKER" in os.environ
+    slow = Counter(scope(item.nodeid) for item in items if item.get_closest_marker("slow"))
 
-    def rank(item: pytest.Item) -> tuple[int, bool]:
-        if scope(item.nodeid) != "stack":
-            return 0, item.get_closest_marker("slow") is not None
+    def rank(item: pytest.Item) -> tuple[int, int, bool]:
+        group = scope(item.nodeid)
+        if group != "stack":
+            return 0, -slow[group] if shared else 0, item.get_closest_marker("slow") is not None
         place = STACK.index(item.path.name)
-        return (place - len(STACK) if shared else 1 + place), True
+        return (place - len(STACK) if shared else 1 + place), 0, True
 
     items.sort(key=rank)
 

@@ -58,6 +58,17 @@ def random_vectors(
     return {f"item-{ids[i]:04d}": None if rng.random() < absent else matrix[source[i]] for i in range(n)}
 
 
+def clustered(seed: int, groups: int = 40, size: int = 30) -> dict[str, NDArray[np.float32] | None]:
+    """Items around centres; ids say nothing about the group."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(9).standard_normal((groups, 8))
+    ids = np.random.default_rng(8).permutation(groups * size)
+    return {
+        f"i{ids[n]:05d}": (centres[n % groups] + 0.15 * rng.standard_normal(8)).astype(np.float32)
+        for n in range(groups * size)
+    }
+
+
 def planted(
     seed: int, groups: int = 10, size: int = 8
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[Choice]]:

@@ -25,6 +25,8 @@ INSTEAD = {
     # Lines about this very checkout.
     "make demo": "it would install everything; .ci/run gives this line on a bare machine",
     "make test": "it is what runs here",
+    "pip install '.[run,offline]'": "it would install everything; .ci/run does on a bare machine",
+    "cm3 up": "the fixture `stack` serves the deployments; tests/flows/test_deployments.py has this line's recipe run",
     "make up": "the fixture `stack` serves the deployments; tests/flows/test_deployments.py has this line's recipe run",
 }
 EXEC = re.compile(r"^docker compose exec (?:-it )?worker (.+)$", re.DOTALL)
@@ -38,11 +40,14 @@ def main(name: str, arguments: list[str]) -> int:
     line = shlex.join([name, *arguments])
     if inside := EXEC.match(line):
         name, *arguments = shlex.split(inside[1])
-    elif name in ("docker", "make"):
+    elif name in ("docker", "make", "pip") or line in INSTEAD:
         sys.stderr.write(f"[not run] {line}: {INSTEAD.get(line, 'nothing stands in for it')}\n")
         return 0 if line in INSTEAD else 64
-    if arguments == ["ui"]:
-        return _ui()
+    if arguments == ["serve"]:
+        return _serve()
+    if arguments[:1] == ["serve"]:
+        program = str(Path(sys.executable).parent / name)
+        os.execv(program, [program, *arguments])  # the shell ends it by its own number
     arguments = [*arguments, *_quick(name, arguments)]
     if name == "cm3":
         return warm.command(arguments)
@@ -58,14 +63,17 @@ def _quick(name: str, arguments: list[str]) -> list[str]:
             features = (
                 []
                 if "--features" in arguments
-                else ["--features", "caption" if "--captioner" in arguments else "sentence"]
+                else ["--features", "caption" if "--captioner.kind" in arguments else "sentence"]
             )
-            small = ["--demo", '{"items": 40, "users": 60}'] if source == "demo" else []
+            small = ["--demo.items", "60", "--demo.users", "60"] if source == "demo" else []
             near = ["--raw", "./amazon-2018", "--image-url", "images/{item_id}.jpg"] if source == "amazon" else []
-            return ["--models", "offline", *_merged(arguments, "--trainer", QUICK), *features, *small, *near]
+            quick = ["--trainer.max-epochs", "1", "--trainer.dim", "8"]
+            return ["--models", "offline", *quick, *features, *small, *near]
         case ["cm3", "compare", _]:
             more = [*_merged(arguments, "--cm3", QUICK), *_merged(arguments, "--overrides", QUICK_MODELS)]
             return ["--seeds", "1", *more]
+        case ["cm3", "compare-encoders", _]:
+            return ["--seeds", "1", *_merged(arguments, "--cm3", QUICK)]
         case ["cm3", "tune", _]:
             return ["--trials", "1", *_merged(arguments, "--base", QUICK)]
         case ["prefect", "deployment", "run"]:
@@ -92,9 +100,9 @@ def _parameters(deployment: str) -> list[str]:
     return [word for key, value in quick.items() for word in ("--param", f"{key}={json.dumps(value)}")]
 
 
-def _ui() -> int:
+def _serve() -> int:
     """Start the pages, read one, and press Ctrl-C."""
-    command = [str(Path(sys.executable).parent / "cm3"), "ui", "--port", "0"]
+    command = [str(Path(sys.executable).parent / "cm3"), "serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as pages:
         assert pages.stdout is not None
         url = pages.stdout.readline().split()[0]

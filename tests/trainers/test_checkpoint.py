@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from schemas.errors import UserError
+from schemas.model import DESCRIPTION, TENSORS
 from schemas.training import CM3Config
 from tests.support.world import World, draw_world
 from trainers import cm3
-from trainers.cm3.train import build
+from trainers.cm3.build import build
 from trainers.data import Dataset, load
 from trainers.fit import fit
 
@@ -25,25 +26,25 @@ from schemas.training import CM3Config, TrainingTables
 from trainers import cm3
 
 interactions, text, image, output, checkpoint, kill_at = sys.argv[1:]
-steps = 0
+batches = 0
 original = cm3.train.CM3.loss
 
-def loss(self, batch, rng):
-    global steps
-    steps += 1
-    if steps == int(kill_at):
+def loss(self, *arguments):
+    global batches
+    batches += 1
+    if batches == int(kill_at):
         os.kill(os.getpid(), signal.SIGKILL)
-    return original(self, batch, rng)
+    return original(self, *arguments)
 
 cm3.train.CM3.loss = loss
 tables = TrainingTables(interactions=interactions, features={"text": text, "image": image})
 cm3.run(tables=tables, output=Path(output), checkpoint=Path(checkpoint),
-        config=CM3Config(dim=8, max_epochs=6, batch_size=128, checkpoint_seconds=0))
+        config=CM3Config(dim=8, max_epochs=6, batch_size=128, steps_per_epoch=3, checkpoint_seconds=0))
 """
 
 
 def run_child(world: World, output: Path, checkpoint: Path, kill_at: int) -> int:
-    """Train in a process that kills itself with SIGKILL before its `kill_at`-th step."""
+    """Train in a process that kills itself with SIGKILL before its `kill_at`-th batch."""
     arguments = [world.interactions, world.features["text"], world.features["image"], output, checkpoint, kill_at]
     root = Path(cm3.__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -52,9 +53,10 @@ def run_child(world: World, output: Path, checkpoint: Path, kill_at: int) -> int
 
 @pytest.mark.slow
 def test_a_run_killed_in_mid_epoch_ends_with_the_numbers_of_an_unbroken_one(world: World, tmp_path: Path) -> None:
-    config = CM3Config(dim=8, max_epochs=6, batch_size=128, checkpoint_seconds=0)
+    config = CM3Config(dim=8, max_epochs=6, batch_size=128, steps_per_epoch=3, checkpoint_seconds=0)
     checkpoint = tmp_path / "state" / "broken.pt"
-    assert run_child(world, tmp_path / "broken", checkpoint, 15) == -signal.SIGKILL  # five steps an epoch: in the third
+    # An epoch has five batches in three steps: the fifteenth is in the third.
+    assert run_child(world, tmp_path / "broken", checkpoint, 15) == -signal.SIGKILL
     assert not (tmp_path / "broken").exists()
     epochs: list[int] = []
     result = cm3.run(
@@ -70,6 +72,8 @@ def test_a_run_killed_in_mid_epoch_ends_with_the_numbers_of_an_unbroken_one(worl
         assert (tmp_path / "whole" / f"{name}.parquet").read_bytes() == (
             tmp_path / "broken" / f"{name}.parquet"
         ).read_bytes(), name
+    for name in (DESCRIPTION, TENSORS):
+        assert (tmp_path / "whole/model" / name).read_bytes() == (tmp_path / "broken/model" / name).read_bytes(), name
 
 
 def test_a_checkpoint_that_cannot_be_written_is_reported_and_the_last_one_stays(

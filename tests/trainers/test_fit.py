@@ -1,16 +1,17 @@
-"""Broken training stops, early stopping has something to judge by, and sums do not depend on threads."""
+"""Broken training stops, early stopping has something to judge by, and an epoch has so many steps at most."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from schemas.errors import UserError
+from schemas.errors import TooFewInteractionsError, UserError
 from schemas.training import CM3Config
 from tests.support.world import World, draw_world
-from trainers.cm3.train import build
+from trainers.cm3.build import build
 from trainers.data import load
-from trainers.fit import fit, gather, torch_device
+from trainers.fit import Batch, batches_of_steps, fit, torch_device
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(world: World) -> None:
@@ -20,15 +21,27 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(world: World) -> None:
     calls = []
     original = model.loss
 
-    def poisoned(batch: object, rng: object) -> dict[str, torch.Tensor]:
+    def poisoned(*arguments: Any) -> dict[str, torch.Tensor]:
         calls.append(1)
-        terms = original(batch, rng)  # type: ignore[arg-type]
+        terms = original(*arguments)
         return {k: v * float("nan") for k, v in terms.items()} if len(calls) == 7 else terms
 
     model.loss = poisoned  # type: ignore[method-assign]
-    steps = -(-len(dataset.train) // 128)
-    with pytest.raises(UserError, match=rf"epoch {(7 - 1) // steps + 1}, step {(7 - 1) % steps + 1} of {steps}"):
+    count = -(-len(dataset.train) // 128)
+    with pytest.raises(UserError, match=rf"epoch {(7 - 1) // count + 1}, batch {(7 - 1) % count + 1} of {count}"):
         fit(model, dataset, config)
+
+
+@pytest.mark.parametrize(("steps", "batches_of_a_step"), [(100, 1), (1, 5)])
+def test_a_step_of_several_batches_is_larger_by_the_root_of_their_number(
+    world: World, tmp_path: Path, steps: int, batches_of_a_step: int
+) -> None:
+    dataset = load(world.tables)
+    size = -(-len(dataset.train) // 5)
+    config = CM3Config(dim=4, max_epochs=1, batch_size=size, steps_per_epoch=steps, learning_rate=0.01)
+    fit(build(dataset, config), dataset, config, checkpoint=tmp_path / "state.pt")
+    (group,) = torch.load(tmp_path / "state.pt", weights_only=True)["optimizer"]["param_groups"]
+    assert group["lr"] == pytest.approx(0.01 * batches_of_a_step**0.5)
 
 
 def test_without_validation_interactions_selection_is_refused(tmp_path: Path) -> None:
@@ -36,7 +49,7 @@ def test_without_validation_interactions_selection_is_refused(tmp_path: Path) ->
     world.events = [e for e in world.events if e[2] != "valid"]
     dataset = load(world.write(tmp_path).tables)
     config = CM3Config(dim=4)
-    with pytest.raises(UserError, match="validation"):
+    with pytest.raises(TooFewInteractionsError, match="validation"):
         fit(build(dataset, config), dataset, config)
 
 
@@ -44,25 +57,31 @@ def test_one_setting_names_the_device_of_all(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CM3_DEVICE", "meta,cpu")  # a device that every machine has, and that is not the default
     assert torch_device("auto").type == "meta"
     assert torch_device("cpu").type == "cpu"
+    monkeypatch.setenv("CM3_DEVICE", "mps")
+    assert torch_device("auto").type == "cpu"
+    with pytest.raises(UserError, match="mps"):
+        torch_device("mps")
     monkeypatch.setenv("CM3_DEVICE", "cuda:99")
     with pytest.raises(UserError, match="cuda:99"):
         torch_device("auto")
 
 
-def test_gradients_of_rows_that_come_twice_are_the_same_bits_every_time() -> None:
-    """With plain indexing, 8 threads gave another sum each time: a hundred rows, each some 200 times."""
-    draws = torch.Generator().manual_seed(0)
-    rows = torch.randint(100, (20_000,), generator=draws)
-    weight = torch.randn(20_000, 64, generator=draws)
-    before = torch.get_num_threads()
-    torch.set_num_threads(8)
-    try:
-        gradients = []
-        for _ in range(5):
-            x = torch.ones(100, 64, requires_grad=True)
-            (gather(x, rows) * weight).sum().backward()  # type: ignore[no-untyped-call]
-            gradients.append(x.grad)
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(gradients[0], other) for other in gradients[1:])
-    torch.testing.assert_close(gradients[0], torch.zeros(100, 64).index_add(0, rows, weight), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize(("count", "most", "sizes"), [(5, 9, [1] * 5), (5, 5, [1] * 5), (5, 2, [2, 3])])
+def test_an_epochs_batches_are_shared_out_over_its_steps(count: int, most: int, sizes: list[int]) -> None:
+    stream = [Batch(*[torch.tensor([n])] * 3) for n in range(count)]
+    groups = list(batches_of_steps(iter(stream), count, most))
+    assert [len(group) for group in groups] == sizes
+    assert [batch for group in groups for batch in group] == stream
+
+
+def test_an_epoch_propagates_once_a_step_and_learns(world: World) -> None:
+    dataset = load(world.tables)
+    config = CM3Config(dim=8, max_epochs=8, batch_size=32, steps_per_epoch=3, learning_rate=1e-2)
+    model = build(dataset, config)
+    calls = []
+    original = model.tables
+    model.tables = lambda rng: calls.append(1) or original(rng)  # type: ignore[method-assign, func-returns-value]
+    losses = [value for _, name, value in fit(model, dataset, config).curve if name == "loss"]
+    assert len(dataset.train) > 3 * 32
+    assert len(calls) == 3 * 8
+    assert losses[-1] < losses[0] - 0.1

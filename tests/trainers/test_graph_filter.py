@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
 from schemas.training import GraphFilterConfig
 from tests.support.world import World, dataset_of
 from trainers.data import Dataset, load
-from trainers.graph_filter import filter_embeddings, graph_filter
+from trainers.graph_filter import filter_basis, filter_embeddings, fold_in, graph_filter
 
 
 def dense(dataset: Dataset, rank: int, noise: float) -> np.ndarray:
@@ -62,5 +63,32 @@ def test_a_solver_that_turns_directions_round_changes_nothing(world: World, monk
         return left * signs, values, right * signs[:, None]
 
     monkeypatch.setattr("trainers.graph_filter.svds", turned)
-    for actual, part in zip(filter_embeddings(dataset, config), expected, strict=True):
+    for actual, part in zip(filter_embeddings(load(world.tables), config), expected, strict=True):
         np.testing.assert_array_equal(actual, part)
+
+
+def test_folding_in_the_same_data_gives_the_same_vectors_and_a_newcomer_stands_where_their_choices_put_them(
+    world: World,
+) -> None:
+    dataset, config = load(world.tables), GraphFilterConfig(rank=7)
+    users, items = filter_embeddings(dataset, config)
+    basis, interactions = filter_basis(dataset, config), dataset.matrix("train")
+    for actual, expected in zip(fold_in(basis, interactions, config.noise), (users, items), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
+    again = sp.vstack([interactions, interactions[3], sp.csr_matrix((1, interactions.shape[1]))]).tocsr()
+    newcomers = fold_in(basis, again, config.noise)[0][-2:]
+    np.testing.assert_allclose(newcomers[0], users[3], atol=1e-5)
+    assert not newcomers[1].any()
+
+
+def test_an_item_that_came_later_is_filtered_like_one_that_the_same_users_chose(world: World) -> None:
+    dataset, config = load(world.tables), GraphFilterConfig(rank=39)
+    known, interactions = 4, dataset.matrix("train")
+    twin = sp.hstack([interactions, interactions[:, [known]], sp.csr_matrix((len(dataset.users), 1))]).tocsr()
+    basis = filter_basis(dataset, config)
+    items = fold_in(basis._replace(items=np.vstack([basis.items, np.zeros((2, 39), np.float32)])), twin, config.noise)[
+        1
+    ]
+    of_known, of_twin = items[known], items[-2]
+    assert of_twin @ of_known / np.linalg.norm(of_twin) / np.linalg.norm(of_known) > 0.9
+    assert not items[-1].any()

@@ -9,7 +9,7 @@ import torch
 
 from schemas.training import CM3Config, GraphFilterConfig
 from tests.support.world import World, draw_world
-from trainers.cm3.train import build
+from trainers.cm3.build import build
 from trainers.data import Dataset, load
 from trainers.evaluation import evaluate
 from trainers.fit import fit

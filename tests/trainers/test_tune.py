@@ -1,15 +1,17 @@
 """A search goes on after a stop and looks at test once."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
+from schemas.baselines import BPRConfig
 from schemas.errors import UserError
 from schemas.training import TuningConfig
 from tests.support.world import World
-from trainers import recommenders, tune
+from trainers import checkpoint, recommenders, tune
 
 SHORT = {"dim": 4, "max_epochs": 2, "batch_size": 256}
 
@@ -41,6 +43,25 @@ def test_a_search_goes_on_where_it_stopped_and_another_grid_starts_anew(world: W
     assert seen[4:] == [0]
 
 
+@pytest.mark.parametrize("changed", ["code", "default"])
+def test_trials_of_other_code_or_other_defaults_are_not_mixed_in(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    seen: list[int] = []
+    tuning(world, tmp_path, 1, seen)
+
+    class Patient(BPRConfig):
+        patience: int = 7
+
+    bpr = recommenders.RECOMMENDERS["bpr"]
+    if changed == "default":
+        monkeypatch.setitem(recommenders.RECOMMENDERS, "bpr", dataclasses.replace(bpr, config=Patient))
+    else:
+        monkeypatch.setattr(checkpoint, "FORMAT", 0)
+    tuning(world, tmp_path, 1, seen)
+    assert seen == [0, 0]
+
+
 def test_a_search_looks_at_test_once(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
     original = tune.evaluate
@@ -50,9 +71,7 @@ def test_a_search_looks_at_test_once(world: World, tmp_path: Path, monkeypatch: 
         return original(scorer, dataset, split, config)
 
     monkeypatch.setattr(tune, "evaluate", counted)
-    monkeypatch.setattr(recommenders, "evaluate", counted)
-    monkeypatch.setattr("trainers.fit.evaluate", counted)
-    monkeypatch.setattr("trainers.scores.evaluate", counted)
+    monkeypatch.setattr("trainers.evaluation.evaluate", counted)  # of `selection`, which everything else uses
     tuning(world, tmp_path, 2, [])
     assert looks.count("test") == 1
     assert looks[-1] == "test"

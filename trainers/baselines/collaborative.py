@@ -10,8 +10,9 @@ from typing_extensions import override
 from schemas.baselines import BPRConfig, DirectAUConfig, LightGCNConfig
 from trainers.cm3.losses import alignment, uniformity
 from trainers.data import Dataset
-from trainers.fit import Batch, EmbeddingModel, gather, torch_device
+from trainers.fit import Batch, EmbeddingModel, Tables, torch_device
 from trainers.graphs import Graph, propagate, user_item_adjacency
+from trainers.propagated import Table
 from trainers.scores import Embeddings
 
 
@@ -48,11 +49,15 @@ class BPR(EmbeddingModel):
         return Embeddings(self.users, self.items)
 
     @override
-    def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
+    def tables(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        return (*self.vectors(), self.users, self.items)
+
+    @override
+    def loss(self, tables: Tables, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         batch = complete(batch)
-        users, items = self.vectors()
-        rank = preference(gather(users, batch.users), gather(items, batch.items), gather(items, batch.negatives))
-        own = (gather(self.users, batch.users), gather(self.items, batch.items), gather(self.items, batch.negatives))
+        users, items, own_users, own_items = tables
+        rank = preference(users[batch.users], items[batch.items], items[batch.negatives])
+        own = (own_users[batch.users], own_items[batch.items], own_items[batch.negatives])
         norm = sum(((part.square().sum(-1).mean() / 2) for part in own), torch.zeros((), device=rank.device))
         return {"loss": rank + self.config.regularization * norm, "bpr": rank, "norm": norm}
 
@@ -94,15 +99,19 @@ class DirectAU(EmbeddingModel):
         self.encoder = LightGCN(dataset, LightGCNConfig(**shared))
 
     @override
-    def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
-        users, items = (functional.normalize(part, dim=-1) for part in self.encoder.vectors())
-        align = alignment(gather(users, batch.users), gather(items, batch.items))
+    def tables(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        return tuple(functional.normalize(part, dim=-1) for part in self.encoder.vectors())
+
+    @override
+    def loss(self, tables: Tables, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
+        users, items = tables
+        align = alignment(users[batch.users], items[batch.items])
         of_users, of_items = self._uniformity(users, batch.users), self._uniformity(items, batch.items)
         total = align + self.config.gamma * (of_users + of_items) / 2
         return {"loss": total, "alignment": align, "user_uniformity": of_users, "item_uniformity": of_items}
 
     @staticmethod
-    def _uniformity(vectors: Tensor, rows: Tensor) -> Tensor:
+    def _uniformity(vectors: Table, rows: Tensor) -> Tensor:
         distinct, counts = torch.unique(rows, return_counts=True)
         return uniformity(vectors[distinct], counts=counts)
 

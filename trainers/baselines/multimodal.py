@@ -10,12 +10,12 @@ from typing_extensions import override
 from schemas.baselines import BM3Config, FREEDOMConfig, VBPRConfig
 from trainers.baselines.collaborative import BPR, LightGCN, complete, preference
 from trainers.data import Dataset
-from trainers.fit import Batch, gather, torch_device
+from trainers.fit import Batch, Tables, torch_device
 from trainers.graphs import Graph, exact_neighbors, item_item_adjacency, propagate, user_item_adjacency
 from trainers.scores import Embeddings
 
 
-def _content(dataset: Dataset) -> list[Tensor]:
+def unit_features(dataset: Dataset) -> list[Tensor]:
     """The features' matrices with L2-normalised rows, so that their scales do not matter."""
     return [functional.normalize(torch.from_numpy(f.matrix), dim=-1) for f in dataset.features.values()]
 
@@ -30,7 +30,7 @@ class VBPR(BPR):
 
     def __init__(self, dataset: Dataset, config: VBPRConfig) -> None:
         super().__init__(dataset, config)
-        self.register_buffer("content", torch.cat(_content(dataset), dim=1), persistent=False)
+        self.register_buffer("content", torch.cat(unit_features(dataset), dim=1), persistent=False)
         self.content: Tensor
         self.tastes = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(dataset.users), config.dim)))
         self.projection = nn.Parameter(nn.init.xavier_normal_(torch.empty(self.content.shape[1], config.dim)))
@@ -57,8 +57,8 @@ class FREEDOM(LightGCN):
         neighbors = dataset.neighbors or exact_neighbors(dataset.features, k=config.neighbors - 1)
         items = item_item_adjacency(neighbors, dataset.features, k=config.neighbors, weights=config.modality_weights)
         self.item_graph = Graph.of(items, torch_device(config.device))
-        self.projections = nn.ModuleList(nn.Linear(x.shape[1], config.dim) for x in _content(dataset))
-        for index, x in enumerate(_content(dataset)):
+        self.projections = nn.ModuleList(nn.Linear(x.shape[1], config.dim) for x in unit_features(dataset))
+        for index, x in enumerate(unit_features(dataset)):
             self.register_buffer(f"content_{index}", x, persistent=False)
 
     def begin_epoch(self, rng: np.random.Generator) -> None:
@@ -81,11 +81,15 @@ class FREEDOM(LightGCN):
         return Embeddings(users, items + near)
 
     @override
-    def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
+    def tables(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        return tuple(self.vectors())
+
+    @override
+    def loss(self, tables: Tables, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         batch = complete(batch)
-        users, items = self.vectors()
-        chosen = gather(users, batch.users)
-        rank = preference(chosen, gather(items, batch.items), gather(items, batch.negatives))
+        users, items = tables
+        chosen = users[batch.users]
+        rank = preference(chosen, items[batch.items], items[batch.negatives])
         content = torch.zeros((), device=rank.device)
         for index, projection in enumerate(self.projections):
             x = getattr(self, f"content_{index}")
@@ -113,8 +117,8 @@ class BM3(LightGCN):
         super().__init__(dataset, config)
         self.bm3 = config
         self.predictor = nn.Linear(config.dim, config.dim)
-        self.projections = nn.ModuleList(nn.Linear(x.shape[1], config.dim) for x in _content(dataset))
-        for index, x in enumerate(_content(dataset)):
+        self.projections = nn.ModuleList(nn.Linear(x.shape[1], config.dim) for x in unit_features(dataset))
+        for index, x in enumerate(unit_features(dataset)):
             self.register_buffer(f"content_{index}", x, persistent=False)
 
     def vectors(self) -> Embeddings:
@@ -122,9 +126,13 @@ class BM3(LightGCN):
         return Embeddings(users, items + self.items)
 
     @override
-    def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
-        users, items = self.vectors()
-        user, item = gather(users, batch.users), gather(items, batch.items)
+    def tables(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        return tuple(self.vectors())
+
+    @override
+    def loss(self, tables: Tables, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
+        users, items = tables
+        user, item = users[batch.users], items[batch.items]
         user_target, item_target = self._target(user, rng), self._target(item, rng)
         predicted_user, predicted_item = self.predictor(user), self.predictor(item)
         rank = _distance(predicted_user, item_target) + _distance(predicted_item, user_target)
@@ -133,7 +141,7 @@ class BM3(LightGCN):
             view = projection(getattr(self, f"content_{index}")[batch.items])
             predicted, target = self.predictor(view), self._target(view, rng)
             content = content + _distance(predicted, item_target) + _distance(predicted, target)
-        norm = users.square().mean() + items.square().mean()
+        norm = users[:].square().mean() + items[:].square().mean()
         total = rank + self.bm3.content_weight * content + self.bm3.regularization * norm
         return {"loss": total, "bootstrap": rank, "content": content}
 

@@ -8,16 +8,21 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from schemas.training import CM3Config
 from trainers.cm3.bezier import spherical_bezier
 from trainers.cm3.losses import ContentSimilarity, alignment, calibrated_uniformity, uniformity
 from trainers.cm3.sphere import unit
 from trainers.cm3.subspace import coordinates, principal_directions
-from trainers.data import Dataset, Modality, modality_shares
-from trainers.fit import Batch, EmbeddingModel, gather, matrix_precision
+from trainers.data import Dataset, modality_shares
+from trainers.fit import Batch, EmbeddingModel, Tables, matrix_precision
 from trainers.graphs import Graph, propagate, smooth_items
+from trainers.propagated import Table, gather
 from trainers.scores import Embeddings
+
+FeatureDirections = dict[str, NDArray[np.float32]]
+"""Feature → the directions in which the encoders read it, (width, rank); a feature that is not in it is read whole."""
 
 
 class Representations(NamedTuple):
@@ -57,13 +62,19 @@ class CM3(EmbeddingModel):
         dataset: users, items and features.
         user_item: normalised adjacency of users and items, users first.
         item_item: frozen neighbours of each item.
-        fitted_on: the items that the parameters were trained on, where `dataset` has more; by default `dataset`'s.
+        directions: feature → the directions in which its vectors are read, where the parameters were trained on other
+            items; by default those of `dataset`.
     """
 
     name = "cm3"
 
     def __init__(
-        self, dataset: Dataset, config: CM3Config, user_item: Graph, item_item: Graph, fitted_on: Dataset | None = None
+        self,
+        dataset: Dataset,
+        config: CM3Config,
+        user_item: Graph,
+        item_item: Graph,
+        directions: FeatureDirections | None = None,
     ) -> None:
         super().__init__()
         torch.manual_seed(config.seed)
@@ -71,10 +82,8 @@ class CM3(EmbeddingModel):
         self.decayed = not config.published
         device = user_item.weights.device
         self.precision = matrix_precision(config.precision, device)
-        features = [
-            _matrix(modality, (fitted_on or dataset).features[name], config.feature_rank)
-            for name, modality in dataset.features.items()
-        ]
+        self.directions = feature_directions(dataset, config) if directions is None else directions
+        features = [coordinates(m.matrix, self.directions.get(name)) for name, m in dataset.features.items()]
         blocks = len(features) + config.fusion
         self.encoders = nn.ModuleList(ModalityEncoder(x.shape[1], config.dim) for x in features)
         self.user_blocks = nn.Parameter(torch.empty(len(dataset.users), blocks, config.dim))
@@ -83,7 +92,8 @@ class CM3(EmbeddingModel):
         self.user_fusion = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(dataset.users), blocks)))
         self.absent = nn.Parameter(nn.init.xavier_normal_(torch.empty(blocks, config.dim)))
         self.matrices = [torch.from_numpy(x).to(device, self.precision) for x in features]
-        self.frozen = frozen_content(features, dataset, config).to(device) if config.calibration == "frozen" else None
+        is_frozen = config.calibration == "frozen" and not config.published
+        self.frozen = frozen_content(features, dataset, config).to(device) if is_frozen else None
         present = torch.from_numpy(np.stack([f.present for f in dataset.features.values()]))
         self.register_buffer("present", present, persistent=False)
         self.last_step: Embeddings | None = None
@@ -114,7 +124,7 @@ class CM3(EmbeddingModel):
             positions: λ of every step of every item's fusion; None: 0.5, which makes embeddings deterministic.
         """
         users, items, content = self.propagate_blocks(positions)
-        return Representations(self.fuse_users(users, torch.arange(len(users), device=users.device)), items, content)
+        return Representations(fuse(users, self.user_fusion), items, content)
 
     def propagate_blocks(self, positions: Float[Tensor, "steps items"] | None) -> Representations:
         """Blocks after propagation over both graphs, the users' before their weights."""
@@ -124,41 +134,41 @@ class CM3(EmbeddingModel):
         users, items = both.tensor_split([len(users)])
         return Representations(users, propagate(items, self.item_item, 1), content)
 
-    def fuse_users(self, users: Float[Tensor, "users dim"], rows: Int[Tensor, " n"]) -> Float[Tensor, "n dim"]:
-        """The vectors of these rows of `users`, each block times the user's own softmax weight."""
-        share = torch.softmax(self.user_fusion[rows], dim=1)[:, :, None]
-        return (users[rows].view(len(rows), share.shape[1], -1) * share).flatten(1)
-
-    def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
-        """The terms of one step; "loss" is their weighted sum."""
+    @override
+    def tables(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """Users' blocks, items' vectors and content after propagation, with λ drawn for every item; users' logits."""
         config = self.config
         positions = rng.beta(config.alpha, config.alpha, (len(self.matrices) - 1, self.present.shape[1]))
         blocks = self.propagate_blocks(torch.from_numpy(positions).to(self.user_blocks))
+        if config.published:
+            self.last_step = Embeddings(fuse(blocks.users, self.user_fusion).detach(), blocks.items.detach())
+        return (*blocks, self.user_fusion)
+
+    @override
+    def loss(self, tables: Tables, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
+        """The terms of one batch; "loss" is their weighted sum."""
+        config = self.config
+        blocks, items, content, logits = tables
         # Each user and negative of the batch is gathered and normalised once, however often the batch has it.
         user, in_batch, count = torch.unique(batch.users, return_inverse=True, return_counts=True)
         negative, negative_count = torch.unique(batch.negatives[batch.negatives >= 0], return_counts=True)
-        users = unit(self.fuse_users(blocks.users, user))
-        align = alignment(gather(users, in_batch), unit(gather(blocks.items, batch.items)))
+        users = unit(fuse(blocks[user], logits[user]))
+        align = alignment(gather(users, in_batch), unit(items[batch.items]))
         of_users = uniformity(users, config.temperature, count, self.precision)
-        similarity = self._similarity(blocks.content, negative)
+        similarity = self._similarity(content, negative)
         of_items = calibrated_uniformity(
-            unit(blocks.items[negative]), similarity, config.temperature, negative_count, self.precision
+            unit(items[negative]), similarity, config.temperature, negative_count, self.precision
         )
         total = align + config.gamma / 2 * (of_users + of_items)
-        if config.published:
-            all_users = torch.arange(len(blocks.users), device=user.device)
-            self.last_step = Embeddings(self.fuse_users(blocks.users, all_users).detach(), blocks.items.detach())
         return {"loss": total, "alignment": align, "uniformity": of_users, "calibrated_uniformity": of_items}
 
-    def _similarity(
-        self, content: Float[Tensor, "items block"], rows: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n n"] | ContentSimilarity | None:
+    def _similarity(self, content: Table, rows: Int[Tensor, " n"]) -> Float[Tensor, "n n"] | ContentSimilarity | None:
         """s of the sampled negatives; its gradient, kept with `published` only, makes training raise s, not obey it."""
         config = self.config
         if config.calibration == "none":
             return None
-        source = content if self.frozen is None else self.frozen
-        chosen = source[rows] if config.published else source.detach()[rows]
+        source = content.values if self.frozen is None else self.frozen
+        chosen = content[rows] if config.published else source[rows]
         similarity = ContentSimilarity(chosen, config.min_sim, config.max_sim)
         return similarity[:, :] if config.published else similarity
 
@@ -176,9 +186,19 @@ class CM3(EmbeddingModel):
         return Embeddings(users, items)
 
 
-def _matrix(modality: Modality, fitted_on: Modality, rank: int | None) -> Float[np.ndarray, "items width"]:
-    """What the encoders read of a feature: its coordinates in the directions of the items that were trained on."""
-    return coordinates(modality.matrix, None if rank is None else principal_directions(fitted_on.matrix, rank))
+def fuse(blocks: Float[Tensor, "users width"], logits: Float[Tensor, "users blocks"]) -> Float[Tensor, "users width"]:
+    """Users' vectors: each block times the user's own softmax weight."""
+    share = torch.softmax(logits, dim=1)[:, :, None]
+    return (blocks.view(len(blocks), share.shape[1], -1) * share).flatten(1)
+
+
+def feature_directions(dataset: Dataset, config: CM3Config) -> FeatureDirections:
+    """The principal directions of these items' features; without those that are read whole."""
+    rank = config.feature_rank
+    if rank is None:
+        return {}
+    found = {name: principal_directions(modality.matrix, rank) for name, modality in dataset.features.items()}
+    return {name: directions for name, directions in found.items() if directions is not None}
 
 
 def frozen_content(

@@ -1,31 +1,28 @@
 """Train CM3 on Parquet tables and leave embeddings, recommendations and metrics as Parquet."""
 
-import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 import torch
-from torch.nn import functional
 
-from schemas.errors import UserError
+from schemas.model import MODEL, BorrowedWeights
 from schemas.training import CM3Config, TrainingResult, TrainingTables
 from trainers.baselines.popularity import popularity
+from trainers.cm3.build import build
+from trainers.cm3.cold import cold_rankings
+from trainers.cm3.deliver import Delivered, lists, of_catalogue
 from trainers.cm3.model import CM3
-from trainers.data import Dataset, Neighbors, load
-from trainers.evaluation import Ranking, Scorer, evaluate, judge, rank, recommend
-from trainers.fit import FittedModel, OnEpoch, fit, refit, torch_device
-from trainers.graphs import Graph, exact_neighbors, item_item_adjacency, user_item_adjacency
+from trainers.cm3.trained import TrainedModel, rows_of
+from trainers.data import Dataset, load
+from trainers.evaluation import Ranking, Rows, Scorer, evaluate, judge, rank
+from trainers.fit import FittedModel, OnEpoch, fit, refit
 from trainers.item_weights.choose import Choice
-from trainers.item_weights.fit import item_weights, no_weights
-from trainers.item_weights.term import choose_weights, reasons, with_weights
-from trainers.output import embedding_tables, epoch_table, item_weights_table, write_tables
-from trainers.scores import Embeddings, Score, dot_products
-
-logger = logging.getLogger(__name__)
+from trainers.item_weights.fit import item_weights, lenders_weight, no_weights
+from trainers.item_weights.term import choose_weights, with_weights
+from trainers.output import embedding_tables, epoch_table, item_weights_tables, write_tables
 
 
 def run(
@@ -33,6 +30,7 @@ def run(
     tables: TrainingTables,
     output: Path,
     config: CM3Config,
+    never_shown: Collection[str] = (),
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> TrainingResult:
@@ -43,7 +41,9 @@ def run(
 
     Args:
         tables: with one feature or more.
-        output: local folder that gets items, users, item_weights, recommendations, metrics and epochs `.parquet`.
+        never_shown: ids of items that stand in no recommendation; metrics are measured with them.
+        output: local folder that gets items, users, item_weights, recommendations, metrics and epochs `.parquet`, and
+            the folder `model`.
         checkpoint: file that keeps the training state; a run that was killed goes on from it.
         on_epoch: the epochs of the second phase are counted on from those of the first.
     Raises: UserError: an input is unusable, too small, or training diverges.
@@ -52,9 +52,11 @@ def run(
     core = catalogue.core()
     measured = measure(core, config, checkpoint=checkpoint, on_epoch=on_epoch)
     fitted = measured.fitted
-    delivered = deliver(catalogue, core, measured, config, checkpoint=checkpoint, on_epoch=on_epoch)
+    hidden = catalogue.rows_of(never_shown)
+    delivered = deliver(catalogue, core, measured, config, hidden=hidden, checkpoint=checkpoint, on_epoch=on_epoch)
+    delivered.model.save(output / MODEL)
     outputs = embedding_tables(delivered.embeddings, catalogue)
-    outputs["item_weights"] = item_weights_table(delivered.weights, catalogue.items)
+    outputs["item_weights"] = item_weights_tables(delivered.weights, catalogue.items)
     outputs["recommendations"] = delivered.recommendations
     outputs["metrics"] = pa.concat_tables(
         ranking.table(name, config.seed, split)
@@ -65,6 +67,7 @@ def run(
     return TrainingResult(
         model=CM3.name,
         files=write_tables(outputs, output),
+        trained=str(output / MODEL),
         best_epoch=fitted.best_epoch,
         epochs=fitted.epochs,
         validation=measured.validation,
@@ -84,13 +87,15 @@ class Measured:
 
     Attributes:
         choice: of the item–item weights; None where the configuration has none.
+        weights: of the training interactions, (items, items).
         validation: the selection metric of the whole score.
-        rankings: recommender → split → its ranking.
+        rankings: recommender → split → its ranking; the splits of hidden items among them.
     """
 
     model: CM3
     fitted: FittedModel
     choice: Choice | None
+    weights: sp.csr_matrix
     validation: float
     rankings: dict[str, dict[str, Ranking]]
 
@@ -101,22 +106,15 @@ def measure(
     """Train on the split, choose on validation, judge on validation and test."""
     model = build(dataset, config)
     fitted = fit(model, dataset, config, checkpoint=checkpoint, on_epoch=on_epoch)
-    scorer, choice = fitted.score.scorer(fitted.embeddings, dataset), None
+    scorer, choice, weights = fitted.score.scorer(fitted.embeddings, dataset), None, no_weights(dataset)
     if config.item_weights is not None:
         choice, weights = choose_weights(dataset, scorer, config.item_weights, config.evaluation)
         scorer = with_weights(scorer, weights, dataset.matrix("train"))
     rankings = {"popularity": _judged(popularity(dataset), dataset, config), CM3.name: _judged(scorer, dataset, config)}
+    rankings |= cold_rankings(dataset, weights, choice, config)
     rule = config.evaluation
     validation = rankings[CM3.name]["valid"].values[rule.selection_metric, rule.selection_k]
-    return Measured(model, fitted, choice, validation, rankings)
-
-
-class Delivered(NamedTuple):
-    """What is published for production: of every user and every item of the catalogue."""
-
-    embeddings: Embeddings
-    weights: sp.csr_matrix
-    recommendations: pa.Table
+    return Measured(model, fitted, choice, weights, validation, rankings)
 
 
 def deliver(
@@ -125,95 +123,59 @@ def deliver(
     measured: Measured,
     config: CM3Config,
     *,
+    hidden: Rows,
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Delivered:
-    """Vectors, weights and lists from all interactions; with `config.refit` off, from what was measured."""
-    model, embeddings, everything = measured.model, measured.fitted.embeddings, catalogue.all_for_training()
-    split = catalogue
+    """Vectors, weights and lists from all interactions; with `config.refit` off, from what was measured.
+
+    Args:
+        hidden: rows of items that stand in no list.
+    """
+    network, embeddings, everything = measured.model, measured.fitted.embeddings, catalogue.all_for_training()
+    split, solved = catalogue, _of_catalogue(measured.weights, core, catalogue)
     if config.refit:
         catalogue, core = everything, core.all_for_training()
-        model = build(core, config)
+        network = build(core, config)
         state = None if checkpoint is None else checkpoint.with_name(f"refit-{checkpoint.name}")
         embeddings = refit(
-            model,
+            network,
             core,
             config,
             measured.fitted.best_epoch,
             checkpoint=state,
             on_epoch=_after(measured.fitted, on_epoch),
         )
-    published = of_catalogue(model, measured.fitted.score, embeddings, core, catalogue, config)
-    weights = no_weights(catalogue)
-    if measured.choice is not None and config.item_weights is not None:
+    weights, borrowed = no_weights(catalogue), None
+    if measured.choice is not None and config.item_weights is not None and measured.choice.factor:
+        themselves = lenders_weight(split, solved, measured.choice, config.item_weights)
         weights = item_weights(
-            catalogue, measured.choice, config.item_weights, torch.get_num_threads(), judged_on=split
-        )
-    chosen = catalogue.matrix("train")
-    scorer = with_weights(dot_products(published), weights, chosen)
-    left_out = {"all": everything.matrix("train"), "train": chosen, "none": sp.csr_matrix(chosen.shape)}[config.exclude]
-    lists = rank(scorer, catalogue, config.top_k, config.evaluation.block, left_out=left_out)
-    why = reasons(lists, config.top_k, weights, chosen)
-    return Delivered(published, weights, recommend(lists, catalogue, config.top_k, why))
+            catalogue,
+            measured.choice,
+            config.item_weights,
+            torch.get_num_threads(),
+            themselves,
+            solved=None if config.refit else solved,
+        ).matrix
+        borrowed = BorrowedWeights(shares=measured.choice.shares, themselves=themselves)
+    model = TrainedModel.of(network, core, measured.fitted.score, borrowed)
+    published = of_catalogue(model, embeddings, core, catalogue)
+    recommendations = lists(published, weights, catalogue, everything, config, hidden)
+    return Delivered(model, published, weights, recommendations)
+
+
+def _of_catalogue(weights: sp.csr_matrix, core: Dataset, catalogue: Dataset) -> sp.csr_matrix:
+    """The weights between items of `core` in the rows of `catalogue`."""
+    if len(core.items) == len(catalogue.items):
+        return weights
+    rows, entries = rows_of(core.items, catalogue.items), weights.tocoo()
+    count = len(catalogue.items)
+    return sp.csr_matrix((entries.data, (rows[entries.row], rows[entries.col])), shape=(count, count))
 
 
 def _after(fitted: FittedModel, on_epoch: OnEpoch | None) -> OnEpoch | None:
     """Epochs of the second phase, counted on from those of the first."""
     return None if on_epoch is None else lambda epoch, terms: on_epoch(fitted.epochs + epoch, terms)
-
-
-def of_catalogue(
-    model: CM3, score: Score, embeddings: Embeddings, core: Dataset, catalogue: Dataset, config: CM3Config
-) -> Embeddings:
-    """The published vectors of all items: of those trained on as they are, of the others from their content.
-
-    An item without interactions has no edge to users: its vector is its blocks and those of its neighbours in content,
-    with zeros in the coordinates of the score's other terms, which say how often it is chosen.
-    """
-    users, trained = score.publish(embeddings, core)
-    if len(core.items) == len(catalogue.items):
-        return Embeddings(users, trained)
-    whole = build(catalogue, config, fitted_on=core)
-    whole.load_state_dict(model.state_dict())
-    whole.to(trained.device).eval()
-    items = whole.embeddings().items.detach()
-    width = items.shape[1]
-    if score.cosine:
-        items = functional.normalize(items, dim=-1)
-    items = torch.cat([items, items.new_zeros(len(items), trained.shape[1] - width)], dim=1)
-    row = {item: number for number, item in enumerate(catalogue.items)}
-    items[torch.tensor([row[item] for item in core.items], device=items.device)] = trained
-    return Embeddings(users, items)
-
-
-def build(dataset: Dataset, config: CM3Config, fitted_on: Dataset | None = None) -> CM3:
-    """The model with its two frozen graphs, parameters drawn from the seed.
-
-    Args:
-        fitted_on: see `CM3`.
-    Raises: UserError: no feature.
-    """
-    if not dataset.features:
-        raise UserError("features: CM3 needs at least 1 feature table, found none. Choose features, e.g. text.")
-    device = torch_device(config.device)
-    neighbors = _neighbors(dataset, config.neighbors)
-    user_item = user_item_adjacency(dataset.matrix("train"))
-    item_item = item_item_adjacency(neighbors, dataset.features, k=config.neighbors, weights=config.modality_weights)
-    with torch.random.fork_rng(devices=[]):
-        return CM3(dataset, config, Graph.of(user_item, device), Graph.of(item_item, device), fitted_on)
-
-
-def _neighbors(dataset: Dataset, k: int) -> Neighbors:
-    """Those of the similarity table, else computed here."""
-    neighbors = dataset.neighbors
-    if neighbors is None:
-        logger.info("no similarity table given: computing each modality's %d nearest neighbours", k)
-        return exact_neighbors(dataset.features, k=k - 1)
-    most = np.bincount(neighbors.item, minlength=1).max()
-    if most < min(k, len(dataset.items)) - 1:
-        message = "the similarity table has at most %d neighbours per item, neighbors=%d; raise its k to use more"
-        logger.warning(message, most, k)
-    return neighbors
 
 
 def _judged(scorer: Scorer, dataset: Dataset, config: CM3Config) -> dict[str, Ranking]:

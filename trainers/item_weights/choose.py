@@ -1,5 +1,6 @@
 """What validation decides of the weights: content's share, the penalty, their part of the score, their number."""
 
+import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from schemas.errors import TooFewInteractionsError, UserError
 from schemas.training import EvaluationConfig, ItemWeightsConfig
 from trainers.data import Dataset
-from trainers.evaluation import Relevant, Rows, Scorer, accuracy
+from trainers.evaluation import Relevant, Scorer, accuracy
 from trainers.item_weights.candidates import Candidates, content_of
-from trainers.item_weights.ridge import Ridge, solve
+from trainers.item_weights.nearest import Rows
+from trainers.item_weights.ridge import Ridge, largest, solve
 
 logger = logging.getLogger(__name__)
 
@@ -49,50 +52,49 @@ def choose(
 
     Args:
         base: the scorer that the weights are added to; None where they stand alone.
+    Raises:
+        UserError: there is no feature, or a penalty is too small to solve with.
+        TooFewInteractionsError: no validation interaction.
     """
+    if not dataset.features:
+        raise UserError(
+            "item weights: they need at least 1 feature table, found none. Choose features, or leave them out."
+        )
+    if not len(dataset.valid):
+        raise TooFewInteractionsError(
+            "item weights: choosing them needs at least 1 validation interaction, found 0. Choose an ingest.split that "
+            "holds some out (per_user, leave_one_out), name some `valid` in a split of your own, or leave them out."
+        )
     judge = Judge(dataset, base, rule, config)
-    gram = common_users(dataset.matrix("train"))
+    train = dataset.matrix("train")
 
-    def best(shares: dict[str, float], settings: list[Ridge]) -> tuple[float, float, Ridge, sp.csr_matrix]:
+    @functools.lru_cache(maxsize=1)  # of a large catalogue it takes gigabytes
+    def candidates(names: tuple[str, ...]) -> Candidates:
+        content = content_of(dataset.features, dict.fromkeys(names, 1.0))
+        return Candidates(train, content, judge.items, config.candidates)
+
+    def best(names: tuple[str, ...], settings: list[Ridge]) -> tuple[float, float, Ridge, sp.csr_matrix]:
         """The best validation figure, its factor, the setting and its weights."""
-        candidates = Candidates(gram, content_of(dataset.features, shares), config.candidates)
         outcomes = []
-        for setting, columns in solve(judge.items, candidates, settings, threads).items():
+        for setting, columns in solve(candidates(names), settings, threads).items():
             weights = columns.matrix(len(dataset.items))
             factor, value = _highest(judge.values(weights, PARTS))
             outcomes.append((value, factor, setting, weights))
         return max(outcomes, key=lambda outcome: outcome[0])
 
     middle = Ridge(config.alphas[len(config.alphas) // 2], config.penalties[len(config.penalties) // 2])
-    names = sorted(dataset.features)
-    mixes = [dict.fromkeys(names, 1.0)] + ([{name: 1.0} for name in names] if len(names) > 1 else [])
-    shares = max(mixes, key=lambda mix: best(mix, [middle])[0]) if len(mixes) > 1 else mixes[0]
-    _, _, ridge, _ = best(shares, [Ridge(alpha, middle.penalty) for alpha in config.alphas])
-    value, factor, ridge, weights = best(shares, [Ridge(ridge.alpha, penalty) for penalty in config.penalties])
+    names = tuple(sorted(dataset.features))
+    mixes = [names] + ([(name,) for name in names] if len(names) > 1 else [])
+    mix = max(mixes, key=lambda mix: best(mix, [middle])[0]) if len(mixes) > 1 else names
+    _, _, ridge, _ = best(mix, [Ridge(alpha, middle.penalty) for alpha in config.alphas])
+    value, factor, ridge, weights = best(mix, [Ridge(ridge.alpha, penalty) for penalty in config.penalties])
     kept: int | None = None
     for most in sorted(config.kept):
         factor_of_few, value_of_few = _highest(judge.values(largest(weights, most), PARTS))
         if value_of_few >= ENOUGH * value:
             kept, factor, value = most, factor_of_few, value_of_few
             break
-    return Choice(shares, ridge, factor, kept, value)
-
-
-def common_users(interactions: sp.csr_matrix) -> sp.csr_matrix:
-    """How many users chose both of two items, (items, items); the diagonal counts an item's users."""
-    gram = (interactions.T @ interactions).tocsr()
-    gram.sort_indices()
-    return gram
-
-
-def largest(weights: sp.csr_matrix, most: int) -> sp.csr_matrix:
-    """The `most` largest positive entries of each column; of equal ones those of the first rows."""
-    entries = weights.tocoo()
-    order = np.lexsort((entries.row, -entries.data, entries.col))
-    starts = np.searchsorted(entries.col[order], np.arange(weights.shape[1]))
-    place = np.arange(len(order)) - starts[entries.col[order]]
-    first = order[(place < most) & (entries.data[order] > 0)]
-    return sp.csr_matrix((entries.data[first], (entries.row[first], entries.col[first])), shape=weights.shape)
+    return Choice(dict.fromkeys(mix, 1.0), ridge, factor, kept, value)
 
 
 def _highest(values: dict[float, float]) -> tuple[float, float]:
@@ -101,13 +103,17 @@ def _highest(values: dict[float, float]) -> tuple[float, float]:
     return factor, values[factor]
 
 
-def _sample(wanted: Rows, count: int, most: int) -> Rows:
+def sample(wanted: Rows, count: int, most: int) -> Rows:
     """All rows below `count`, or where they are more than `most` the wanted ones and others drawn evenly, ascending."""
     if count <= most:
         return np.arange(count)
     others = np.setdiff1d(np.arange(count), wanted)
-    room = max(0, most - len(wanted))
-    return np.sort(np.concatenate([wanted, others[:: max(1, len(others) // max(1, room))][:room]]))
+    return np.sort(np.concatenate([wanted, evenly(others, max(0, most - len(wanted)))]))
+
+
+def evenly(rows: Rows, most: int) -> Rows:
+    """`most` of these rows at equal distances, or all where there are no more."""
+    return rows if len(rows) <= most else rows[np.arange(most) * len(rows) // most]
 
 
 class Judge:
@@ -120,10 +126,9 @@ class Judge:
     def __init__(
         self, dataset: Dataset, base: Scorer | None, rule: EvaluationConfig, config: ItemWeightsConfig
     ) -> None:
-        users = np.unique(dataset.valid[:, 0])
-        self.users = users[:: max(1, len(users) // config.judged_users)]
+        self.users = evenly(np.unique(dataset.valid[:, 0]), config.judged_users)
         pairs = dataset.valid[np.isin(dataset.valid[:, 0], self.users)]
-        self.items = _sample(np.unique(pairs[:, 1]), len(dataset.items), config.judged_items)
+        self.items = sample(np.unique(pairs[:, 1]), len(dataset.items), config.judged_items)
         self.key, self.rule, self.block = (rule.selection_metric, rule.selection_k), rule, rule.block
         self.interactions = dataset.matrix("train")[self.users]
         column = np.full(len(dataset.items), -1)

@@ -3,11 +3,10 @@
 import numpy as np
 import scipy.sparse as sp
 
-from trainers.item_weights.candidates import Floats, Rows
+from trainers.item_weights.nearest import Floats, Rows, nearest
 
 NEAREST = 10
 """Warm items that lend their columns to a cold one."""
-BLOCK = 1024
 
 
 def nearest_warm(cold: Rows, warm: Rows, content: Floats) -> sp.csr_matrix:
@@ -15,17 +14,12 @@ def nearest_warm(cold: Rows, warm: Rows, content: Floats) -> sp.csr_matrix:
 
     The column of a cold item without content is empty.
     """
-    count, width = len(content), min(NEAREST, len(warm))
-    lenders, borrowers = [], []
-    for start in range(0, len(cold), BLOCK):
-        block = cold[start : start + BLOCK]
-        block = block[content[block].any(axis=1)]
-        alike = content[block] @ content[warm].T
-        lenders.append(warm[np.argsort(-alike, axis=1, kind="stable")[:, :width]].ravel())
-        borrowers.append(np.repeat(block, width))
-    rows, columns = (np.concatenate([np.zeros(0, np.int64), *part]) for part in (lenders, borrowers))
-    entries = np.full(len(rows), np.float32(1 / max(width, 1)))
-    return sp.csr_matrix((entries, (rows, columns)), shape=(count, count))
+    count = len(content)
+    lenders = nearest(content, cold, warm, NEAREST)
+    borrowers = np.repeat(cold, lenders.shape[1]).reshape(lenders.shape)
+    lent = lenders >= 0
+    entries = np.full(lent.sum(), np.float32(1 / max(lenders.shape[1], 1)))
+    return sp.csr_matrix((entries, (lenders[lent], borrowers[lent])), shape=(count, count))
 
 
 def borrow(weights: sp.csr_matrix, nearest: sp.csr_matrix, themselves: float) -> sp.csr_matrix:

@@ -32,7 +32,7 @@ def choose_weights(
         "item weights: content %g, penalty %g, factor %.3g, %s per item chosen on validation, %.4f",
         choice.ridge.alpha, choice.ridge.penalty, choice.factor, choice.kept or "all", choice.validation,
     )  # fmt: skip
-    return choice, item_weights(dataset, choice, config, threads)
+    return choice, item_weights(dataset, choice, config, threads).matrix
 
 
 def with_weights(base: Scorer | None, weights: sp.csr_matrix, interactions: sp.csr_matrix) -> Scorer:

@@ -3,8 +3,9 @@
 import contextlib
 import csv
 import io
+import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +17,14 @@ from pipeline.ingest.files.streams import UTF8
 from pipeline.ingest.raw import RawFile
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
+from schemas.sources import plain_name
 
 MAX_FIELD = 1 << 20
 """Characters of a field at most; a longer one is a quote that was never closed."""
 LONGEST_HEADER = 1 << 20
 """Bytes."""
+ATOMIC, TYPED = (".inter", ".item"), re.compile(r":(token|float)(_seq)?$")
+"""Ends of the names of RecBole's atomic files, and what these write after each name in the header."""
 NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar", " ": "blank"}
 _QUOTE, _FEED, _RETURN = b'"\n\r'
 
@@ -35,7 +39,8 @@ def tables(
     encoding: str = UTF8,
     names: Collection[str] | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """Blocks of rows. Every column is text, null if empty; quotes are those of RFC 4180.
+    """Blocks of rows. Every column is text, null if empty; quotes are those of RFC 4180. A separator of several
+    characters has no quotes: every line is a row.
 
     What is read is what Python's csv reads in its strict mode. Polars reads a block at once, if all its quotes and line
     ends are regular and every row has as many fields as there are columns; else csv does. After a row that it refuses,
@@ -92,15 +97,22 @@ def _header(data: bytes, file: RawFile, separator: str) -> tuple[list[str], byte
             taken.append(line)
             yield line
 
-    reader = csv.reader(lines(), delimiter=separator)
+    rows = _split(lines(), separator) if len(separator) > 1 else csv.reader(lines(), delimiter=separator)
     try:
-        names = [name.strip() for name in next(reader)]
+        names = [name.strip() for name in next(rows)]
     except (csv.Error, StopIteration) as error:
         raise UserError(f"{file.name}: the first line is no header ({error}). Check {file.source}.") from error
     if not any(names):
         raise UserError(f"{file.name}: the first line is blank; expected column names. Check {file.source}.")
+    if plain_name(file.name).endswith(ATOMIC):
+        names = [TYPED.sub("", name) for name in names]
     end = sum(len(_bytes(line)) for line in taken)
-    return [_printable(name) for name in names], data[end:], reader.line_num
+    return [_printable(name) for name in names], data[end:], len(taken)
+
+
+def _split(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """Lines as rows, without quotes."""
+    return (line.rstrip("\r\n").split(separator) for line in lines)
 
 
 def _printable(name: str) -> str:
@@ -209,6 +221,9 @@ class _Reader:
         """Rows, each with the places of its first line and of the line after its last. A line at which csv fails is
         counted, and the line after it begins a new row. What the block ends within is carried to the next."""
         start = 0
+        if len(self.separator) > 1:
+            yield from ((place, place + 1, row) for place, row in enumerate(_split(lines, self.separator)) if any(row))
+            return
         while start < len(lines):
             reader = csv.reader(lines[start:] if start else lines, delimiter=self.separator, strict=True)
             first = start

@@ -10,6 +10,7 @@ import polars.selectors as cs
 from pipeline.ingest.files import times
 from pipeline.ingest.files.times import ORDERS
 from pipeline.ingest.raw import RawFile
+from pipeline.ingest.readable import Readable, judge
 from pipeline.ingest.sources.base import DATE_ORDER, OPTIONAL, SPLIT
 from pipeline.ingest.tally import EXAMPLES, Quality
 from schemas.errors import UserError
@@ -17,12 +18,13 @@ from schemas.sources import MISSING
 
 logger = logging.getLogger(__name__)
 
-UNREADABLE = 0.99
-"""Share of a mapped column's values of which a run does not go on without: such a column is another one."""
-WARNED = 0.05
-"""Share of unreadable values from which on a warning is logged."""
 FEWEST_JUDGED = 10
 """Interactions from which on times that all lie in one day of 1970 are not believed."""
+_WORDS = {
+    "rating": ("ratings", "give `rating_values` such as {view: 1, cart: 2, purchase: 3}"),
+    "timestamp": ("times", "give `time_format`"),
+}
+"""Our name → what the values are called, and what to do where they cannot be read."""
 _YEAR_1970 = 365 * 86_400
 _NUMBERS = ((25_569, 73_051), (1_970, 2_100), (19_900_101, 20_991_231))
 """Numbers that may be a workbook's days, years, or dates such as 20240506: `interactions.collect` decides."""
@@ -69,22 +71,6 @@ class Reading:
     mapped: Collection[str] | None = None
 
 
-@dataclass
-class _Tally:
-    """What was read of one column, over all batches."""
-
-    values: int = 0
-    unread: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def add(self, values: int, unread: pl.Series) -> None:
-        self.values += values
-        self.unread += len(unread)
-        if len(self.examples) < EXAMPLES:
-            new = dict.fromkeys(str(value)[:40] for value in unread.unique(maintain_order=True).head(EXAMPLES))
-            self.examples = list(dict.fromkeys([*self.examples, *new]))[:EXAMPLES]
-
-
 def raw_interactions(
     batches: Iterable[pl.DataFrame], columns: Columns, file: RawFile, quality: Quality, reading: Reading | None = None
 ) -> Iterator[pl.DataFrame]:
@@ -100,15 +86,15 @@ def raw_interactions(
     """
     reading = reading or Reading()
     rows = kept = 0
-    tallies = {"rating": _Tally(), "timestamp": _Tally()}
+    columns_read = {"rating": Readable(), "timestamp": Readable()}
     extent: list[int] = []  # the earliest and latest raw time of each batch
     for batch in batches:
         frame = _renamed(batch, columns, file)
         _refuse_types(frame, file)
         rows += len(frame)
         frame = _with_date_order(_with_ids(frame, file, quality, reading.missing))
-        for name, tally in tallies.items():
-            frame = _typed(frame, name, file, quality, reading, tally)
+        for name, column in columns_read.items():
+            frame = _typed(frame, name, file, quality, reading, column)
         if "split" in frame.columns:
             frame = _with_split(frame, file, quality)
         kept += len(frame)
@@ -126,27 +112,11 @@ def raw_interactions(
             f"{file.name}: none of {rows:,} rows has both a user ({columns.user_id}) and an item ({columns.item_id}). "
             f"Check that {file.source} is the right file."
         )
-    for name, tally in tallies.items():
-        _judge(name, tally, columns, file, reading)
+    for name, column in columns_read.items():
+        what, advice = _WORDS[name]
+        is_mapped = reading.mapped is None or name in reading.mapped
+        judge(column, f"{what} in {getattr(columns, name)}", file.name, advice, is_mapped=is_mapped)
     _judge_times(extent, kept, columns, file, quality, reading)
-
-
-def _judge(name: str, tally: _Tally, columns: Columns, file: RawFile, reading: Reading) -> None:
-    if tally.unread <= WARNED * tally.values:
-        return
-    what = "times" if name == "timestamp" else "ratings"
-    advice = (
-        "give `time_format`" if name == "timestamp" else "give `rating_values` such as {view: 1, cart: 2, purchase: 3}"
-    )
-    readable = tally.values - tally.unread
-    message = (
-        f"{file.name}: {f'only {readable:,}' if readable else 'none'} of {tally.values:,} {what} in "
-        f"{getattr(columns, name)} can be read ({', '.join(tally.examples)})"
-    )
-    is_mapped = reading.mapped is None or name in reading.mapped
-    if is_mapped and tally.unread >= UNREADABLE * tally.values:
-        raise UserError(f"{message}. Name another column in the source's mapping, {advice}, or mend the file.")
-    logger.warning("%s; the others are left out: %s if they matter", message, advice)
 
 
 def _judge_times(
@@ -243,7 +213,7 @@ def _with_date_order(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _typed(
-    frame: pl.DataFrame, name: str, file: RawFile, quality: Quality, reading: Reading, tally: _Tally
+    frame: pl.DataFrame, name: str, file: RawFile, quality: Quality, reading: Reading, column: Readable
 ) -> pl.DataFrame:
     if name not in frame.columns:
         dtype = pl.Float32 if name == "rating" else pl.Int64
@@ -257,14 +227,15 @@ def _typed(
         optional = {key: value for key, value in (("is_date", is_date), ("fraction", fraction)) if value is not None}
     values = len(raw) - raw.null_count()
     if len(typed) - typed.null_count() == values:
-        tally.add(values, raw.head(0))
+        column.add(values, 0, ())
         return frame.with_columns(typed.alias(name), **optional)
     unread = raw.filter(raw.is_not_null() & typed.is_null()).cast(pl.String)
     nothing = _says_nothing(unread, reading.missing)
     for rule, lost in (("missing_word", unread.filter(nothing)), ("unreadable", unread.filter(~nothing))):
         examples = tuple(str(value)[:40] for value in lost.head(EXAMPLES))
         quality.add(file.name, f"{name}_{rule}", "repaired", len(lost), examples)
-    tally.add(values - int(nothing.sum()), unread.filter(~nothing))
+    lost = unread.filter(~nothing)
+    column.add(values - int(nothing.sum()), len(lost), lost.unique(maintain_order=True).head(EXAMPLES))
     return frame.with_columns(typed.alias(name), **optional)
 
 

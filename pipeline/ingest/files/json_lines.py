@@ -13,6 +13,7 @@ import polars as pl
 from pipeline.ingest.files import json_array
 from pipeline.ingest.files.lines import Block, LineGuard, blocks
 from pipeline.ingest.files.streams import UTF8
+from pipeline.ingest.paths import value_at
 from pipeline.ingest.raw import RawFile
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
@@ -108,7 +109,7 @@ def columns(
     `{"$oid": "…"}` and the like are what they hold.
 
     Polars reads a block at once. If it refuses one, or a text looks like an object or a list, each line of that block
-    is parsed by itself.
+    is parsed by itself; so is every line if a name has a point in it, which may be a path (`paths.value_at`).
 
     Raises:
         UserError: a field holds an object or a list; else see `records`.
@@ -121,18 +122,25 @@ def columns(
             yield pl.DataFrame(rows, schema=schema, orient="row")
         return
     guard = LineGuard(file, quality, max_bad, EXPECTED)
+    may_be_paths = any("." in name for name in schema)
     for block in blocks(file, encoding=encoding):
-        try:
-            frame = pl.read_ndjson(io.BytesIO(block.data), schema=schema)
-            if _may_hold_objects(frame):
-                frame = _line_by_line(block, schema, guard)
-            else:
-                guard.lines += len(frame)
-        except pl.exceptions.PolarsError:
+        frame = None if may_be_paths else _at_once(block, schema)
+        if frame is None:
             frame = _line_by_line(block, schema, guard)
+        else:
+            guard.lines += len(frame)
         guard.check()
         yield frame
     guard.finish()
+
+
+def _at_once(block: Block, schema: Mapping[str, Any]) -> pl.DataFrame | None:
+    """All records by polars; None if it refuses them, or a text may be an object."""
+    try:
+        frame = pl.read_ndjson(io.BytesIO(block.data), schema=schema)
+    except pl.exceptions.PolarsError:
+        return None
+    return None if _may_hold_objects(frame) else frame
 
 
 def _may_hold_objects(frame: pl.DataFrame) -> bool:
@@ -142,7 +150,14 @@ def _may_hold_objects(frame: pl.DataFrame) -> bool:
 
 def _count_bad(guard: LineGuard, block: Block, number: int, line: bytes, error: ValueError) -> None:
     foreign = line if isinstance(error, UnicodeDecodeError) else b""
-    guard.bad(number, str(error), cut_off=not foreign and block.ends_within(line), foreign=foreign)
+    if number == 1 and line.strip() == b"{":
+        raise UserError(
+            f"{guard.file.name} is one JSON object over several lines; expected {guard.expected}, or an array of "
+            f"objects. Write its records so ({guard.file.source})."
+        )
+    is_csv = number == 1 and not line.lstrip().startswith((b"{", b"[")) and any(mark in line for mark in b",;\t")
+    reason = "it looks like CSV: give the file a name that ends in .csv" if is_csv else str(error)
+    guard.bad(number, reason, cut_off=not foreign and block.ends_within(line), foreign=foreign)
 
 
 def _line_by_line(block: Block, schema: Mapping[str, Any], guard: LineGuard) -> pl.DataFrame:
@@ -161,9 +176,10 @@ def _line_by_line(block: Block, schema: Mapping[str, Any], guard: LineGuard) -> 
 
 
 def _row(record: Record, schema: Mapping[str, Any], file: RawFile, place: str) -> dict[str, str | None]:
-    for name in schema:
-        refuse_nested(record.get(name), name, file, place)
-    return {name: as_text(record.get(name)) for name in schema}
+    values = {name: value_at(record, name) for name in schema}
+    for name, value in values.items():
+        refuse_nested(value, name, file, place)
+    return {name: as_text(value) for name, value in values.items()}
 
 
 def refuse_nested(value: Any, name: str, file: RawFile, place: str) -> None:
@@ -192,10 +208,10 @@ def scalar(value: Any) -> Any:
 
 def as_text(value: Any) -> str | None:
     """A scalar as text, whole floats without their point; None for an empty text and for anything else."""
-    value = scalar(value) if isinstance(value, dict) else value
+    if isinstance(value, str) and value.isascii():  # mostly
+        return value or None
+    value = scalar(value)
     if isinstance(value, str):
-        if value.isascii():
-            return value or None
         # A lone surrogate is legal in JSON's escapes but not in UTF-8.
         return value.encode(errors="replace").decode() or None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -209,5 +225,5 @@ def as_text(value: Any) -> str | None:
 def nested(value: Any, depth: int) -> bool:
     """Whether a value holds an object, or lists nested deeper than `depth`, instead of texts."""
     if isinstance(value, list | tuple):
-        return depth == 0 or any(nested(each, depth - 1) for each in value)
+        return depth == 0 or any(not isinstance(each, str) and nested(each, depth - 1) for each in value)
     return isinstance(scalar(value), dict)

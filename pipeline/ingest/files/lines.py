@@ -159,6 +159,11 @@ class LineGuard:
     def _refuse(self) -> None:
         if self.foreign_lines * 2 > self.bad_lines:
             self._refuse_encoding()
+        if self.bad_lines == self.lines:
+            raise UserError(
+                f"{self.file.name}: not one of the first {self.lines:,} lines is a record, the first being "
+                f"{self.first_bad}; expected {self.expected}. Mend the file, or name another ({self.file.source})."
+            )
         raise UserError(
             f"{self.file.name}: {self.bad_lines:,} of the first {self.lines:,} lines are not records, the first being "
             f"{self.first_bad}; expected {self.expected}. Check {self.file.source}, or raise `max_bad_share` "

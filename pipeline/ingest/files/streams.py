@@ -23,14 +23,30 @@ _UTF16 = (
     "is UTF-16 (a byte order mark), expected UTF-8: convert it with `iconv -f UTF-16 -t UTF-8`, or give `encoding: "
     "utf-16`"
 )
+_PAGE = "is a web page (HTML), such as a login or an error: download the file itself"
+_PICKLE = "is a Python pickle, which is never opened: write it as Parquet or JSON Lines"
 FOREIGN = {
     codecs.BOM_UTF16_LE: _UTF16,
     codecs.BOM_UTF16_BE: _UTF16,
     b"PAR1": "is a Parquet file: give it a name that ends in .parquet",
     b"%PDF": "is a PDF",
     b"\xd0\xcf\x11\xe0": "is an old workbook (.xls): save it as CSV in UTF-8",
+    b"SQLite format 3": "is an SQLite database: export its tables as CSV",
+    b"PK\x05\x06": "is an empty zip archive",
+    b"7z\xbc\xaf\x27\x1c": "is a 7z archive: unpack it",
+    b"Rar!": "is a RAR archive: unpack it",
+    b"\x80\x03": _PICKLE,
+    b"\x80\x04": _PICKLE,
+    b"\x80\x05": _PICKLE,
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`",
 }
-"""First bytes of files that are not UTF-8 text → what to do."""
+"""First bytes of files that hold no rows → what they are and what to do."""
+MARKUP = {
+    b"<!doctype html": _PAGE,
+    b"<html": _PAGE,
+    b"<?xml": "is XML, which is not read: export it as CSV, JSON Lines or Parquet",
+}
+"""The same for text, in lower case and without blanks before it."""
 _SAMPLE = 4096
 """Bytes that are looked at to tell UTF-16 without a byte order mark: text in UTF-8 has no zero bytes."""
 
@@ -115,9 +131,8 @@ def opened(file: RawFile, encoding: str = UTF8) -> Iterator[Stream]:
         stream = Stream(file, raw, stack.enter_context(_unpacked(raw, file)), encoding)
         stream.beginning = beginning = stream._raw(_SAMPLE)
         if encoding == UTF8:
-            for first, advice in FOREIGN.items():
-                if beginning.startswith(first):
-                    raise UserError(f"{file.name} {advice} ({file.source}).")
+            if advice := foreign(beginning):
+                raise UserError(f"{file.name} {advice} ({file.source}).")
             if (guess := _utf16(beginning)) is not None:
                 raise UserError(
                     f"{file.name} is {guess.upper()} (every other byte is zero), expected UTF-8: give `encoding: "
@@ -125,6 +140,13 @@ def opened(file: RawFile, encoding: str = UTF8) -> Iterator[Stream]:
                 )
             stream.beginning = beginning.removeprefix(codecs.BOM_UTF8)
         yield stream
+
+
+def foreign(beginning: bytes) -> str:
+    """What a file is that holds no rows, and what to do, by its first bytes; empty: it may hold some."""
+    plain = beginning.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    advice = (advice for first, advice in FOREIGN.items() if beginning.startswith(first))
+    return next(advice, "") or next((advice for first, advice in MARKUP.items() if plain.startswith(first)), "")
 
 
 def packing(raw: BinaryIO) -> str:

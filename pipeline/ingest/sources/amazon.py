@@ -200,7 +200,7 @@ def item_2018(item_id: str, record: Record) -> RawItem:
 
 def item_2023(item_id: str, record: Record) -> RawItem:
     """The main picture is the MAIN variant, else the first; of each its `hi_res`, which may be null, else `large`, else
-    `thumb`."""
+    `thumb`. `features` and `details` go into the text alone."""
     pictures = [picture for picture in _list(record.get("images")) if isinstance(picture, dict)]
     pictures.sort(key=lambda picture: picture.get("variant") != "MAIN")
     urls = [url for picture in pictures if (url := _largest(picture))]
@@ -213,7 +213,15 @@ def item_2023(item_id: str, record: Record) -> RawItem:
         price=record.get("price"),
         image_url=urls[0] if urls else "",
         gallery_urls=urls[1:],
+        more_text=[*_texts(record.get("features")), *_details(record.get("details"))],
     )
+
+
+def _details(value: Any) -> Iterator[str]:
+    """`Colour: Blue` of `{"Colour": "Blue"}`; what is nested, such as ranks of sales, is no word about the item."""
+    for name, detail in value.items() if isinstance(value, dict) else ():
+        if text := as_text(detail):
+            yield f"{name}: {text}"
 
 
 _ITEMS: Final[dict[int, Callable[[str, Record], RawItem]]] = {2014: item_2014, 2018: item_2018, 2023: item_2023}

@@ -32,7 +32,8 @@ DATE_ORDER = pl.Enum(["day first", "month first", "either"])
 class RawItem:
     """One record of a catalogue, in the source's own words: HTML, entities and empty texts included.
 
-    `image_url` and `gallery_urls`, the further pictures, may be relative to the source's place.
+    `image_url` and `gallery_urls`, the further pictures, may be relative to the source's place. `more_text` also
+    describes the item, and goes into `text` alone. `never_shown` is None where nothing is said of it.
     """
 
     item_id: str
@@ -43,6 +44,8 @@ class RawItem:
     price: Any = None
     image_url: str = ""
     gallery_urls: list[str] = field(default_factory=list)
+    more_text: list[str] = field(default_factory=list)
+    never_shown: bool | None = None
 
 
 class Source(Protocol):

@@ -1,32 +1,39 @@
-"""Your own catalogue: items and interactions in CSV, JSON Lines or Parquet, by a mapping of columns."""
+"""Your own catalogue: items and interactions in CSV, JSON Lines or Parquet, or from SQL, by a mapping of columns."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
+from pydantic import BaseModel
 
-from pipeline.ingest.cells import LIKE_LISTS, listed, present
+from pipeline.ingest.cells import present
 from pipeline.ingest.files import formats
 from pipeline.ingest.files.interaction_columns import Columns, Reading, raw_interactions
-from pipeline.ingest.files.json_lines import as_text, nested, refuse_nested
+from pipeline.ingest.files.json_lines import as_text, refuse_nested
+from pipeline.ingest.files.parquet import Embedded
+from pipeline.ingest.item_columns import ItemColumns, compared, with_further_rows
+from pipeline.ingest.objects import PATTERN
 from pipeline.ingest.raw import RawFile, RawFiles
 from pipeline.ingest.sources.base import RawItem
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
 from schemas.sources import CatalogueSource, FileFormat, plain_name
 
-DEPTHS = {"title": 0, "description": 1, "brand": 0, "image_url": 1, "categories": 1, "gallery_urls": 1}
-"""Field → 0: one text, 1: a list of texts. A deeper list or an object in its place is counted and left out."""
-
 
 class Catalogue:
-    """Two files in one place."""
+    """Two files in one place, or the rows of two queries."""
 
     relative_images = True
 
     def __init__(self, config: CatalogueSource, cache: Path) -> None:
+        self.queries = None
+        if config.sql is not None:
+            from pipeline.ingest.sql import Queries  # half a second to import, and only this needs it
+
+            self.queries = Queries(config.sql, cache, config.item_columns.item_id)
+            of_files = {"items_format": FileFormat(), "interactions_format": FileFormat()}
+            config = config.model_copy(update={"interactions": config.sql.interactions, **of_files})
         self.config = config
         self.raw = RawFiles(config.raw, cache)
 
@@ -36,12 +43,15 @@ class Catalogue:
         return self.raw.base
 
     def check(self, *, items_only: bool = False) -> None:
-        """Both files exist."""
+        """Both files exist, or the database can be reached."""
         if not items_only and not self.config.interactions:
             raise UserError(
-                "interactions: training needs a file, and none is named. Name it, or make features alone with "
-                "`cm3 extract catalogue`."
+                "interactions: training needs a file or a query, and none is named. Name it, or make features alone "
+                "with `cm3 extract catalogue`."
             )
+        if self.queries is not None:
+            self.queries.check()
+            return
         for role in _roles(items_only):
             name = getattr(self.config, role)
             if not part_names(self.raw, name):
@@ -49,6 +59,8 @@ class Catalogue:
 
     def fetch(self, *, items_only: bool = False) -> dict[str, RawFile]:
         """The roles `items` and `interactions`."""
+        if self.queries is not None:
+            return self.queries.fetch(_roles(items_only))
         return {role: self._fetched(getattr(self.config, role)) for role in _roles(items_only)}
 
     def _fetched(self, name: str) -> RawFile:
@@ -57,9 +69,8 @@ class Catalogue:
             return self.raw.fetch(name)
         parts = tuple(map(self.raw.fetch, names))
         digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
-        assert self.raw.folder is not None
-        path = self.raw.folder / name
-        return formats.Parts(name.rstrip("/"), path, digest, str(path), parts)
+        path = parts[0].path if self.raw.folder is None else self.raw.folder / name
+        return formats.Parts(name.rstrip("/"), path, digest, f"{self.raw.location}/{name}", parts)
 
     def has_split(self, files: dict[str, RawFile]) -> bool:
         """Whether a column is mapped to `split`, or is called so."""
@@ -71,11 +82,10 @@ class Catalogue:
         self, files: dict[str, RawFile], quality: Quality, max_bad: float, *, published_split: bool
     ) -> Iterator[pl.DataFrame]:
         """The interactions file by its mapping."""
-        file, mapping = files["interactions"], self.config.interaction_columns.model_dump()
+        file, mapping = files["interactions"], columns_of(self.config.interaction_columns)
         form = self.config.interactions_format
-        names = named_columns(mapping, file, ("user_id", "item_id"), "interaction_columns", form)
-        if not published_split:
-            names.pop("split", None)
+        found = named_columns(mapping, file, ("user_id", "item_id"), "interaction_columns", form)
+        names = {ours: theirs[0] for ours, theirs in found.items() if ours != "split" or published_split}
         reading = Reading(
             self.config.missing,
             self.config.time_format,
@@ -87,59 +97,39 @@ class Catalogue:
 
     def items(self, files: dict[str, RawFile], quality: Quality, max_bad: float) -> Iterator[RawItem]:
         """The items file by its mapping."""
-        return present(self._items(files["items"], quality, max_bad), self.config.missing, files["items"].name, quality)
+        file = files["items"]
+        rows = present(self._items(file, quality, max_bad), self.config.missing, file.name, quality)
+        return with_further_rows(rows, file.name, quality)
 
     def _items(self, file: RawFile, quality: Quality, max_bad: float) -> Iterator[RawItem]:
-        form = self.config.items_format
-        names = named_columns(dict(self.config.item_columns), file, ("item_id",), "item_columns", form)
-        for number, record in enumerate(formats.records(file, list(names.values()), quality, max_bad, form), 1):
-            fields = {ours: record.get(theirs) for ours, theirs in names.items()}
-            refuse_nested(fields["item_id"], names["item_id"], file, f"record {number}")
-            if item_id := (as_text(fields.pop("item_id")) or "").strip():
-                yield self._item(item_id, self._read(item_id, fields, file, quality))
+        config, form = self.config, self.config.items_format
+        names = named_columns(columns_of(config.item_columns), file, ("item_id",), "item_columns", form)
+        separators = {"categories": config.category_separator, "gallery_urls": config.gallery_separator}
+        never_shown = frozenset(map(compared, config.never_shown_values))
+        columns = ItemColumns(names, separators, frozenset(config.missing), never_shown, file, quality)
+        every = [name for theirs in names.values() for name in theirs]
+        (id_column,) = names["item_id"]
+        pictures = self._embedded(file, [*names.get("image_url", ()), *names.get("gallery_urls", ())])
+        records = formats.records(file, every, quality, max_bad, form, pictures=pictures)
+        for number, record in enumerate(records, 1):
+            refuse_nested(record.get(id_column), id_column, file, f"record {number}")
+            if item_id := (as_text(record.get(id_column)) or "").strip():
+                yield columns.item(item_id, record)
             else:
-                title = str(fields.get("title") or "untitled")[:60]
-                quality.add(file.name, "item_without_id", "dropped", 1, (title,))
+                title = next((str(record[name]) for name in names.get("title", ()) if record.get(name)), "untitled")
+                quality.add(file.name, "item_without_id", "dropped", 1, (title[:60],))
 
-    def _read(self, item_id: str, fields: dict[str, Any], file: RawFile, quality: Quality) -> dict[str, Any]:
-        """The fields, of which lists written as text are lists; what cannot be read is left out. Both are counted."""
-        for name, depth in DEPTHS.items():
-            value = fields.get(name)
-            if value is None or (isinstance(value, str) and not value.startswith(LIKE_LISTS)):
-                continue
-            if isinstance(value, str):
-                try:
-                    value = listed(value, quoted=name not in ("categories", "gallery_urls"))
-                except ValueError:
-                    quality.add(file.name, f"{name}_unreadable", "repaired", 1, (item_id,))
-                    fields[name] = None
-                    continue
-                if value is None:
-                    continue
-                quality.add(file.name, f"{name}_list_in_text", "repaired", 1, (item_id,))
-                fields[name] = value
-                depth = 1
-            if nested(value, depth):
-                quality.add(file.name, f"{name}_unreadable", "repaired", 1, (item_id,))
-                fields[name] = None
-        return fields
-
-    def _item(self, item_id: str, fields: dict[str, Any]) -> RawItem:
-        pictures = texts(fields.get("gallery_urls"), self.config.gallery_separator)
-        image = fields.get("image_url")
-        if isinstance(image, list):
-            first, *more = [*texts(image, self.config.gallery_separator), ""]
-            image, pictures = first, [*filter(None, more), *pictures]
-        return RawItem(
-            item_id,
-            title=joined(fields.get("title")),
-            description=joined(fields.get("description")),
-            brand=joined(fields.get("brand")),
-            categories=texts(fields.get("categories"), self.config.category_separator),
-            price=fields.get("price"),
-            image_url=as_text(image) or "",
-            gallery_urls=pictures,
-        )
+    def _embedded(self, file: RawFile, names: Sequence[str]) -> Embedded | None:
+        """Where pictures lie that are bytes in a column of a Parquet file."""
+        if self.raw.folder is not None:
+            return Embedded(frozenset(names), self.raw.folder.resolve())
+        held = [name for name in names if formats.holds_bytes(file, name, self.config.items_format)]
+        if held:
+            raise UserError(
+                f"{file.name}: column {', '.join(held)} holds pictures, which are read from a local folder only. "
+                "Download the files and give their folder as `raw`."
+            )
+        return None
 
 
 def _roles(items_only: bool) -> tuple[str, ...]:
@@ -148,52 +138,43 @@ def _roles(items_only: bool) -> tuple[str, ...]:
 
 def part_names(raw: RawFiles, name: str) -> list[str]:
     """The files of a folder, as Spark, Dask and DuckDB write them, or of a pattern such as `part-*.parquet`, relative
-    to the local folder `raw`; none if the name is a file's, or the folder is not local.
+    to `raw`; none if the name is a file's, or the place cannot be listed.
 
     Raises:
         UserError: a folder has no such files.
     """
-    if raw.folder is None:
+    names = raw.names(name)
+    if names is None:
         return []
-    path = raw.folder / name
-    if path.is_dir():
-        end = plain_name(name)[plain_name(name).rfind(".") :]
-        files = [file for file in path.rglob("*") if plain_name(file.name).endswith(end)]
-    elif set(name) & set("*?["):
-        files = [] if path.is_file() else list(raw.folder.glob(name))
-    else:
-        return []
-    inside = [file.relative_to(raw.folder) for file in files if file.is_file()]
-    names = sorted(str(file) for file in inside if not any(part.startswith(("_", ".")) for part in file.parts))
-    if not names and path.is_dir():
+    if set(name) & PATTERN:
+        return names
+    end = plain_name(name)[plain_name(name).rfind(".") :]
+    if not (parts := [part for part in names if plain_name(part).endswith(end)]):
         raise UserError(
-            f"{path} is a folder, and no file in it ends in {end}. Give a file, or the folder of its parts."
+            f"{raw.location}/{name} is a folder, and no file in it ends in {end}. Give a file, or the folder of its "
+            "parts."
         )
-    return names
+    return parts
 
 
-def joined(value: Any) -> str:
-    """One text; of a list that was written as text, its texts with blanks between."""
-    return " ".join(texts(value, "")) if isinstance(value, list) else as_text(value) or ""
-
-
-def texts(value: Any, separator: str) -> list[str]:
-    """The texts of a list, or of one text that holds several."""
-    values = value.split(separator) if isinstance(value, str) else value if isinstance(value, list) else []
-    return [text for text in map(as_text, values) if text]
+def columns_of(mapping: BaseModel) -> dict[str, tuple[str, ...]]:
+    """Our name → the file's names, none where the mapping names none."""
+    names = dict(mapping)
+    return {ours: (theirs,) if isinstance(theirs, str) else tuple(theirs or ()) for ours, theirs in names.items()}
 
 
 def named_columns(
-    mapping: dict[str, str | None],
+    mapping: Mapping[str, tuple[str, ...]],
     file: RawFile,
     required: tuple[str, ...],
     parameter: str,
     form: FileFormat = formats.DEFAULT,
-) -> dict[str, str]:
+) -> dict[str, tuple[str, ...]]:
     """Our name → the file's, for the columns that are mapped or are called like ours. In JSON Lines, where a field may
     first occur in the last record, an optional field is always looked for.
 
     Args:
+        mapping: our name → the file's; none: it may be called like ours.
         required: our names that the file must have.
         parameter: what a person would change, for the message.
 
@@ -201,18 +182,18 @@ def named_columns(
         UserError: a mapped or required column is not in the file; of JSON Lines, in no record of it.
     """
     columns = formats.field_names(file, form)
-    if missing := formats.absent([name for name in mapping.values() if name], file, form):
+    named = [name for theirs in mapping.values() for name in theirs]
+    if missing := formats.absent(named, file, form):
         hint = formats.separator_hint(
             file, columns, form, f"{'items' if 'user_id' not in mapping else 'interactions'}_format"
         )
         raise UserError(
-            f"{file.name}: column {', '.join(missing)} is missing; expected "
-            f"{', '.join(filter(None, mapping.values()))}; found {', '.join(columns)}. Name the right columns in "
-            f"`{parameter}` (required: {', '.join(required)}).{hint}"
+            f"{file.name}: column {', '.join(missing)} is missing; expected {', '.join(named)}; found "
+            f"{', '.join(columns)}. Name the right columns in `{parameter}` (required: {', '.join(required)}).{hint}"
         )
     may_come_later = formats.format_of(file, form) == "json"
     return {
-        ours: name or ours
-        for ours, name in mapping.items()
-        if name or ours in columns or (may_come_later and ours not in required)
+        ours: theirs or (ours,)
+        for ours, theirs in mapping.items()
+        if theirs or ours in columns or (may_come_later and ours not in required)
     }

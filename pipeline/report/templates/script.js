@@ -16,7 +16,10 @@
   }
 
   function picture(item, alt) {
-    const place = item === null ? null : data.thumb[item];
+    return thumbnail(item === null ? null : data.thumb[item], alt);
+  }
+
+  function thumbnail(place, alt) {
     if (place === null || place === undefined) return element("span", { class: "blank" }, "no picture");
     return element("img", { src: "data:image/webp;base64," + data.thumbs[place], alt, decoding: "async" });
   }
@@ -26,6 +29,9 @@
   for (const holder of document.querySelectorAll(".picture")) {
     const item = holder.dataset.item === "" ? null : Number(holder.dataset.item);
     holder.append(picture(item, item === null ? "" : alternative(item)));
+  }
+  for (const holder of document.querySelectorAll(".example")) {
+    holder.append(thumbnail(Number(holder.dataset.thumb), "An example's picture"));
   }
 
   // ---- gallery -------------------------------------------------------------------------------------------------

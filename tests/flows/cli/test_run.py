@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import struct
@@ -16,8 +17,10 @@ from schemas.run import RunSummary
 from tests.support.command_line import cm3, cm3_process
 
 QUICK_DEMO = (
-    "--demo",
-    '{"items": 40, "users": 60}',
+    "--demo.items",
+    "40",
+    "--demo.users",
+    "60",
     "--features",
     "sentence",
     "--trainer",
@@ -29,8 +32,9 @@ QUICK_DEMO = (
 def test_a_run_on_a_terminal_shows_bars_with_rate_and_time_left(tmp_path: Path) -> None:
     shown, status = on_terminal("run", "demo", *QUICK_DEMO, store=tmp_path)
     assert status == 0, shown
-    for step in ("images", "features/sentence", "training, at most"):
+    for step in ("images", "features/sentence"):
         assert re.search(rf"{step} ━+.* \d+/\d+ .*/\w+ \d\d:\d\d left", shown), f"{step}: {shown[-4000:]}"
+    assert re.search(r"training ━+.* \d+/\d+ .*/\w+ best", shown), "no remaining time: it ends when it improves no more"
     assert "epoch 1:" not in shown, "a bar tells of the epochs"
 
 
@@ -83,3 +87,33 @@ def test_a_file_of_parameters_is_checked_like_options(tmp_path: Path, text: str,
     assert answer.returncode == 1
     assert message in " ".join(answer.stderr.split())
     assert "Traceback" not in answer.stderr
+
+
+def test_every_flag_goes_before_the_file_of_whatever_kind_it_is(tmp_path: Path) -> None:
+    (tmp_path / "gifts.yaml").write_text("kind: amazon\ncategory: Gift_Cards\nlimit: 5\ntrainer: {gamma: 3, dim: 16}")
+    flags = ("--json", "--trainer.gamma", "0.5", "--category", "All_Beauty", "--trainer", '{"layers": 3}')
+    answer = cm3("config", "file", *flags, "gifts.yaml", store=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    fields = json.loads(answer.stdout)
+    assert [fields[name] for name in ("kind", "category", "limit")] == ["amazon", "All_Beauty", 5]
+    assert [fields["trainer"][name] for name in ("gamma", "layers", "dim")] == [0.5, 3, 16]
+    refused = cm3("plan", "file", "gifts.yaml", "--demo.items", "50", store=tmp_path)
+    assert "No such option: --demo.items" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--trainer", '{"layers":' + 300 * " " + "3}", "demo.yaml"),
+        ("--store", "interactions.csv", "demo.yaml"),
+        ("demo.txt", "--store", "interactions.csv"),
+    ],
+    ids=["a word longer than a file's name", "another file before it", "a name that does not say YAML"],
+)
+def test_the_file_of_parameters_is_found_among_the_words(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "interactions.csv").write_text("user_id,item_id")
+    for name in ("demo.yaml", "demo.txt"):
+        (tmp_path / name).write_text("kind: demo")
+    answer = cm3("config", "file", *words, "--demo.items", "50", "--json", store=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["demo"]["items"] == 50

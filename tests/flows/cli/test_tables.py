@@ -38,3 +38,26 @@ def test_one_run_has_no_spread_and_the_recommenders_name_stays() -> None:
     table = research._comparison(rows, EvaluationConfig())
     assert list(table.columns[0].cells) == ["cm3 without the sentences", "popularity"]
     assert list(table.columns[1].cells) == ["0.1000 ± –", "0.1000 ± 0.0100"]
+
+
+def test_a_comparison_fits_eighty_columns_with_its_corrected_significance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {
+        "mean": 0.2981,
+        "spread": 0.0007,
+        "validation": 0.2,
+        "seconds": 1234,
+        "parameters": 12_345_678,
+        "metrics": {},
+    }
+    against = {"p_value": 1e-123, "p_holm": 1.2e-122, "ahead": 0.5, "ahead_low": 0.421, "ahead_high": 1.034}
+    rows = [
+        ComparisonRow(model="cm3", runs=5, low=0.29, high=0.31, p_value=None, **row),
+        ComparisonRow(model="cm3 fused calibration", runs=5, low=0.29, high=0.31, **row, **against),
+    ]
+    console = Console(width=80, file=io.StringIO())
+    console.print(research._comparison(rows, EvaluationConfig()))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "+50.0 (+42.1, +103.4)" in shown
+    assert "1.2e-122" in shown

@@ -1,5 +1,7 @@
 """The endpoint captioner against a real `transformers serve`, and against a server that does everything wrong."""
 
+import gzip
+import json
 import os
 import re
 import subprocess
@@ -55,6 +57,22 @@ def test_a_passing_fault_is_tried_again(
     (answer,) = load.load(server.spec()).caption([RED])
     assert (answer.text, answer.failed, answer.tokens_in, answer.tokens_out) == ("a red mug", False, 70, 4)
     assert len(server.arrivals) == 2
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd"])
+def test_a_packed_answer_is_neither_asked_for_nor_unpacked(moody: Callable[..., Moody], encoding: str) -> None:
+    bomb = gzip.compress(json.dumps(good("x" * (20 << 20))).encode())  # 20 MB in 20 kB; of brotli only the name
+    asked: list[str] = []
+
+    def packed(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.headers["Accept-Encoding"])
+        reply(bomb, Content_Encoding=encoding)(handler)
+
+    server = moody(packed, packed, reply(good()))
+    answers = load.load(server.spec(attempts=2, batch_size=1)).caption([RED, BLUE])
+    assert [answer.failed for answer in answers] == [True, False]
+    assert "packed" in answers[0].text
+    assert asked == ["identity"] * 2
 
 
 def test_a_server_that_never_answers_is_left_after_the_timeout(moody: Callable[..., Moody]) -> None:

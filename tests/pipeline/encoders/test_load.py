@@ -25,8 +25,9 @@ def test_every_kind_has_an_adapter() -> None:
 @pytest.mark.parametrize("kind", get_args(EncoderKind))
 def test_an_adapter_reads_what_its_kind_says(kind: EncoderKind) -> None:
     adapter = pkgutil.resolve_name(ADAPTERS[kind].path)
-    assert callable(adapter.encode)
-    assert hasattr(adapter, "preprocess") == (EncoderSpec(kind=kind, model="/folder").modality == "image")
+    spec = EncoderSpec.model_construct(kind=kind)
+    assert callable(adapter.embed if spec.is_served else adapter.encode)
+    assert hasattr(adapter, "preprocess") == (not spec.is_served and spec.modality != "text")
 
 
 def test_the_fingerprint_follows_contents_and_options_and_not_the_path(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pipeline.encoders.many_devices import ManyDevices
 from schemas.encoders import PRESETS
 
 
+@pytest.mark.slow
 def test_rows_of_several_processes_come_back_in_order(drawings: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     spec = PRESETS["offline"].encoders["vision"].model_copy(update={"dtype": "float32"})
     monkeypatch.setenv("CM3_DEVICE", "cpu")

@@ -10,7 +10,8 @@ from sentence_transformers.models import StaticEmbedding
 from pipeline.encoders import load, offline, sentence
 from pipeline.encoders.sentence import SentenceEncoder
 from schemas.encoders import PRESETS
-from tests.support.real_models import TEXTS
+from tests.support.published import jpeg
+from tests.support.real_models import TEXTS, tiny_clip
 
 SENTENCE = PRESETS["offline"].encoders["sentence"]
 
@@ -64,6 +65,15 @@ def test_a_table_of_word_vectors_is_a_model_too(minilm: SentenceTransformer, tmp
     ours = encoder(model=str(tmp_path / "static"), revision=None)
     theirs = static.encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
     np.testing.assert_allclose(ours.encode(TEXTS), theirs, atol=2e-6)
+
+
+def test_a_text_is_never_opened_as_the_file_that_it_names(tmp_path: Path) -> None:
+    clip, picture = tiny_clip(tmp_path), tmp_path / "secret.jpg"
+    picture.write_bytes(jpeg((200, 0, 0)))
+    texts = ["a red mug", str(picture), "https://127.0.0.1:9/secret.jpg"]
+    theirs = clip.encode([{"text": text} for text in texts], normalize_embeddings=True, show_progress_bar=False)
+    ours = encoder(model=str(tmp_path / "model"), dtype="float32")
+    np.testing.assert_allclose(ours.encode(texts), theirs, atol=1e-5)
 
 
 def test_the_number_of_threads_decides_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -264,3 +266,27 @@ def test_whatever_is_shuffled_dropped_doubled_or_broken_every_vector_belongs_to_
 def test_a_store_reads_back_a_table_with_nulls(store: Store) -> None:
     version, _ = extract_words(store, [("a", "a cup"), ("b", None)])
     assert store.read(version)["embedding"].null_count == 1
+
+
+def test_texts_longer_than_the_model_reads_are_marked_and_counted_in_every_later_run_too(store: Store) -> None:
+    texts = [
+        ("long", "a very long text " * 20),
+        ("short", "a cup"),
+        ("none", None),
+        ("again", "a very long text " * 20),
+    ]
+    for more in ([], [("new", "a lamp")]):
+        version, counts = extract_words(store, [*texts, *more])
+        marked = dict(zip(*(store.read(version)[name].to_pylist() for name in ("item_id", "cut")), strict=True))
+        assert marked == {"long": True, "short": False, "none": None, "again": True} | {i: False for i, _ in more}
+        assert counts["cut"] == 2
+
+
+def test_of_texts_that_a_release_without_the_mark_encoded_it_is_not_known(store: Store) -> None:
+    extract_words(store, [("a", "a cup")])
+    (kept,) = Path(store.root).glob("_cache/features/*/*.parquet")
+    pq.write_table(pq.read_table(kept).drop_columns("cut"), kept, write_page_checksum=True)
+    words = CountingTextEncoder()
+    version, _ = extract_words(store, [("a", "a cup"), ("b", "a lamp")], encoder=words)
+    assert words.seen == ["a lamp"]
+    assert store.read(version)["cut"].to_pylist() == [None, False]

@@ -85,6 +85,23 @@ def test_a_picture_that_needs_more_memory_than_the_largest_allowed_is_too_large(
     assert "MB of memory" in str(results[0])
 
 
+@pytest.mark.parametrize("allowed", [1, 20])
+def test_where_the_system_bounds_no_memory_a_decoder_ends_itself(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+    """As on macOS, which refuses RLIMIT_AS. `allowed`: bytes per pixel."""
+    start = """
+import resource, sys
+import psutil  # Linux's
+sys.platform = "darwin"
+def refused(which, limits):
+    assert which == resource.RLIMIT_CORE
+resource.setrlimit = refused
+"""
+    monkeypatch.setattr(decoders_module, "_START", start + decoders_module._START)
+    monkeypatch.setattr(decoders_module, "BYTES_PER_PIXEL", allowed)
+    results = decoded([large_webp(2000), jpeg(1)], max_pixels=4_000_000, max_bytes=1 << 20)
+    assert statuses(results) == [ImageStatus.TOO_LARGE if allowed == 1 else ImageStatus.OK, ImageStatus.OK]
+
+
 @pytest.mark.parametrize("cores", [1, 2, 8, 16, 64, 256])
 def test_memory_is_bounded_whatever_the_number_of_cores(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
     monkeypatch.setattr(joblib, "cpu_count", lambda: cores)

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pytest
 
 from pipeline.ingest import raw as raw_module
 from pipeline.ingest.raw import RawFiles
 from schemas.errors import UserError
+from tests.support.actors import Actor, Stop
 
 BODY = bytes(range(256)) * 20_000  # 5 MB
 
@@ -234,6 +236,36 @@ def test_malformed_host_is_a_user_error(at, host) -> None:
         at(f"http://{host}/x").find("the reviews", ["x.json.gz"])
     with pytest.raises(UserError, match="not an address that can be downloaded"):
         at(f"http://{host}/x").fetch("x.json.gz")
+
+
+def test_a_name_of_255_bytes_can_be_downloaded(site, at) -> None:
+    name = "ß" * 125 + ".json"
+    site.files[quote(name)] = BODY
+    file = at(site.url).fetch(name)
+    assert (file.name, file.path.read_bytes()) == (name, BODY)
+    assert at(site.url).fetch(name) == file
+
+
+def fetch_slowly(stop: Stop, url: str, folder: Path) -> str:
+    """Fetch, and stop in the middle of the file."""
+    receive = raw_module._Download._receive
+
+    def slowly(*arguments: Any) -> None:
+        stop()
+        receive(*arguments)
+
+    raw_module._Download._receive = slowly
+    return RawFiles(url, folder).fetch("x.json.gz").sha256
+
+
+@pytest.mark.slow
+def test_two_data_sets_that_need_the_same_file_at_the_same_time_download_it_once(site, tmp_path) -> None:
+    first = Actor(fetch_slowly, site.url, tmp_path).reach()
+    second = Actor(fetch_slowly, site.url, tmp_path)
+    second.until_it_waits()
+    first.go_on()
+    assert first.result() == second.result() == sha256(BODY).hexdigest()
+    assert len(site.gets) == 2  # the second was answered 304
 
 
 def test_folder_is_read_in_place_and_a_missing_file_lists_what_is_there(at, tmp_path) -> None:

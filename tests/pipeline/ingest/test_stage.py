@@ -251,8 +251,22 @@ def test_documented_example_of_an_own_catalogue_works_as_it_stands(store, tmp_pa
         "image_url": "https://host/1.jpg",
         "text": "Red mug\nAlma\nHome, Mugs\nA mug.",
         "gallery_urls": ["https://host/2.jpg", "https://host/3.jpg"],
+        "never_shown": None,
         "interactions": 3,
     }
     assert rows(store, ingested, "interactions")[0]["timestamp"].isoformat() == "2024-05-06T07:08:09+00:00"
     assert ingested.tables["interactions"].rows == 6  # three customers, two named products
     assert ingested.counts["rating_below_threshold"] == 1
+
+
+def test_a_mapped_column_of_items_that_cannot_be_read_stops_the_run_before_anything_is_published(store, shop) -> None:
+    more = [{"item_id": f"m{n}", "stock": ["in stock", "10% off", "call us"][n % 3]} for n in range(9)]
+    source = shop(more)
+    run(store, source, core_k=1)
+    before = store.latest("x", "items").version
+    mapped = source.model_copy(update={"item_columns": ItemColumns(price="stock")})
+    with pytest.raises(
+        UserError, match=r"none of 9 values of stock \(price\) can be read \(in stock, 10% off, call us\)"
+    ):
+        run(store, mapped, core_k=1)
+    assert store.latest("x", "items").version == before

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.db import utils
 
 from pipeline.registry import client, versions
 from pipeline.store import Store
 from schemas.errors import StoreError, UserError
+from schemas.registry import RegistryConfig
 from tests.support.registered import register, trained
 
 
@@ -27,6 +29,7 @@ def test_a_folder_that_no_address_can_name_is_refused(tmp_path: Path, monkeypatc
             client.check(Store(tmp_path / name))
 
 
+@pytest.mark.slow
 def test_a_database_half_made_by_a_killed_run_is_never_the_registrys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_database: Callable[[Path], None]
 ) -> None:
@@ -53,6 +56,23 @@ def test_a_registry_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(StoreError, match="Is MLFLOW_TRACKING_URI right") as caught:
         versions.registered(Store(tmp_path), "shop")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("postgresql://u:secret@127.0.0.1:9/d", "Connection refused"),
+        ("mssql://u:secret@h/d", "No module named 'pyodbc'"),
+    ],
+    ids=["psycopg is taken", "no driver"],
+)
+def test_a_database_needs_no_drivers_name_and_one_without_driver_is_one_line(
+    store: Store, monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
+    monkeypatch.setattr(utils, "MAX_RETRY_COUNT", 0)  # MLflow's ten attempts take minutes
+    with pytest.raises(StoreError, match=f"failed: .*{said}.*driver installed") as caught:
+        versions.registered(store, "shop", RegistryConfig(tracking=address))
     assert "secret" not in str(caught.value)
 
 

@@ -46,6 +46,13 @@ def test_ids_vectors_and_index_are_in_one_order(
     np.testing.assert_allclose(similarity[:, 0], 1, rtol=1e-5)
 
 
+def test_a_folder_may_have_a_name_of_255_bytes(store: Store, version: TableVersion, tmp_path: Path) -> None:
+    folder = tmp_path / ("ü" * 127 + "x")
+    export.run(store=store, version=version, folder=folder, config=ExportConfig())
+    assert (folder / "index.faiss").exists()
+    assert set(tmp_path.iterdir()) == {folder, Path(store.root)}
+
+
 @pytest.fixture
 def embeddings(store: Store) -> dict[str, TableVersion]:
     """CM3's items and users: 4 trained numbers of each of two blocks, then 2 of the score's further terms."""

@@ -46,6 +46,18 @@ def test_a_better_version_whose_pictures_went_missing_is_not_promoted() -> None:
     assert judged(coverage={})[0] == "champion", "a feature nobody asked for is not lost"
 
 
+def test_a_version_of_the_champions_training_is_judged_by_its_items_alone() -> None:
+    strict = RegistryConfig(max_metric_loss=0, max_coverage_loss=0.1)
+    same, fewer = (CHAMPION.model_copy(update={"items": items, "validation_ndcg": 0.19}) for items in (22, 10))
+    assert promotion.choose(same, CHAMPION, strict, same_training=True) == (
+        "champion",
+        "the champion's model, validation NDCG@20 0.2000, applied to newer data",
+    )
+    alias, reason = promotion.choose(fewer, CHAMPION, strict, same_training=True)
+    assert alias == "challenger"
+    assert "it covers 50.0% fewer items than the champion" in reason
+
+
 def test_the_reason_names_every_loss() -> None:
     _, reason = judged(validation_ndcg=0.1, items=10)
     assert "loses 50.0% of validation NDCG@20" in reason

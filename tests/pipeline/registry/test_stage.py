@@ -89,3 +89,23 @@ def test_small_losses_do_not_add_up_unseen_until_somebody_accepts_them(tmp_path:
     versions.promote(store, "shop", "challenger")
     assert register(store, trained(store, seed=3, ndcg=0.294)).alias == "champion", "the accepted figure is the measure"
     assert register(store, trained(store, seed=4, ndcg=0.2915), champions_compared=1).alias == "champion"
+
+
+def test_versions_that_a_model_made_of_newer_data_belong_to_its_training_and_count_as_one_champion(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    training = trained(store, seed=0, ndcg=0.300)
+    first = register(store, training)
+    register(store, trained(store, seed=1, ndcg=0.298))
+    newer = trained(store, seed=1, ndcg=0.298)
+    for items in (21, 22, 23):
+        more = trained(store, seed=items, ndcg=0.298, items=items)
+        newer |= {"embeddings/items": more["embeddings/items"]}
+        version = register(store, newer)
+        assert version.alias == "champion"
+        before = versions.registered(store, "shop")[-2]
+        assert (version.run_id, version.validation_set) == (before.run_id, before.validation_set)
+    assert version.run_id != first.run_id
+    refused = register(store, trained(store, seed=2, ndcg=0.296, items=23), champions_compared=2)
+    assert refused.alias == "challenger", "the best of the last two trainings is the first"

@@ -101,3 +101,11 @@ def test_versions_that_somebody_else_registered_are_passed_over(tmp_path: Path) 
         versions.promote(store, "shop", str(number))
     assert register(store, trained(store, seed=1, ndcg=0.3)).alias == "champion"
     assert versions.rollback(store, "shop").number == 1
+
+
+@pytest.mark.parametrize("dataset", ["../x", "a:b", "x/../y"])
+def test_a_name_that_no_data_set_can_have_is_refused_before_the_registry_is_asked(store: Store, dataset: str) -> None:
+    for ask in (versions.registered, versions.rollback, versions.previous):
+        with pytest.raises(UserError, match="is no name in a store"):
+            ask(store, dataset)
+    assert not Path(store.root, "_mlflow").exists()

@@ -1,7 +1,6 @@
 """The report of a real run whose texts mean harm, made once for the whole folder; and a server of a store's pages."""
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ import httpx
 import pytest
 
 from pipeline import report
-from pipeline.report.ui import bound
 from pipeline.store import Store
 from schemas.lineage import TableVersion
 from schemas.report import ReportConfig
 from schemas.run import RunSummary
 from tests.support.hostile_run import made_hostile
 from tests.support.html_page import HtmlPage
+from tests.support.service import serving
 
 Run = tuple[Store, Mapping[str, TableVersion]]
 """A store and the tables of a run. Versions carry their own paths: some lie in another store."""
@@ -72,10 +71,5 @@ def data(page: HtmlPage) -> dict[str, Any]:
 @pytest.fixture
 def client(store: Store) -> Iterator[httpx.Client]:
     """Asks the pages of this test's store over HTTP."""
-    with bound(store) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{server.server_address[1]}") as client:
-            yield client
-        server.shutdown()
-        thread.join()
+    with serving(store) as service:
+        yield service.client

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from pipeline.report.ui import bound
 from tests.pipeline.report.conftest import Run
+from tests.support.service import serving
 
 INSTALL = "apt-get install -y chromium"
 ARGUMENTS = (
@@ -217,21 +216,15 @@ def test_the_pages_of_a_store_lead_to_its_report_without_a_complaint(
     store, _ = hostile_run
     store.put("demo/_reports/0123456789abcdef.html", report_file.read_bytes())
     complaints: list[str] = []
-    with bound(store) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            page = browser.new_page()
-            page.on("console", lambda message: complaints.append(message.text))
-            page.goto(f"http://127.0.0.1:{server.server_port}/")
-            page.get_by_role("link", name="demo").click()
-            page.get_by_role("link", name="items").click()
-            expect(page.get_by_role("heading", level=1)).to_have_text("items")
-            page.go_back()
-            page.locator(".coverage a").first.click()
-            expect(page.locator("#grid button")).to_have_count(48)
-            page.context.close()
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(store) as service:
+        page = browser.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.goto(f"{service.client.base_url}")
+        page.get_by_role("link", name="demo").click()
+        page.get_by_role("link", name="items").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("items")
+        page.go_back()
+        page.locator(".coverage a").first.click()
+        expect(page.locator("#grid button")).to_have_count(48)
+        page.context.close()
     assert complaints == []

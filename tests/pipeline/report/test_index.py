@@ -1,4 +1,4 @@
-"""`cm3 ui`: the pages of a store, asked for over HTTP."""
+"""`cm3 serve`: the pages of a store, asked for over HTTP."""
 
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from pipeline import registry
 from pipeline.report import index
 from pipeline.store import Store
 from schemas import tables as contract
+from schemas.lineage import Lineage
 from schemas.registry import RegistryConfig
 from tests.pipeline.report.conftest import Run
-from tests.support.published import publish
+from tests.support.published import publish, publish_images
 
 HOSTILE = "<script>window.hacked=1</script>"
 
@@ -34,6 +35,7 @@ def test_an_empty_store_says_how_to_fill_it(client: httpx.Client) -> None:
 
 def test_data_sets_tables_versions_and_reports_can_be_reached_by_links(store: Store, client: httpx.Client) -> None:
     first, second = publish_clip(store, "shop", {"a": "1"}), publish_clip(store, "shop", {"a": HOSTILE})
+    publish_images(store, [("a", None)])
     store.put(f"shop/_reports/{second}.html", b"<title>the report</title>")
     assert 'href="/shop"' in client.get("/").text
     dataset = client.get("/shop").text
@@ -45,6 +47,16 @@ def test_data_sets_tables_versions_and_reports_can_be_reached_by_links(store: St
     assert second in table
     assert "fixed_size_list" in table
     assert 'href="/shop/table/images"' in table
+
+
+def test_the_trained_model_has_a_page_without_columns(store: Store, client: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    made = Lineage(dataset="shop", table="model", stage="train", stage_version=1, config={"dim": 64})
+    version = store.publish_files(made, [tmp_path / "config.json"], numbers=7)
+    page = client.get("/shop/table/model")
+    assert page.status_code == 200
+    assert version.path in page.text
+    assert "Nullable" not in page.text
 
 
 def test_untrusted_names_and_values_are_escaped_and_no_script_may_run(store: Store, client: httpx.Client) -> None:
@@ -97,10 +109,14 @@ def test_registered_versions_come_newest_first_with_aliases(
     again = {**tables, "embeddings/items": publish(Store(tmp_path), "embeddings/items", fewer, dataset="demo")}
     tracking = f"sqlite:///{tmp_path}/mlflow.db"
     config = RegistryConfig(tracking=tracking)
-    for version in (tables, again):
-        registry.run(store=store, tables=version, parameters={}, config=config)
+    address = index.reports(store, "demo")[0]["address"]
+    for version, report in ((tables, address), (again, "demo/_reports/gone.html")):
+        registry.run(store=store, tables=version, parameters={}, config=config, report=report)
     versions, _ = index.registered(store, "demo", config)
     assert [(version.number, version.alias) for version in versions] == [(2, "challenger"), (1, "champion")]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
     page = index.respond(store, "/demo")[2].decode()
     assert page.index("challenger") < page.index("champion")
+    assert page.count('aria-label="Open the report of version') == 1
+    name = Path(address).stem
+    assert f'<a href="/demo/report/{name}" aria-label="Open the report of version 1"' in page

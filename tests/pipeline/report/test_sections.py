@@ -1,20 +1,26 @@
 """What the sections of a report say."""
 
+import base64
+import io
+import json
 import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from pipeline import report
+from pipeline import features, report
+from pipeline.ingest.tally import Quality
 from pipeline.report.sections import host
 from pipeline.report.wording import percent
 from pipeline.similarity.duplicates import duplicates
 from pipeline.similarity.quality import assess
 from pipeline.store import Store
+from schemas.encoders import EncoderSpec
 from schemas.report import ReportConfig
 from tests.pipeline.report.conftest import Run
 from tests.support.html_page import HtmlPage
-from tests.support.published import publish
+from tests.support.published import CountingTextEncoder, jpeg, publish, publish_images, publish_items
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,27 @@ def test_what_changed_since_the_previous_version(small_run: Run, store: Store, t
     assert "NDCG@20 went from" in text
 
 
+def test_rules_about_pictures_show_the_pictures_of_their_examples(store: Store, tmp_path: Path) -> None:
+    tally = Quality()
+    tally.add("items.csv", "title_html", "repaired", 1, ("A",))
+    tally.add("images", "picture_shared_by_many", "dropped", 12, ("B", "gone"))
+    tables = {
+        "items": publish_items(store, [("A", "a"), ("B", "b")]),
+        "images": publish_images(store, [("A", jpeg((9, 99, 9))), ("B", jpeg((200, 0, 0)))]),
+        "quality": publish(store, "quality", tally.table()),
+    }
+    output = report.run(
+        store=store, tables=tables, output=tmp_path / "r.html", config=ReportConfig(max_items=1, thumbnail=48)
+    )
+    page = HtmlPage(output.read_text(encoding="utf-8"))
+    data = json.loads(page.scripts[0])
+    (example,) = [attributes["data-thumb"] for tag, attributes in page.tags if attributes.get("class") == "example"]
+    picture = Image.open(io.BytesIO(base64.b64decode(data["thumbs"][int(example)])))
+    red, green, _ = picture.convert("RGB").getpixel((5, 5))
+    assert (red > 150, green < 60) == (True, True)
+    assert data["id"] == ["A"]
+
+
 def test_the_graph_is_measured_by_feature_and_says_how_exact_it_is(hostile_run: Run, page: HtmlPage) -> None:
     store, tables = hostile_run
     assert "compared with the items of 9 of 1,000 clusters" in page.text
@@ -71,3 +98,11 @@ def test_the_page_says_which_training_a_figure_comes_from_and_lists_the_item_wei
     assert "(tables metrics, epochs) come from a first training, on the training split" in page.text
     assert "item_weights, recommendations) come from a second one, on all interactions" in page.text
     assert re.search(r"demo/embeddings/users@\w+ .*demo/item_weights@\w+ .*demo/recommendations@", page.text)
+
+
+def test_texts_longer_than_their_model_reads_are_counted(store: Store, tmp_path: Path) -> None:
+    items = publish_items(store, [("a", "mug " * 200), ("b", "a lamp"), ("c", "cup " * 200), ("d", None)])
+    spec = EncoderSpec(kind="sentence", model="/counted")
+    words = features.run(store=store, source=items, name="words", spec=spec, encoder=CountingTextEncoder()).tables
+    page = report.run(store=store, tables={"items": items, **words}, output=tmp_path / "r.html", config=ReportConfig())
+    assert "3 of 4, 2 longer than the model reads" in HtmlPage(page.read_text()).text

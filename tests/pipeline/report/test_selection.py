@@ -17,6 +17,17 @@ def test_the_map_is_coloured_by_the_first_level_that_tells_items_apart() -> None
     assert _colours(paths) == (["Mugs", "Lamps", "no category"], [0, 0, 1, 2])
 
 
+def test_the_sample_of_items_follows_from_their_ids_alone(hostile_run: Run) -> None:
+    store, tables = hostile_run
+    samples = [
+        select(store, shown, ReportConfig(max_items=count, users=0)).ids
+        for count in (20, 30)
+        for shown in (tables, {"items": tables["items"]})
+    ]
+    assert [len(ids) for ids in samples] == [20, 20, 30, 30]
+    assert set(samples[0]) == set(samples[1]) < set(samples[2]) == set(samples[3])
+
+
 def test_many_categories_share_a_last_colour() -> None:
     legend, places = _colours([[f"c{n % 20:02d}"] for n in range(60)])
     assert len(legend) == 8

@@ -69,14 +69,26 @@ def test_bidirectional_marks_and_controls_are_taken_out_but_other_scripts_stay(h
     assert "\ud55c\uae00 \U0001f600 tab here line break nul" in data["title"]
 
 
-@pytest.mark.parametrize("kept", [(), ("items",), ("items", "embeddings/items"), ("metrics",), ("epochs", "images")])
-def test_sections_whose_tables_are_absent_say_so(hostile_run: Run, tmp_path: Path, kept: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("kept", "sections"),
+    [
+        ((), ()),
+        (("items",), ("coverage", "items", "lineage")),
+        (("items", "embeddings/items"), ("coverage", "items", "map", "lineage")),
+        (("metrics",), ("metrics", "cold", "lineage")),
+        (("epochs", "images"), ("quality", "coverage", "training", "lineage")),
+    ],
+)
+def test_a_report_has_the_sections_that_its_tables_fill(
+    hostile_run: Run, tmp_path: Path, kept: tuple[str, ...], sections: tuple[str, ...]
+) -> None:
     store, tables = hostile_run
     output = tmp_path / "report.html"
     report.run(store=store, tables={name: tables[name] for name in kept}, output=output, config=SMALL)
-    text = HtmlPage(output.read_text(encoding="utf-8")).text
-    for name in ("items", "quality", "images", "captions", "metrics", "epochs", "recommendations"):
-        assert (f"This run has no {name} table" in text) == (name not in kept)
+    page = HtmlPage(output.read_text(encoding="utf-8"))
+    assert [a["id"] for tag, a in page.tags if tag == "section"] == ["summary", *sections]
+    links = [a["href"] for tag, a in page.tags if tag == "a"]
+    assert links[1 : len(sections) + 2] == [f"#{name}" for name in ("summary", *sections)]
 
 
 def test_the_same_tables_give_the_same_bytes(hostile_run: Run, report_file: Path, tmp_path: Path) -> None:
@@ -86,7 +98,7 @@ def test_the_same_tables_give_the_same_bytes(hostile_run: Run, report_file: Path
     assert again.read_bytes() == report_file.read_bytes()
 
 
-def test_a_large_catalogue_shows_its_most_chosen_items(hostile_run: Run, tmp_path: Path) -> None:
+def test_a_large_catalogue_shows_a_sample_and_says_how_to_see_all(hostile_run: Run, tmp_path: Path) -> None:
     store, tables = hostile_run
     output = tmp_path / "report.html"
     config = SMALL.model_copy(update={"max_items": 30, "users": 1})
@@ -95,7 +107,10 @@ def test_a_large_catalogue_shows_its_most_chosen_items(hostile_run: Run, tmp_pat
     shown = json.loads(page.scripts[0])
     assert len(shown["id"]) == 30
     assert shown["chosen"] == sorted(shown["chosen"], reverse=True)
-    assert "Shown are the 30 most chosen of 60 items" in page.text
+    sample = "Shown are 30 of 60 items, those of the users below and others chosen by a hash of the id"
+    assert page.text.count(sample) == 2  # gallery and map
+    (reference,) = re.findall(r"cm3 export (\S+) map.parquet --to atlas", page.text)
+    assert reference == f"demo/embeddings/items@{tables['embeddings/items'].version[:8]}"
     for space in shown["spaces"]:
         assert all(0 <= other < 30 for near in space["near"] for other in near)
 
@@ -123,6 +138,7 @@ def test_numbers_that_are_none_leave_a_gap_and_not_a_broken_page(store: Store, t
     assert all(2 not in near for near in trained["near"])
 
 
+@pytest.mark.slow
 def test_two_thousand_items_with_photographs_and_long_texts_stay_under_five_megabytes(
     store: Store, tmp_path: Path
 ) -> None:
@@ -158,3 +174,17 @@ def test_two_thousand_items_with_photographs_and_long_texts_stay_under_five_mega
     tables = {name: publish(store, name, table, config="large") for name, table in contents.items()}
     output = report.run(store=store, tables=tables, output=tmp_path / "report.html", config=ReportConfig())
     assert 3_000_000 < output.stat().st_size <= ReportConfig().max_bytes < 5_000_000
+
+
+def test_attributes_are_shown_with_their_commonest_values(small_run: Run, tmp_path: Path) -> None:
+    source, tables = small_run
+    rows = source.read(tables["captions"])
+    colours = pa.array(["<b>red</b>" if n % 3 else None for n in range(len(rows))], pa.string())
+    said = rows.append_column(contract.captions(("colour",)).field("attribute_colour"), colours)
+    there = Store(tmp_path / "store")
+    given = {"items": tables["items"], "captions": publish(there, "captions", said, dataset="demo")}
+    output = report.run(store=source, tables=given, output=tmp_path / "report.html", config=SMALL)
+    page = HtmlPage(output.read_text(encoding="utf-8"))
+    count = len(colours) - colours.null_count
+    assert f"colour <b>red</b> {count} " in page.text
+    assert f"{count} of {len(rows)}" in page.text

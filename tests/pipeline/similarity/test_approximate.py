@@ -2,31 +2,19 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from pipeline.similarity.search import Channel
 from pipeline.store import Store
 from schemas.similarity import SimilarityConfig
 from tests.pipeline.similarity.conftest import Publish
-from tests.support.similarity_graphs import as_edges, brute_force, build, random_vectors
+from tests.support.similarity_graphs import as_edges, brute_force, build, clustered, random_vectors
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.similarity.search.BLOCK", 64)
-    monkeypatch.setattr("pipeline.similarity.approximate.ITEMS_PER_CLUSTER", 25)
-
-
-def clustered(seed: int, groups: int = 40, size: int = 30) -> dict[str, np.ndarray | None]:
-    """Items around centres; ids say nothing about the group."""
-    rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(9).standard_normal((groups, 8))
-    ids = np.random.default_rng(8).permutation(groups * size)
-    return {
-        f"i{ids[n]:05d}": (centres[n % groups] + 0.15 * rng.standard_normal(8)).astype(np.float32)
-        for n in range(groups * size)
-    }
+    monkeypatch.setattr("pipeline.similarity.partition.ITEMS_PER_CLUSTER", 25)
 
 
 def test_recall_meets_the_target_with_a_fraction_of_the_comparisons(
@@ -39,7 +27,7 @@ def test_recall_meets_the_target_with_a_fraction_of_the_comparisons(
     for name in list(image)[::7]:
         image[name] = None
     features = {"image": publish("image", image), "text": publish("text", text)}
-    config = SimilarityConfig(k=5, approximate_above=100, recall_target=0.95, recall_sample=200)
+    config = SimilarityConfig(k=5, approximate_above=100, recall_target=0.95, recall_sample=40)
     version = build(store, features, config)
     pruned = sum(compared)
     measured = json.loads(version.lineage["cm3.measured"])

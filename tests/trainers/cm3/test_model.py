@@ -8,9 +8,10 @@ import torch
 
 from schemas.training import CM3Config
 from tests.support.world import World, draw_world
-from trainers.cm3.train import build
+from trainers.cm3.build import build
 from trainers.data import load
-from trainers.fit import Batch
+from trainers.fit import Batch, add_gradients
+from trainers.propagated import Table
 
 CONFIG = CM3Config(dim=8, neighbors=5, device="cpu")
 
@@ -32,7 +33,7 @@ def test_embeddings_do_not_depend_on_what_a_batch_left_behind(world: World) -> N
     model = build(dataset, CONFIG)
     before = model.embeddings()
     rows = torch.arange(8)
-    model.loss(Batch(rows, rows, rows), np.random.default_rng(0))["loss"].backward()  # type: ignore[no-untyped-call]
+    add_gradients(model, [Batch(rows, rows, rows)], np.random.default_rng(0))
     after = model.embeddings()
     assert torch.equal(before.items, after.items)
     assert torch.equal(before.users, after.users)
@@ -43,7 +44,7 @@ def test_no_gradient_flows_through_the_similarity_unless_published(world: World,
     dataset = load(world.tables)
     model = build(dataset, CONFIG.model_copy(update={"published": published, "fusion": False}))
     rows = torch.arange(20)
-    model.loss(Batch(rows, rows, rows), np.random.default_rng(0))["loss"].backward()  # type: ignore[no-untyped-call]
+    add_gradients(model, [Batch(rows, rows, rows)], np.random.default_rng(0))
     # Without the fused block the fusion layers' only way into the loss is the similarity.
     gradients = [encoder.fusion.weight.grad for encoder in model.encoders]
     moved = any(g is not None and bool(g.any()) for g in gradients)
@@ -60,7 +61,7 @@ def test_published_similarity_climbs_while_ours_is_only_obeyed(world: World) -> 
         rows = torch.arange(40)
         for _ in range(30):
             optimizer.zero_grad()
-            model.loss(Batch(rows, rows, rows), rng)["loss"].backward()  # type: ignore[no-untyped-call]
+            add_gradients(model, [Batch(rows, rows, rows)], rng)
             optimizer.step()
         content = model()[2]
         means[published] = (content @ content.T).mean().item()
@@ -80,5 +81,5 @@ def test_frozen_calibration_reads_the_weighted_cosines_of_the_raw_features(world
     }
     expected = 0.25 * raw["image"][both] @ raw["image"][both].T + 0.75 * raw["text"][both] @ raw["text"][both].T
     content = torch.zeros(len(dataset.items), 4)  # the fused content must not be read
-    similarity = model._similarity(content, torch.from_numpy(both))
+    similarity = model._similarity(Table(content), torch.from_numpy(both))
     np.testing.assert_allclose(similarity[:, :], expected, atol=1e-6)

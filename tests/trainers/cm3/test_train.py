@@ -1,6 +1,6 @@
 """CM3 from tables to tables: it learns, it is deterministic, and no item or user is too poor for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 import torch
 
 from schemas.errors import UserError
 from schemas.tables import EPOCHS, ITEM_WEIGHTS, METRICS, RECOMMENDATIONS, conform, item_embeddings, user_embeddings
-from schemas.training import CM3Config, EvaluationConfig, TrainingResult, TrainingTables
+from schemas.training import CM3Config, EvaluationConfig, ItemWeightsConfig, TrainingResult, TrainingTables
 from tests.support.gpu import needs_cuda
 from tests.support.world import World, draw_world
 from trainers import cm3
@@ -25,8 +26,9 @@ from trainers.item_weights import fit as fit_module
 CONFIG = CM3Config(dim=8, max_epochs=30, batch_size=256, patience=30, learning_rate=5e-3, neighbors=5, device="cpu")
 
 
-def train(world: World, output: Path, **changes: Any) -> TrainingResult:
-    return cm3.run(tables=world.tables, output=output, config=CONFIG.model_copy(update=changes))
+def train(world: World, output: Path, never_shown: Sequence[str] = (), **changes: Any) -> TrainingResult:
+    config = CONFIG.model_copy(update=changes)
+    return cm3.run(tables=world.tables, output=output, config=config, never_shown=never_shown)
 
 
 def test_a_run_leaves_every_table_as_promised_and_beats_popularity(world: World, tmp_path: Path) -> None:
@@ -88,6 +90,21 @@ def test_recommendations_leave_out_what_the_user_chose(
         assert ranks.to_list() == list(range(1, len(ranks) + 1))
 
 
+def test_what_is_never_shown_is_in_no_list_and_changes_nothing_else(world: World, tmp_path: Path) -> None:
+    whole, fewer = (
+        train(world, tmp_path / str(len(hidden)), hidden, max_epochs=2, top_k=10)
+        for hidden in ([], ["i003", "i007", "no-such-item"])
+    )
+    for name in ("metrics", "items", "users", "item_weights"):
+        assert Path(whole.files[name]).read_bytes() == Path(fewer.files[name]).read_bytes(), name
+    lists = pl.read_parquet(fewer.files["recommendations"])
+    assert not {"i003", "i007"} & set(lists["item_id"])
+    assert lists.group_by("user_id").len()["len"].unique().to_list() == [10], "others take their place"
+    before = pl.read_parquet(whole.files["recommendations"]).filter(~pl.col("item_id").is_in(["i003", "i007"]))
+    kept = before.join(lists, on=["user_id", "item_id"], how="anti")
+    assert kept.is_empty()
+
+
 def test_what_is_delivered_is_trained_on_everything_and_what_is_measured_is_not(world: World, tmp_path: Path) -> None:
     refitted, measured = (train(world, tmp_path / str(refit), max_epochs=4, refit=refit) for refit in (True, False))
     assert refitted.test == measured.test
@@ -100,6 +117,17 @@ def test_what_is_delivered_is_trained_on_everything_and_what_is_measured_is_not(
     vectors = torch.from_numpy(pl.read_parquet(refitted.files["items"])["embedding"].to_numpy())
     width = expected.shape[1]
     torch.testing.assert_close(vectors[:, :width], torch.nn.functional.normalize(expected, dim=-1))
+
+
+@pytest.mark.parametrize(("refit", "solved"), [(True, 2), (False, 1)])
+def test_without_a_second_training_the_weights_are_solved_once(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refit: bool, solved: int
+) -> None:
+    calls, solve = [], fit_module._warm_columns
+    monkeypatch.setattr(fit_module, "_warm_columns", lambda *args: calls.append(args) or solve(*args))
+    files = train(world, tmp_path / "out", max_epochs=1, refit=refit).files
+    assert len(calls) == solved
+    assert pl.read_parquet(files["item_weights"]).height
 
 
 def test_items_that_nobody_chose_get_vectors_and_weights_and_change_nothing_for_the_others(
@@ -127,16 +155,39 @@ def test_the_lenders_own_weight_is_chosen_on_what_was_held_out_also_where_traini
     wider = draw_world()
     for name, vectors in wider.vectors.items():
         wider.vectors[name] = vectors | {"new": next(v for v in vectors.values() if v is not None).copy()}
+    wider.write(tmp_path / "wider")
     held_out: list[int] = []
+    judged: list[np.ndarray] = []
     choose = fit_module._choose_themselves
 
-    def watched(dataset: Dataset, *arguments: Any) -> float:
+    def watched(dataset: Dataset, weights: sp.csr_matrix, *arguments: Any) -> float:
         held_out.append(len(dataset.valid))
-        return choose(dataset, *arguments)
+        judged.append(weights.toarray())
+        return choose(dataset, weights, *arguments)
 
     monkeypatch.setattr(fit_module, "_choose_themselves", watched)
-    train(wider.write(tmp_path / "wider"), tmp_path / "out", max_epochs=2)
+    train(wider, tmp_path / "measured", max_epochs=2, refit=False)
+    measured = judged[-1]
+    train(wider, tmp_path / "out", max_epochs=2)
     assert held_out[-1] == len(load(wider.tables).valid) > 0
+    np.testing.assert_array_equal(judged[-1], measured, "the weights have not seen what was held out")
+
+
+def test_the_less_must_be_left_of_the_others_the_more_often_new_items_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = draw_world(users=120, items=100)
+    for name, vectors in wider.vectors.items():
+        wider.vectors[name] = vectors | {"new": next(v for v in vectors.values() if v is not None).copy()}
+    wider.write(tmp_path / "wider")
+    chosen: list[float] = []
+    delivered: list[float] = []
+    choose = fit_module._choose_themselves
+    monkeypatch.setattr(fit_module, "_choose_themselves", lambda *given: chosen.append(choose(*given)) or chosen[-1])
+    for kept in (1.0, 0.0):
+        train(wider, tmp_path / f"{kept}", max_epochs=2, item_weights=ItemWeightsConfig(warm_kept=kept))
+        delivered.append(chosen[-1])
+    assert delivered[1] > delivered[0]
 
 
 @pytest.mark.parametrize("mask_validation", [False, True])

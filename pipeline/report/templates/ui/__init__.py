@@ -1,1 +1,1 @@
-"""Templates of `cm3 ui`."""
+"""Templates of `cm3 serve`."""

@@ -216,7 +216,7 @@ def test_columns_that_nobody_asked_for_may_be_nameless_or_repeated(raw_file) -> 
 
 
 def test_a_file_of_a_few_bad_rows_alone_is_refused(raw_file) -> None:
-    with pytest.raises(UserError, match="2 of the first 2 lines are not records"):
+    with pytest.raises(UserError, match="not one of the first 2 lines is a record"):
         list(tables(raw_file(b"a,b\n1\n2\n", "x.csv"), Quality(), 0.01))
 
 

@@ -150,3 +150,18 @@ def test_ids_as_text_are_valid_utf8_or_none(value) -> None:
 
 def test_whole_numbers_as_ids_have_no_point() -> None:
     assert [as_text(v) for v in (7, 7.0, "7", True, None, "", [1], float("nan"))] == ["7", "7", "7"] + [None] * 5
+
+
+def test_csv_that_is_called_json_is_told_by_its_first_line(raw_file) -> None:
+    with pytest.raises(
+        UserError, match=r"not one of the first 2 lines is a record, .* line 1 \(it looks like CSV: give"
+    ):
+        list(json_lines.records(raw_file(b"item_id,title\nA0,Cup\n", "x.jsonl"), Quality(), 1.0))
+
+
+def test_one_object_over_several_lines_is_refused_though_a_line_of_it_is_an_object(raw_file) -> None:
+    data = b'{\n  "products": [\n    {"item_id": "A0"}\n  ]\n}\n'
+    with pytest.raises(
+        UserError, match=r"is one JSON object over several lines; expected one JSON object per line, or"
+    ):
+        list(json_lines.records(raw_file(data, "x.json"), Quality(), 1.0))

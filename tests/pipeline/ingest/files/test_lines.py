@@ -16,7 +16,7 @@ from pipeline.ingest.files import lines as reading
 from pipeline.ingest.files.delimited import header_of, tables
 from pipeline.ingest.files.json_lines import records
 from pipeline.ingest.files.lines import LineGuard, blocks
-from pipeline.ingest.files.streams import FOREIGN, PACKED
+from pipeline.ingest.files.streams import PACKED, foreign
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
 
@@ -32,7 +32,7 @@ reuse_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture
 @reuse_file
 def test_blocks_join_to_the_file_and_end_at_line_ends(raw_file, lines, size, packed) -> None:
     data = b"\n".join(lines)
-    assume(not data.startswith((*FOREIGN, *PACKED)) and b"\r" not in data and b"\0" not in data)
+    assume(not foreign(data) and not data.startswith(tuple(PACKED)) and b"\r" not in data and b"\0" not in data)
     parts = list(blocks(raw_file(data, packed=packed), size=size))
     assert b"".join(block.data for block in parts) == data.removeprefix(b"\xef\xbb\xbf")
     assert all(block.data.endswith(b"\n") for block in parts[:-1])
@@ -167,7 +167,7 @@ def test_few_bad_lines_are_counted_with_examples(raw_file) -> None:
     }
 
 
-@pytest.mark.parametrize(("bad", "lines", "share"), [(11, 100, 0.01), (21, 2000, 0.01), (3, 3, 0.5)])
+@pytest.mark.parametrize(("bad", "lines", "share"), [(11, 100, 0.01), (21, 2000, 0.01)])
 def test_too_many_bad_lines_refuse_the_file(raw_file, bad, lines, share) -> None:
     guard = LineGuard(raw_file(b""), Quality(), share, "one JSON object per line")
     for line in range(bad):
@@ -180,3 +180,31 @@ def test_too_many_bad_lines_refuse_the_file(raw_file, bad, lines, share) -> None
 def test_empty_file_is_refused(raw_file) -> None:
     with pytest.raises(UserError, match=r"x\.json is empty"):
         LineGuard(raw_file(b""), Quality(), 0.01, "records").finish()
+
+
+def test_where_every_line_is_bad_nobody_is_told_to_allow_more_of_them(raw_file) -> None:
+    guard = LineGuard(raw_file(b""), Quality(), 0.5, "one JSON object per line")
+    for line in range(3):
+        guard.bad(line + 1, "not JSON")
+    guard.lines = 3
+    with pytest.raises(UserError, match=r"not one of the first 3 lines is a record, .* line 1 \(not JSON\)") as refused:
+        guard.finish()
+    assert "max_bad_share" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "what"),
+    [
+        (b"\n<!DOCTYPE html>\n<html>", "is a web page"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?>", "is XML"),
+        (b"SQLite format 3\0", "is an SQLite database: export its tables as CSV"),
+        (b"\x80\x04\x95\x1a", "is a Python pickle, which is never opened"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS"),
+        (b"\xd0\xcf\x11\xe0", "is an old workbook"),
+        (b"PK\x05\x06" + bytes(18), "is an empty zip archive"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_a_file_of_another_kind_is_told_by_its_first_bytes(raw_file, beginning, what, name) -> None:
+    with pytest.raises(UserError, match=rf"x\.\w+ {what}"):
+        list(blocks(raw_file(beginning, name)))

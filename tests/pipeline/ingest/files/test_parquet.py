@@ -134,3 +134,37 @@ def test_damaged_parquet_is_a_user_error(tmp_path) -> None:
     raw = write(tmp_path, {"items.parquet": "PAR1 not really", "interactions.csv": "user_id,item_id\nu,7\n"})
     with pytest.raises(UserError, match=r"items\.parquet is not a Parquet file"):
         read(CatalogueSource(raw=raw, items="items.parquet"), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"item_id,title\nA0,Cup\n", r"is text and no Parquet file: if it is CSV, .* ends in \.csv"),
+        (b'{"item_id": "A0"}\n', r"if it is JSON, .* ends in \.jsonl"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (b"PAR1 cut off", "is not a Parquet file, or is cut off"),
+    ],
+)
+def test_what_is_called_parquet_and_is_none_is_told(tmp_path, data, what) -> None:
+    (tmp_path / "x.parquet").write_bytes(data)
+    with pytest.raises(UserError, match=what):
+        parquet.column_names(raw_file_at(tmp_path / "x.parquet"))
+
+
+def test_bytes_as_ids_that_are_no_uuids_are_refused_with_what_to_do(tmp_path) -> None:
+    pl.DataFrame({"item_id": [None, b"\xff" * 12]}).write_parquet(tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"neither text nor UUIDs, e\.g\. b'\\xff.*Write it as text"):
+        list(parquet.tables(raw_file_at(tmp_path / "x.parquet"), ["item_id"]))
+
+
+def test_rows_with_pictures_are_read_a_few_at_a_time(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(parquet, "BATCH_BYTES", 1 << 20)
+    picture = random.Random(1).randbytes(50_000)
+    pl.DataFrame({"id": range(100), "image": [picture] * 100}).write_parquet(
+        tmp_path / "x.parquet", use_pyarrow=True, pyarrow_options={"use_dictionary": False}
+    )
+    pictures = parquet.Embedded(frozenset(["image"]), tmp_path)
+    frames = list(parquet.tables(raw_file_at(tmp_path / "x.parquet"), ["id", "image"], pictures))
+    assert max(map(len, frames)) <= 25
+    addresses = [address for frame in frames for address in frame["image"]]
+    assert addresses == [f"{(tmp_path / 'x.parquet').as_uri()}#column=image&row={row}" for row in range(100)]

@@ -116,6 +116,19 @@ def test_release_2023_reads_real_metadata(shared_data, tmp_path) -> None:
     assert interactions == [("AE1", "B06ZXTKYHN", 5.0, 1549866158332)]
 
 
+def test_features_and_details_of_2023_go_into_the_text_alone(store, tmp_path) -> None:
+    details = {"Colour": "Blue", "Best Sellers Rank": {"Home": 7}, "Weight": 300, "Empty": "", "Packed": None}
+    plain = {"parent_asin": "B1", "title": "Cup", "store": "Alma", "description": ["Nice.", "Round."]}
+    full = plain | {"parent_asin": "B2", "features": ["Holds <b>300 ml</b>", "", "Dishwasher safe"], "details": details}
+    (tmp_path / "meta_Gift_Cards.jsonl").write_text("\n".join(map(json.dumps, (plain, full))))
+    (tmp_path / "Gift_Cards.csv").write_text("user_id,parent_asin,rating,timestamp\nu,B1,5,1549866158332\n")
+    source = AmazonSource(raw=str(tmp_path), release=2023, category="gift cards")
+    first, second = rows(store, run(store, source, core_k=1), "items")
+    assert first["text"] == "Cup\nAlma\nNice. Round."
+    assert second["text"] == f"{first['text']}\nHolds 300 ml\nDishwasher safe\nColour: Blue\nWeight: 300"
+    assert first["description"] == second["description"] == "Nice. Round."
+
+
 def test_main_variant_is_preferred_wherever_it_stands() -> None:
     images = [{"variant": "PT01", "large": "p.jpg"}, {"variant": "MAIN", "hi_res": None, "large": "m.jpg"}]
     assert item_2023("a", {"images": images}).image_url == "m.jpg"

@@ -2,17 +2,27 @@
 
 import gzip
 import json
+from functools import partial
+from hashlib import sha256
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from uuid import UUID
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from flows.job import reachable
+from pipeline import images, never_shown
 from pipeline.ingest.tally import Quality
 from schemas.errors import UserError
+from schemas.images import ImagesConfig
 from schemas.sources import CatalogueSource, InteractionColumns, ItemColumns
 from tests.support.ingest import SECOND, read, rows, run, splits, write
+from tests.support.published import jpeg
 
 ROWS = [
     {"sku": "007", "name": "Red mug", "tags": ["Home", "Mugs"], "cost": 9.5, "photo": "a.jpg"},
@@ -35,6 +45,19 @@ def write_as(folder: Path, stem: str, suffix: str, rows: list[dict[str, Any]]) -
     if plain == ".parquet":
         pl.DataFrame(rows).write_parquet(path)
         return path.name
+    if plain == ".arrow":  # as `datasets` writes them
+        with pa.ipc.new_stream(path, pl.DataFrame(rows).to_arrow().schema) as file:
+            file.write_table(pl.DataFrame(rows).to_arrow(), max_chunksize=1)
+        return path.name
+    if plain in (".item", ".inter"):
+        typed = {name: f"{name}:{kind}" for name, kind in {"cost": "float", "tags": "token_seq"}.items()}
+        frame = pl.DataFrame(flat).rename({name: typed.get(name, f"{name}:token") for name in flat[0]})
+        path.write_bytes(frame.write_csv(separator="\t").encode())
+        return path.name
+    if plain == ".dat":  # as MovieLens' are: without quotes
+        lines = ["::".join("" if value is None else str(value) for value in row.values()) for row in flat]
+        path.write_text("\n".join(["::".join(flat[0]), *lines, ""]))
+        return path.name
     if plain in (".csv", ".tsv"):
         data = pl.DataFrame(flat).write_csv(separator="," if plain == ".csv" else "\t").encode()
     else:
@@ -43,7 +66,23 @@ def write_as(folder: Path, stem: str, suffix: str, rows: list[dict[str, Any]]) -
     return path.name
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".tsv", ".jsonl", ".jsonl.gz", ".ndjson", ".json", ".parquet"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        ".csv",
+        ".csv.gz",
+        ".tsv",
+        ".jsonl",
+        ".jsonl.gz",
+        ".ndjson",
+        ".json",
+        ".parquet",
+        ".arrow",
+        ".item",
+        ".inter",
+        ".dat",
+    ],
+)
 def test_every_format_reads_the_same(tmp_path, suffix) -> None:
     names = {
         "items": write_as(tmp_path, "goods", suffix, ROWS),
@@ -297,6 +336,50 @@ def test_a_folder_of_parts_and_a_pattern_are_one_file(tmp_path, name) -> None:
     assert frame["user_id"].to_list() == ["u0", "u1"]
 
 
+def test_a_separator_of_several_characters_has_no_quotes(tmp_path) -> None:
+    films = '1::"Toy" Story (1995)::Comedy|Animation\n2::M\u00e9lo::Drama\n3::a::b::c\n'.encode("latin-1")
+    form = {"header": ["item_id", "title", "categories"], "encoding": "latin-1"}
+    items, _, quality = catalogue(tmp_path, {"movies.dat": films}, items="movies.dat", items_format=form)
+    assert [(i.title, i.categories) for i in items] == [
+        ('"Toy" Story (1995)', ["Comedy", "Animation"]),
+        ("M\u00e9lo", ["Drama"]),
+    ]
+    assert rules(quality) == {"not_a_record": 1}
+
+
+@pytest.mark.parametrize("content", [b"item_id,title\nA0,Cup\n", b"\xff\xff\xff\xff\x10\x00", b""])
+def test_what_is_no_arrow_file_is_refused_with_what_to_do(tmp_path, content) -> None:
+    with pytest.raises(UserError, match=r"items\.arrow is (text and )?n.* Arrow file"):
+        catalogue(tmp_path, {"items.arrow": content}, items="items.arrow")
+
+
+def test_an_arrow_file_whose_names_are_not_utf_8_is_refused(tmp_path) -> None:
+    goods = pa.table({"item_id": ["A0"], "label": ["Cup"]})
+    with pa.ipc.new_stream(tmp_path / "items.arrow", goods.schema) as file:
+        file.write_table(goods)
+    damaged = (tmp_path / "items.arrow").read_bytes().replace(b"label", b"labe\xff")
+    with pytest.raises(UserError, match=r"items\.arrow is not an Arrow file, or is cut off: .* Write it again"):
+        catalogue(tmp_path, {"items.arrow": damaged}, items="items.arrow")
+
+
+@pytest.mark.parametrize("writer", [pa.ipc.new_file, pa.ipc.new_stream])
+def test_an_arrow_file_with_a_wrong_offset_is_refused_before_anybody_follows_it(tmp_path, writer) -> None:
+    goods = pa.table({"item_id": [f"A{n}" for n in range(10)], "title": ["porcelain "] * 10})
+    with writer(tmp_path / "items.arrow", goods.schema) as file:
+        file.write_table(goods)
+    offset, far = (n.to_bytes(4, "little") for n in (90, 2_000_000_000))
+    damaged = (tmp_path / "items.arrow").read_bytes().replace(offset, far, 1)
+    with pytest.raises(UserError, match=r"items\.arrow is a damaged Arrow file: .* Write it again"):
+        catalogue(tmp_path, {"items.arrow": damaged}, items="items.arrow")
+
+
+def test_a_text_of_a_parquet_file_that_is_not_utf_8_is_refused(tmp_path) -> None:
+    buffers = [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]
+    pq.write_table(pa.table({"item_id": pa.Array.from_buffers(pa.string(), 1, buffers)}), tmp_path / "items.parquet")
+    with pytest.raises(UserError, match=r"items\.parquet is a damaged Parquet file: .*UTF8.* Write it again"):
+        catalogue(tmp_path, {}, items="items.parquet")
+
+
 def test_a_folder_without_parts_is_refused(tmp_path) -> None:
     (tmp_path / "sold.parquet").mkdir()
     with pytest.raises(UserError, match=r"sold\.parquet is a folder, and no file in it ends in \.parquet"):
@@ -323,3 +406,245 @@ def test_uuids_as_bytes_are_text_and_other_bytes_are_no_damage(tmp_path) -> None
     pl.DataFrame({"item_id": [b"\xff\xfe"]}).write_parquet(tmp_path / "goods.parquet")
     with pytest.raises(UserError, match="column item_id holds bytes that are neither text nor UUIDs"):
         catalogue(tmp_path, {}, items="goods.parquet")
+
+
+NESTED = [
+    {
+        "id": {"sku": "A0"},
+        "product": {"name": "Cup", "maker": {"title": "Alma"}, "groups": [{"name": "Home"}, {"name": "Mugs"}]},
+        "images": [{"src": "a.jpg"}, {"src": "b.jpg"}],
+    },
+    {"id": {"sku": "A1"}, "product": {"name": "Pot", "maker": None, "groups": []}, "images": []},
+]
+PATHS = {
+    "item_id": "id.sku",
+    "title": "product.name",
+    "brand": "product.maker.title",
+    "categories": "product.groups.name",
+    "image_url": "images.0.src",
+    "gallery_urls": "images.src",
+}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_dotted_paths_lead_into_nested_fields(tmp_path, suffix) -> None:
+    path = tmp_path / f"goods{suffix}"
+    if suffix == ".parquet":
+        pl.DataFrame(NESTED).write_parquet(path)
+    else:
+        path.write_text(json.dumps(NESTED) if suffix == ".json" else "\n".join(map(json.dumps, NESTED)))
+    items, _, _ = catalogue(tmp_path, {}, items=path.name, item_columns=PATHS)
+    assert [(i.item_id, i.title, i.brand, i.categories, i.image_url, i.gallery_urls) for i in items] == [
+        ("A0", "Cup", "Alma", ["Home", "Mugs"], "a.jpg", ["a.jpg", "b.jpg"]),
+        ("A1", "Pot", "", [], "", []),
+    ]
+    with pytest.raises(
+        UserError, match=r"column product\.price is missing; expected .*product\.price, .*found id, product"
+    ):
+        catalogue(tmp_path, {}, items=path.name, item_columns=PATHS | {"price": "product.price"})
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_dotted_paths_hold_for_interactions_too(tmp_path, suffix) -> None:
+    sold = [{"user": {"id": f"u{n}"}, "line": {"sku": "A0", "stars": n, "at": SECOND + n}} for n in range(1, 3)]
+    path = tmp_path / f"sold{suffix}"
+    frame = pl.DataFrame(sold)
+    {".jsonl": frame.write_ndjson, ".parquet": frame.write_parquet}[suffix](path)
+    mapping = {"user_id": "user.id", "item_id": "line.sku", "rating": "line.stars", "timestamp": "line.at"}
+    files = {"items.jsonl": '{"item_id": "A0"}'}
+    _, frame, _ = catalogue(tmp_path, files, interactions=path.name, interaction_columns=mapping)
+    assert frame.rows() == [("u1", "A0", 1.0, SECOND + 1), ("u2", "A0", 2.0, SECOND + 2)]
+
+
+def test_a_column_with_a_point_in_its_name_is_that_column(tmp_path) -> None:
+    line = json.dumps({"item_id": "A0", "a.b": "literal", "a": {"b": "nested"}})
+    items, _, _ = catalogue(tmp_path, {"items.jsonl": line}, item_columns={"title": "a.b"})
+    assert items[0].title == "literal"
+    items, _, _ = catalogue(
+        tmp_path, {"x.csv": "item_id,a.b\nA0,literal\n"}, items="x.csv", item_columns={"title": "a.b"}
+    )
+    assert items[0].title == "literal"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_several_columns_make_one_field(tmp_path, suffix) -> None:
+    goods = [
+        {
+            "item_id": "A0",
+            "make": "Alma",
+            "model": "No. 4",
+            "sale": None,
+            "price": "12.50",
+            "c1": "Home|Mugs",
+            "c2": "Red",
+        },
+        {"item_id": "A1", "make": "NULL", "model": "No. 5", "sale": "9", "price": "12.50", "c1": "Home", "c2": None},
+    ]
+    goods = [row | {"p1": "a.jpg", "p2": "b.jpg", "p3": None, "p4": "d.jpg"} for row in goods]
+    mapping = {
+        "title": ["make", "model"],
+        "price": ["sale", "price"],
+        "categories": ["c1", "c2"],
+        "image_url": ["p1", "p2"],
+        "gallery_urls": ["p3", "p4"],
+    }
+    name = write_as(tmp_path, "goods", suffix, goods)
+    items, _, _ = catalogue(tmp_path, {}, items=name, item_columns=mapping)
+    assert [(i.title, i.price, i.categories, i.image_url, i.gallery_urls) for i in items] == [
+        ("Alma No. 4", "12.50", ["Home", "Mugs", "Red"], "a.jpg", ["b.jpg", "d.jpg"]),
+        ("No. 5", "9", ["Home"], "a.jpg", ["b.jpg", "d.jpg"]),
+    ]
+    assert [item.never_shown for item in items] == [None, None]
+    with pytest.raises(UserError, match="column maker is missing; expected item_id, maker, model"):
+        catalogue(tmp_path, {}, items=name, item_columns={"title": ["maker", "model"]})
+
+
+def test_rows_that_only_add_a_picture_are_the_gallery_of_the_item_before_them(tmp_path) -> None:
+    lines = [
+        "Handle,Title,Image Src,Variant SKU",
+        "cup,Cup,1.jpg,c-s",
+        "cup,,2.jpg,c-m",
+        "cup,,,c-l",
+        "pot,Pot,3.jpg,p",
+        "cup,,4.jpg,",
+        "pot,Pot again,5.jpg,",
+    ]
+    mapping = {"item_id": "Handle", "title": "Title", "image_url": "Image Src"}
+    items, _, quality = catalogue(tmp_path, {"x.csv": "\n".join(lines)}, items="x.csv", item_columns=mapping)
+    assert [(i.item_id, i.image_url, i.gallery_urls) for i in items] == [
+        ("cup", "1.jpg", ["2.jpg"]),
+        ("pot", "3.jpg", []),
+        ("cup", "4.jpg", []),  # not right after it: the finisher drops it, and counts it as a duplicate
+        ("pot", "5.jpg", []),
+    ]
+    assert rules(quality) == {"further_picture_row": 1, "further_row_without_picture": 1}
+
+
+@pytest.mark.parametrize("name", ["items.parquet", "items.parquet/", "data-*-of-00002.arrow"])
+def test_pictures_that_are_bytes_in_a_column_are_taken_as_they_are(store, tmp_path, name) -> None:
+    pictures = [jpeg((40 * n, 90, 200)) for n in range(4)]
+    frame = pl.DataFrame(
+        {
+            "item_id": [f"A{n}" for n in range(4)],
+            "title": "x",
+            "image": [
+                {"bytes": pictures[0], "path": "0.jpg"},
+                {"bytes": pictures[1], "path": None},
+                {"bytes": None, "path": "https://h.invalid/2.jpg"},
+                None,
+            ],
+            "more": [[{"bytes": picture, "path": None} for picture in pictures[2:]], [], None, None],
+        }
+    )
+    folder = tmp_path / "a shop"
+    folder.mkdir()
+    halves = [frame[2 * n : 2 * n + 2] for n in range(2)]
+    if name.endswith("/"):
+        (folder / "items.parquet").mkdir()
+        for n, half in enumerate(halves):
+            half.write_parquet(folder / "items.parquet" / f"part-{n}.parquet")
+    elif name.endswith(".arrow"):
+        for n, half in enumerate(halves):
+            table = half.to_arrow()
+            with pa.ipc.new_stream(folder / f"data-0000{n}-of-00002.arrow", table.schema) as file:
+                file.write_table(table)
+    else:
+        frame.write_parquet(folder / "items.parquet")
+    (folder / "interactions.csv").write_text("user_id,item_id\nu,A0\n")
+    source = CatalogueSource(
+        raw=str(folder), items=name, item_columns=ItemColumns(image_url="image", gallery_urls="more")
+    )
+    tables = run(store, source, core_k=1).tables
+    config = reachable(ImagesConfig(pictures="mean", attempts=1), source)
+    published = images.run(store=store, items=tables["items"], config=config).tables
+    rows_read = store.read(published["images"]).to_pylist()
+    assert [(row["status"], row["sha256"]) for row in rows_read] == [
+        ("ok", sha256(pictures[0]).hexdigest()),
+        ("ok", sha256(pictures[1]).hexdigest()),
+        ("dns_error", None),
+        ("no_url", None),
+    ]
+    further = store.read(published["gallery"]).to_pylist()
+    assert [(row["item_id"], row["sha256"]) for row in further] == [
+        ("A0", sha256(picture).hexdigest()) for picture in pictures[2:]
+    ]
+
+
+def test_a_column_of_plain_bytes_holds_pictures_or_addresses(tmp_path) -> None:
+    frame = pl.DataFrame({"item_id": ["A0", "A1", "A2"], "image_url": [jpeg((9, 9, 9)), b"https://h/1.jpg", None]})
+    frame.write_parquet(tmp_path / "items.parquet")
+    items, _, _ = catalogue(tmp_path, {}, items="items.parquet")
+    place = (tmp_path / "items.parquet").as_uri()
+    assert [item.image_url for item in items] == [f"{place}#column=image_url&row=0", "https://h/1.jpg", ""]
+
+
+def test_pictures_inside_a_file_behind_a_url_are_refused_with_what_to_do(tmp_path) -> None:
+    frame = pl.DataFrame({"item_id": ["A0"], "image_url": [jpeg((9, 9, 9))]})
+    frame.write_parquet(tmp_path / "items.parquet")
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\nu,A0\n")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        source = CatalogueSource(raw=f"http://127.0.0.1:{server.server_port}", items="items.parquet")
+        with pytest.raises(
+            UserError, match=r"column image_url holds pictures, which are read from a local folder only"
+        ):
+            read(source, tmp_path / "cache")
+        server.shutdown()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_what_the_catalogue_marks_is_never_shown(tmp_path: Path, store, suffix: str) -> None:
+    said = [" Sold Out ", "in stock", None, "", "true"]
+    goods = [{"item_id": f"g{n}", "title": f"Thing {n}", "state": word, "left": n} for n, word in enumerate(said)]
+    name = write_as(tmp_path, "goods", suffix, goods)
+    of_items = {"items": name, "interactions": ""}
+    for columns, more, expected in (
+        ({"never_shown": "state"}, {}, {"g0", "g4"}),
+        ({"never_shown": "left"}, {"never_shown_values": ("0", "3")}, {"g0", "g3"}),
+        ({"never_shown": ["state", "left"]}, {"never_shown_values": ("true", "1")}, {"g1", "g4"}),
+        ({}, {}, set()),
+    ):
+        source = CatalogueSource(raw=str(tmp_path), item_columns=columns, **of_items, **more)
+        published = run(store, source, items_only=True)
+        assert never_shown.read(store, "x") == expected
+        counted = [row["count"] for row in rows(store, published, "quality") if row["rule"] == "never_shown"]
+        assert counted == ([len(expected)] if expected else [])
+    never_shown.write(store, "x", ["g2"])
+    assert never_shown.read(store, "x") == {"g2"}, "the list goes beside the column"
+
+
+@pytest.mark.parametrize("value", ["0", "0.0", "00"])
+def test_a_stock_is_compared_as_a_number_however_it_is_written(tmp_path: Path, store, value: str) -> None:
+    (tmp_path / "goods.csv").write_text("item_id,title,left\na,A,0.0\nb,B,3.0\nc,C,\nd,D,0\ne,E,nan\nf,F,0 left\n")
+    columns = {"never_shown": "left"}
+    source = CatalogueSource(
+        raw=str(tmp_path), item_columns=columns, items="goods.csv", interactions="", never_shown_values=(value,)
+    )
+    run(store, source, items_only=True)
+    assert never_shown.read(store, "x") == {"a", "d"}
+
+
+@pytest.mark.parametrize(
+    ("values", "warnings"),
+    [
+        (
+            ("sold out",),
+            [
+                "goods.csv: no item is marked as never shown: column left says 0.0, 3.0, "
+                "and none of `never_shown_values`"
+            ],
+        ),
+        (("0",), []),
+    ],
+)
+def test_a_mapped_column_that_marks_no_item_is_told(
+    tmp_path: Path, store, caplog: pytest.LogCaptureFixture, values: tuple[str, ...], warnings: list[str]
+) -> None:
+    (tmp_path / "goods.csv").write_text("item_id,title,left\na,A,0.0\nb,B,3.0\nc,C,\n")
+    columns = {"never_shown": "left"}
+    source = CatalogueSource(
+        raw=str(tmp_path), item_columns=columns, items="goods.csv", interactions="", never_shown_values=values
+    )
+    run(store, source, items_only=True)
+    assert [message for message in caplog.messages if "never shown" in message] == warnings

@@ -1,0 +1,1 @@
+"""OpenAI-compatible servers, as captions and features ask them."""

@@ -1,0 +1,45 @@
+"""The network with its two frozen graphs, from a data set."""
+
+import logging
+
+import numpy as np
+import torch
+
+from schemas.errors import UserError
+from schemas.training import CM3Config
+from trainers.cm3.model import CM3, FeatureDirections
+from trainers.data import Dataset, Neighbors
+from trainers.fit import torch_device
+from trainers.graphs import Graph, exact_neighbors, item_item_adjacency, user_item_adjacency
+
+logger = logging.getLogger(__name__)
+
+
+def build(dataset: Dataset, config: CM3Config, directions: FeatureDirections | None = None) -> CM3:
+    """The model with its two frozen graphs, parameters drawn from the seed.
+
+    Args:
+        directions: see `CM3`.
+    Raises: UserError: no feature.
+    """
+    if not dataset.features:
+        raise UserError("features: CM3 needs at least 1 feature table, found none. Choose features, e.g. text.")
+    device = torch_device(config.device)
+    neighbors = _neighbors(dataset, config.neighbors)
+    user_item = user_item_adjacency(dataset.matrix("train"))
+    item_item = item_item_adjacency(neighbors, dataset.features, k=config.neighbors, weights=config.modality_weights)
+    with torch.random.fork_rng(devices=[]):
+        return CM3(dataset, config, Graph.of(user_item, device), Graph.of(item_item, device), directions)
+
+
+def _neighbors(dataset: Dataset, k: int) -> Neighbors:
+    """Those of the similarity table, else computed here."""
+    neighbors = dataset.neighbors
+    if neighbors is None:
+        logger.info("no similarity table given: computing each modality's %d nearest neighbours", k)
+        return exact_neighbors(dataset.features, k=k - 1)
+    most = np.bincount(neighbors.item, minlength=1).max()
+    if most < min(k, len(dataset.items)) - 1:
+        message = "the similarity table has at most %d neighbours per item, neighbors=%d; raise its k to use more"
+        logger.warning(message, most, k)
+    return neighbors
