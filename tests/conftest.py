@@ -66,10 +66,11 @@ def make_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, RunSummary]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, RunSummary]]:
     """A store after one run of the small demo with real models, and the run's summary.
 
-    Test processes that run side by side share the run; each has a copy of its store.
+    Test processes that run side by side share the run; each has a copy of its store. All tests of a process share that
+    copy, in an order that is not theirs to choose: a test that runs the job again does so in a copy of its own.
     """
     with made_once(tmp_path_factory, "small-demo") as shared:
         if not (shared / "demo/_runs/latest.json").exists():
@@ -79,4 +80,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, RunSummar
     folder = Path(shutil.copytree(shared, tmp_path_factory.mktemp("finished") / "store"))
     for record in folder.glob("demo/_runs/*.json"):
         record.write_text(record.read_text().replace(str(shared), str(folder)))
-    return Store(folder), RunSummary.model_validate_json((folder / "demo/_runs/latest.json").read_bytes())
+    latest = {pointer: pointer.read_text() for pointer in folder.glob("demo/**/latest")}
+    yield Store(folder), RunSummary.model_validate_json((folder / "demo/_runs/latest.json").read_bytes())
+    moved = [pointer.parent.name for pointer, version in latest.items() if pointer.read_text() != version]
+    assert not moved, f"A test published {moved} in the store that all tests share: let it copy the store first."

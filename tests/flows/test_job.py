@@ -193,12 +193,12 @@ def test_cm3_threads_holds_for_training_too_where_nothing_is_left_to_encode(
     assert torch.get_num_threads() == 1
 
 
-def test_a_second_run_encodes_nothing_and_finds_everything(finished: Finished) -> None:
-    store, shared = finished
-    # The fixture's store is a copy, and the demo's addresses are a store's own: the first run here downloads anew.
-    first = job.run(parameters=small_demo(Path(store.root)))
-    again = job.run(parameters=small_demo(Path(store.root)))
-    assert sum(shared.encoded.values()) > 0
+def test_a_second_run_encodes_nothing_and_finds_everything(finished: Finished, tmp_path: Path) -> None:
+    store = shutil.copytree(finished[0].root, tmp_path / "store")
+    # The demo's addresses are a store's own: the first run in the copy downloads anew.
+    first = job.run(parameters=small_demo(store))
+    again = job.run(parameters=small_demo(store))
+    assert sum(finished[1].encoded.values()) > 0
     assert sum(first.encoded.values()) == sum(again.encoded.values()) == 0
     assert {s.table for s in again.stages if not s.reused} == set()
     assert again.registered == first.registered
@@ -220,8 +220,8 @@ def test_another_encoder_encodes_its_own_feature_and_nothing_else(finished: Fini
     assert summary.encoded["clip"] == summary.encoded["captions"] == summary.encoded["caption"] == 0
 
 
-def test_nothing_left_after_the_core_fails_and_leaves_what_was_published(finished: Finished) -> None:
-    store, _ = finished
+def test_nothing_left_after_the_core_fails_and_leaves_what_was_published(finished: Finished, tmp_path: Path) -> None:
+    store = Store(shutil.copytree(finished[0].root, tmp_path / "store"))
     before = store.latest("demo", "interactions").version
     with pytest.raises(UserError, match="core_k"):
         job.run(parameters=small_demo(Path(store.root), ingest=IngestConfig(core_k=500)))

@@ -36,7 +36,7 @@ def test_every_item_with_a_vector_has_a_place_its_words_and_a_thumbnail(
     assert max(Image.open(io.BytesIO(picture)).size) == atlas.SIDE
     words = pl.read_parquet(store.latest("demo", "items").path)
     assert rows.join(words, on="item_id").select((pl.col("title") == pl.col("title_right")).all()).item()
-    again = exported(store, "demo/features/sentence@champion", tmp_path / "again.parquet")
+    again = exported(store, "demo/features/sentence", tmp_path / "again.parquet")
     assert [name for name in rows.columns if not again[name].equals(rows[name])] == [], "the same in every run"
 
 
