@@ -18,7 +18,7 @@ from trainers.data import Dataset
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 4
+FORMAT = 5
 """Bumped when a checkpoint's content or the meaning of a model's parameters changes."""
 
 

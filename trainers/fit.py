@@ -185,13 +185,16 @@ def refit(
     while state.epoch < epochs:
         state.epoch += 1
         terms = _train_epoch(model, optimizer, sampler, dataset, config, state.epoch, device)
+        if state.epoch == epochs:
+            model.eval()
+            state.best = [part.detach().clone() for part in model.embeddings()]
         state.save(least_seconds=config.checkpoint_seconds)
         epochs_logger.info("%s, all data, epoch %d: loss %.4f", model.name, state.epoch, terms["loss"])
         if on_epoch is not None:
             on_epoch(state.epoch, terms)
     state.save(least_seconds=0.0)
     model.eval()
-    return Embeddings(*(part.detach() for part in model.embeddings()))
+    return Embeddings(*state.best)  # with `published` only the last step gives them, which a restart does not repeat
 
 
 def torch_device(name: str) -> torch.device:

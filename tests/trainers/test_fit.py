@@ -11,7 +11,7 @@ from schemas.training import CM3Config
 from tests.support.world import World, draw_world
 from trainers.cm3.build import build
 from trainers.data import load
-from trainers.fit import Batch, batches_of_steps, fit, torch_device
+from trainers.fit import Batch, batches_of_steps, fit, refit, torch_device
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(world: World) -> None:
@@ -42,6 +42,18 @@ def test_a_step_of_several_batches_is_larger_by_the_root_of_their_number(
     fit(build(dataset, config), dataset, config, checkpoint=tmp_path / "state.pt")
     (group,) = torch.load(tmp_path / "state.pt", weights_only=True)["optimizer"]["param_groups"]
     assert group["lr"] == pytest.approx(0.01 * batches_of_a_step**0.5)
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_a_refit_killed_after_its_last_epoch_ends_with_the_same_vectors(
+    world: World, tmp_path: Path, published: bool
+) -> None:
+    dataset = load(world.tables).all_for_training()
+    config = CM3Config(dim=4, batch_size=128, published=published)
+    unbroken, again = (
+        refit(build(dataset, config), dataset, config, epochs=2, checkpoint=tmp_path / "state.pt") for _ in range(2)
+    )
+    assert all(torch.equal(*parts) for parts in zip(unbroken, again, strict=True))
 
 
 def test_without_validation_interactions_selection_is_refused(tmp_path: Path) -> None:
