@@ -143,7 +143,7 @@ def check_content(store: Store, tables: Tables) -> None:
     raise UserError(
         f"{tables['items'].dataset}: none of the {tables['items'].rows:,} items has a vector of {', '.join(every)}. "
         f"{texts:,} have words; pictures: {', '.join(f'{n:,} {status}' for status, n in pictures.most_common())}. Name "
-        "the columns of words and pictures in the source's mapping, or other features. Earlier versions stay the latest."
+        "the columns of words and pictures in the source's mapping, or other features. Earlier versions stay latest."
     )
 
 
