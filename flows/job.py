@@ -18,6 +18,7 @@ The functions here only wire. Each stage is called through `call`, so that the s
 Prefect tasks (`flows.ingest_and_train`).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ def refresh(
             cluster=cluster,
         )
         tables |= extract_features(store, tables, parameters, record, cluster)
+        check_content(store, tables)
         tables |= record(
             "similarity",
             similarity.run,
@@ -123,6 +125,26 @@ def refresh(
         )
     record.release()
     return tables
+
+
+def check_content(store: Store, tables: Tables) -> None:
+    """Refuse a catalogue of which not one item has a vector, before its tables become the latest.
+
+    Raises:
+        UserError: it says what the items lack.
+    """
+    every = features_of(tables)
+    for version in every.values():
+        batches = store.batches(version, ["content_hash"])
+        if any(batch["content_hash"].null_count < len(batch) for batch in batches):
+            return
+    texts = sum(len(batch) - batch["text"].null_count for batch in store.batches(tables["items"], ["text"]))
+    pictures = Counter(store.read(tables["images"], ["status"])["status"].to_pylist())
+    raise UserError(
+        f"{tables['items'].dataset}: none of the {tables['items'].rows:,} items has a vector of {', '.join(every)}. "
+        f"{texts:,} have words; pictures: {', '.join(f'{n:,} {status}' for status, n in pictures.most_common())}. Name "
+        "the columns of words and pictures in the source's mapping, or other features. Earlier versions stay latest."
+    )
 
 
 def check_interactions(store: Store, tables: Tables, parameters: RunParameters) -> None:

@@ -349,7 +349,8 @@ class CatalogueSource(FileSource):
         if not plain_name(name).endswith(SUFFIXES) or (is_binary and _is_packed(name)):
             raise ValueError(
                 f"expected a name that ends in one of {', '.join(SUFFIXES)} (also packed: {', '.join(PACKED)}, except "
-                "for parquet and arrow)"
+                "for parquet and arrow); of a folder of parts that is called otherwise, a pattern such as "
+                "items/*.parquet"
             )
         return name
 

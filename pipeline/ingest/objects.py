@@ -1,6 +1,7 @@
 """Raw files in an object store, through fsspec: s3://, and gs://, abfs:// with their drivers installed."""
 
 import errno
+import glob
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ class Objects:
             if self._info(name) is not None:
                 return None
             if set(name) & PATTERN:
-                return self._relative(self.fs.glob(self._path(name), detail=True))
+                return self._relative(self.fs.glob(f"{glob.escape(self.root)}/{name}", detail=True))
             return self._relative(self.fs.find(self._path(name) + "/", detail=True)) or None
 
     def listing(self) -> list[str]:
@@ -106,7 +107,9 @@ class Objects:
         return f"{self.root}/{name.rstrip('/')}"
 
     def _relative(self, entries: dict[str, dict[str, Any]]) -> list[str]:
-        return [path.removeprefix(f"{self.root}/") for path, info in entries.items() if info["type"] == "file"]
+        """Objects, without those that stand for a folder, as consoles make them."""
+        files = (path for path, info in entries.items() if info["type"] == "file" and not path.endswith("/"))
+        return [path.removeprefix(f"{self.root}/") for path in files]
 
     @contextmanager
     def _sorted_out(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import sqlite3
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ FETCHED = 2000
 """Rows that the database sends at a time: bounds memory."""
 SHOWN = 120
 """Characters shown of a query."""
+PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_CANTOPEN")
+"""Beginnings of the names of SQLite's errors that may pass."""
 T = TypeVar("T")
 
 
@@ -64,11 +67,19 @@ class Queries:
             UserError: a query is refused, gives no item, or one twice, or has a column that cannot be read; or the
                 connection was lost, at every attempt.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with locks.held(self._folder / "lock"):
-            return self._patiently(
-                lambda: self._with_connection(lambda connection: {role: self._rows(connection, role) for role in roles})
-            )
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with locks.held(self._folder / "lock"):
+                return self._patiently(
+                    lambda: self._with_connection(
+                        lambda connection: {role: self._rows(connection, role) for role in roles}
+                    )
+                )
+        except OSError as error:
+            raise UserError(
+                f"sql: could not keep the rows of the queries in {self._folder}: {error}. Free space or mend the "
+                "folder, then run again."
+            ) from error
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         retries = stamina.retry_context(
@@ -102,7 +113,7 @@ class Queries:
                 "postgresql://USER:PASSWORD@HOST/DATABASE, and its driver installed (extra postgresql)."
             ) from error
         except exc.DBAPIError as error:
-            if isinstance(error, exc.OperationalError | exc.InterfaceError) or error.connection_invalidated:
+            if _may_pass(error):
                 raise TryAgain(f"the database cannot be reached, or was lost: {_line(error, url)}") from error
             raise UserError(f"sql: the database refuses a query: {_line(error, url)}. Mend the query.") from error
         except exc.SQLAlchemyError as error:
@@ -117,7 +128,6 @@ class Queries:
             names = list(result.keys())
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise UserError(f"sql.{role}: the query gives the column {', '.join(twice)} twice. Name them apart.")
-            item_at = names.index(self._item_id) if role == "items" and self._item_id in names else None
             with draft.open("w", encoding="utf-8") as file, track(f"sql.{role}", total=0, unit="rows") as advance:
                 for rows in result.partitions(FETCHED):
                     for row in rows:
@@ -125,8 +135,8 @@ class Queries:
                             name: _plain(value, f"sql.{role}: {name}") for name, value in zip(names, row, strict=True)
                         }
                         file.write(json.dumps(values, ensure_ascii=False) + "\n")
-                        if item_at is not None:
-                            ids.append(_number(row[item_at]))
+                        if role == "items" and (item_id := values.get(self._item_id)) is not None:
+                            ids.append(_number(item_id))
                     advance(len(rows))
         if not draft.stat().st_size and role == "items":
             raise UserError(f"sql.items: the query gives no row: {query[:SHOWN]}. Check its conditions.")
@@ -141,7 +151,7 @@ class Queries:
         repeated = set(numbers[counts > 1].tolist())
         with draft.open(encoding="utf-8") as file:
             values = (json.loads(line)[self._item_id] for line in file)
-            example = next(value for value in values if _number(value) in repeated)
+            example = next(value for value in values if value is not None and _number(value) in repeated)
         raise UserError(
             f"sql.items: the query gives {len(ids):,} rows for {len(numbers):,} items: {self._item_id} {example!r} "
             "comes more than once. Give one row per item; a join may have multiplied them."
@@ -189,6 +199,13 @@ def _plain(value: Any, column: str) -> Any:
     if isinstance(value, bytes | memoryview):
         raise UserError(f"{column} is binary, which is not read here. Leave the column out, or give an address.")
     return str(value)
+
+
+def _may_pass(error: exc.DBAPIError) -> bool:
+    """Whether the database is out of reach, rather than refusing the query; SQLite says both with one class."""
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return getattr(error.orig, "sqlite_errorname", "").startswith(PASSING)
+    return isinstance(error, exc.OperationalError | exc.InterfaceError) or error.connection_invalidated
 
 
 def _number(value: Any) -> int:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline import forgotten
 from pipeline.ingest import filters, interactions, sample, splits, spool
+from pipeline.ingest.files import formats
 from pipeline.ingest.items import Finisher
 from pipeline.ingest.pictures import Pictures
 from pipeline.ingest.raw import RawFile
@@ -27,7 +28,7 @@ from schemas.tables import INTERACTIONS, ITEMS, QUALITY
 
 logger = logging.getLogger(__name__)
 
-STAGE_VERSION = 8
+STAGE_VERSION = 9
 SCHEMAS = {"items": ITEMS, "interactions": INTERACTIONS, "quality": QUALITY}
 """The tables that this stage publishes."""
 ABOUT_ITEMS = {"require", "max_bad_share"}
@@ -145,7 +146,7 @@ def _interactions(
     file = files["interactions"]
     batches: Iterator[pl.DataFrame] = iter([])
     method = "per_user"
-    if file.path.stat().st_size:
+    if not formats.is_empty(file):
         method = splits.method(config.split, has_split=reader.has_split(files))
         batches = reader.interactions(files, quality, config.max_bad_share, published_split=method == "published")
     batches = forgotten.left_out(batches, left_out, file.name, quality)

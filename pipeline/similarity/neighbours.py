@@ -82,7 +82,8 @@ def _approximate(
     plain = assemble(vectors, weights)
     centres = partition.centres if partition else centroids(plain)
     compared = partition.compared if partition else None
-    near = nearest_clusters(plain, centres, plain.position, min(compared or FIRST_GUESS, len(centres)))
+    # As many in an update as at first: which of equally near clusters are found hangs on how many are wanted.
+    near = nearest_clusters(plain, centres, plain.position, min(FIRST_GUESS, len(centres)))
     del plain
     ids = item_ids(vectors)
     group = approximate.groups(near[:, 0].astype(np.int64), base.has_changed(ids) if base else np.ones(len(ids), bool))

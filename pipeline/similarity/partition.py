@@ -19,6 +19,9 @@ ITEMS_PER_CLUSTER = 1000
 TRAINING_PER_CLUSTER = 64
 ROWS_AT_ONCE = 32768
 SEED = 0
+ROW_STEP, CENTRE_STEP = np.float32(2.0**-12), np.float32(2.0**-11)
+"""Unit rows and centres are rounded to multiples of these before they are multiplied. The products are then multiples
+of 2**-23 and their sums below 2, so float32 holds each sum exactly, in whatever order it is added up."""
 OUTGROWN = 0.2
 """A partition is trained anew once the catalogue has grown or shrunk by more than this share since."""
 KEPT = pa.schema(
@@ -84,14 +87,23 @@ def centroids(layout: Layout) -> Floats:
 
 
 def nearest_clusters(layout: Layout, centres: Floats, positions: Ints, count: int) -> NDArray[np.int32]:
-    """(len, count) clusters whose centres are nearest to each item, nearest first."""
+    """(len, count) clusters whose centres are nearest to each item, nearest first.
+
+    An item's clusters depend on its vectors and the centres alone, not on which items it is asked for with, nor on the
+    processor: otherwise an item that an update keeps could lie in other clusters than when it was searched.
+    """
     clusters = np.empty((len(positions), count), np.int32)
-    across = torch.from_numpy(centres).T
+    across = torch.from_numpy(rounded(centres, CENTRE_STEP)).T
     for start in range(0, len(positions), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
-        similarity = torch.from_numpy(joint(layout, positions[part])) @ across
+        similarity = torch.from_numpy(rounded(joint(layout, positions[part]), ROW_STEP)) @ across
         clusters[part] = similarity.topk(count, dim=1).indices.numpy()
     return clusters
+
+
+def rounded(matrix: Floats, step: np.float32) -> Floats:
+    """To multiples of `step`, a power of two."""
+    return np.rint(matrix / step) * step
 
 
 def joint(layout: Layout, positions: Ints) -> Floats:

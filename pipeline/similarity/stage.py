@@ -14,7 +14,7 @@ from schemas.errors import UserError
 from schemas.lineage import Lineage, TableVersion, canonical_json
 from schemas.similarity import SimilarityConfig, Weighting
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 
 def run(

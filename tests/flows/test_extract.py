@@ -92,3 +92,12 @@ def test_training_without_a_named_file_of_interactions_is_refused(folder: Path) 
     fields = drawn_shop.parameters(folder / "shop", folder / "store", interactions="")
     with pytest.raises(UserError, match="cm3 extract catalogue"):
         job.run(parameters=CatalogueParameters(**fields))
+
+
+def test_a_catalogue_of_which_no_item_has_words_or_a_picture_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "bare.csv").write_text("item_id,image_url\na,\nb,gone.jpg\n")
+    with pytest.raises(UserError, match=r"none of the 2 items has a vector of sentence\. 0 have words; pictures: 1 "):
+        run(tmp_path, interactions="", items="bare.csv")
+    with pytest.raises(UserError):
+        Store(tmp_path / "store").latest("shop", "items")

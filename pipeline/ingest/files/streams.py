@@ -18,6 +18,8 @@ from schemas.errors import UserError
 
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
 """First bytes → how the file is packed."""
+LONGEST_OF_NOTHING = 1024
+"""Bytes of a packed file that may hold nothing: it has its own name in it."""
 UTF8 = "utf-8"
 _UTF16 = (
     "is UTF-16 (a byte order mark), expected UTF-8: convert it with `iconv -f UTF-16 -t UTF-8`, or give `encoding: "
@@ -140,6 +142,14 @@ def opened(file: RawFile, encoding: str = UTF8) -> Iterator[Stream]:
                 )
             stream.beginning = beginning.removeprefix(codecs.BOM_UTF8)
         yield stream
+
+
+def is_empty(file: RawFile) -> bool:
+    """Whether there is not one byte in it, packed or not."""
+    if file.path.stat().st_size > LONGEST_OF_NOTHING:
+        return False
+    with opened(file, "latin-1") as stream:
+        return not stream.beginning
 
 
 def foreign(beginning: bytes) -> str:

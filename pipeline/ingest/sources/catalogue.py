@@ -1,6 +1,7 @@
 """Your own catalogue: items and interactions in CSV, JSON Lines or Parquet, or from SQL, by a mapping of columns."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -68,7 +69,9 @@ class Catalogue:
         if not names:
             return self.raw.fetch(name)
         parts = tuple(map(self.raw.fetch, names))
-        digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
+        told = [json.dumps(columns) if (columns := formats.partition(part)) else "" for part in parts]
+        content = "".join(part.sha256 + columns for part, columns in zip(parts, told, strict=True))
+        digest = hashlib.sha256(content.encode()).hexdigest()
         path = parts[0].path if self.raw.folder is None else self.raw.folder / name
         return formats.Parts(name.rstrip("/"), path, digest, f"{self.raw.location}/{name}", parts)
 
@@ -190,6 +193,12 @@ def named_columns(
         raise UserError(
             f"{file.name}: column {', '.join(missing)} is missing; expected {', '.join(named)}; found "
             f"{', '.join(columns)}. Name the right columns in `{parameter}` (required: {', '.join(required)}).{hint}"
+        )
+    needed = [name for ours in required for name in mapping[ours] or (ours,)]
+    if (part := formats.part_without(needed, file, form)) is not None:
+        raise UserError(
+            f"{part.name} has not every column that is needed ({', '.join(needed)}), which other parts of {file.name} "
+            f"have. Give a pattern that leaves it out, or write it again ({part.source})."
         )
     may_come_later = formats.format_of(file, form) == "json"
     return {

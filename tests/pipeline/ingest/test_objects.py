@@ -127,19 +127,23 @@ def test_keys_that_may_not_read_are_named_and_not_shown(
     assert "hidden5ecret" not in str(told.value)
 
 
-@pytest.mark.parametrize("items", ["items.parquet", "items.parquet/*/part-*.parquet"])
-def test_a_folder_of_parts_reads_as_one_file(bucket: s3fs.S3FileSystem, tmp_path: Path, items: str) -> None:
-    for number, day in enumerate(("a", "b")):
-        pl.DataFrame({"item_id": [f"i{number}"], "title": [day]}).write_parquet(tmp_path / "part.parquet")
-        bucket.pipe_file(f"shop/raw/items.parquet/day={day}/part-0.parquet", (tmp_path / "part.parquet").read_bytes())
-    bucket.pipe_file("shop/raw/items.parquet/_SUCCESS", b"")
-    bucket.pipe_file("shop/raw/items.parquet/day=b/.part-0.parquet.crc", b"x")
-    config = CatalogueSource(raw="s3://shop/raw", items=items, interactions="")
+@pytest.mark.parametrize("items", ["items.parquet", "items.parquet/*/part*.parquet"])
+@pytest.mark.parametrize("prefix", ["raw", "our shop+more [new] 100%"])
+def test_a_folder_of_parts_reads_as_one_file(
+    bucket: s3fs.S3FileSystem, tmp_path: Path, items: str, prefix: str
+) -> None:
+    for number, brand in enumerate(("Acme", "O%27Neill + Co")):
+        pl.DataFrame({"item_id": [f"i{number}"], "title": ["Mug"]}).write_parquet(tmp_path / "part.parquet")
+        part = f"shop/{prefix}/items.parquet/brand={brand}/part 0+.parquet"
+        bucket.pipe_file(part, (tmp_path / "part.parquet").read_bytes())
+    for name in ("_SUCCESS", "brand=Acme/.part-0.parquet.crc", "", "brand=Acme/"):  # the last two as consoles make them
+        bucket.pipe_file(f"shop/{prefix}/items.parquet/{name}", b"")
+    config = CatalogueSource(raw=f"s3://shop/{prefix}", items=items, interactions="")
     source = open_source(config, tmp_path / "cache")
     source.check(items_only=True)
     files = source.fetch(items_only=True)
-    read = [(item.item_id, item.title) for item in source.items(files, Quality(), 0.0)]
-    assert read == [("i0", "a"), ("i1", "b")]
+    read = [(item.item_id, item.brand) for item in source.items(files, Quality(), 0.0)]
+    assert read == [("i0", "Acme"), ("i1", "O'Neill + Co")]
 
 
 def test_a_catalogue_in_s3_is_ingested_and_equal_bytes_are_known_again(bucket: s3fs.S3FileSystem, store: Store) -> None:

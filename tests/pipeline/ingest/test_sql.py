@@ -93,8 +93,8 @@ def source(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 
 def ingest(store: Store, source: CatalogueSource) -> dict[str, Any]:
-    config = IngestConfig(core_k=1)
-    return dict(stage.run(store=store, dataset="shop", source=source, config=config).tables)
+    config, items_only = IngestConfig(core_k=1), not source.sql.interactions
+    return dict(stage.run(store=store, dataset="shop", source=source, config=config, items_only=items_only).tables)
 
 
 def test_items_and_interactions_are_read_with_their_types(store: Store, source) -> None:
@@ -234,8 +234,39 @@ def test_sqlite_needs_no_server_and_features_alone_no_interactions(tmp_path: Pat
     assert [(i.item_id, i.title) for i in reader.items(files, Quality(), 0.0)] == [("a", "Mug"), ("b", "")]
     with pytest.raises(UserError, match="training needs a file or a query"):
         reader.check()
-    with pytest.raises(UserError, match=r"refuses a query|cannot be reached.*readonly"):
-        sql.Queries(SqlQueries(url=url, items="delete from item"), tmp_path, "item_id", wait=0.0).fetch(("items",))
+
+
+@pytest.mark.parametrize("query", ["delete from item", "select nothing from nowhere", "select cast(x'ff41' as text)"])
+def test_what_sqlite_refuses_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: str) -> None:
+    asked = []
+    monkeypatch.setattr(sql, "create_engine", lambda *given, **more: asked.append(1) or create(*given, **more))
+    create = sqlalchemy.create_engine
+    url = f"sqlite:///{tmp_path}/shop.db"
+    with create(url).begin() as connection:
+        connection.exec_driver_sql("create table item (id text)")
+    with pytest.raises(UserError, match="refuses a query"):
+        sql.Queries(SqlQueries(url=url, items=query), tmp_path, "item_id", wait=0.0).fetch(("items",))
+    assert len(asked) == 1
+
+
+def test_rows_without_an_id_are_not_taken_for_one_item_that_comes_twice(store: Store, source) -> None:
+    """Other ids may be of any type."""
+    dates = "('2024-01-01'::date), (null), (null)"
+    tables = ingest(
+        store, source(items=f"select d as item_id, 'Mug' as title from (values {dates}) v(d)", interactions="")
+    )
+    assert [row["item_id"] for row in store.read(tables["items"]).to_pylist()] == ["2024-01-01"]
+    with pytest.raises(UserError, match=r"2 rows for 1 items: item_id '2024-01-01' comes more than once"):
+        ingest(store, source(items=f"select d as item_id from (values {dates}, ('2024-01-01')) v(d)"))
+
+
+def test_a_full_disk_is_one_error(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/shop.db"
+    queries = sql.Queries(SqlQueries(url=url, items="select 'a' as item_id"), tmp_path / "cache", "item_id")
+    draft = queries.fetch(("items",))["items"].path.with_suffix(".draft")
+    draft.symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"could not keep the rows .*No space left on device.*Free space"):
+        queries.fetch(("items",))
 
 
 def test_a_place_or_queries_must_be_given() -> None:

@@ -648,3 +648,32 @@ def test_a_mapped_column_that_marks_no_item_is_told(
     )
     run(store, source, items_only=True)
     assert [message for message in caplog.messages if "never shown" in message] == warnings
+
+
+def test_a_part_without_the_ids_is_refused_by_name(tmp_path) -> None:
+    (tmp_path / "items.parquet").mkdir()
+    for part, name in enumerate(("item_id", "id")):
+        pl.DataFrame({name: ["A0"]}).write_parquet(tmp_path / "items.parquet" / f"part-{part}.parquet")
+    with pytest.raises(UserError, match=r"items\.parquet/part-1\.parquet has not every column .*\(item_id\)"):
+        catalogue(tmp_path, {}, items="items.parquet")
+
+
+def test_what_the_folders_of_parts_say_is_part_of_the_version(store, tmp_path) -> None:
+    part = tmp_path / "items.parquet" / "brand=Acme" / "part-0.parquet"
+    part.parent.mkdir(parents=True)
+    pl.DataFrame({"item_id": ["A0"], "title": ["Mug"]}).write_parquet(part)
+    source = CatalogueSource(raw=str(tmp_path), items="items.parquet", interactions="")
+    first = run(store, source, items_only=True)
+    part.rename(part.with_name("part-7.parquet"))  # what parts are called is not
+    assert run(store, source, items_only=True).tables["items"].version == first.tables["items"].version
+    part.parent.rename(part.parent.with_name("brand=Other"))
+    second = run(store, source, items_only=True)
+    assert [rows(store, each, "items")[0]["brand"] for each in (first, second)] == ["Acme", "Other"]
+
+
+def test_interactions_in_parts_without_a_byte_are_no_interactions(store, tmp_path) -> None:
+    (tmp_path / "sold.csv").mkdir()
+    files = {"items.jsonl": '{"item_id": "A0", "title": "Mug"}\n', "sold.csv/part-0.csv": "", "sold.csv/part-1.csv": ""}
+    published = run(store, CatalogueSource(raw=write(tmp_path, files), interactions="sold.csv"))
+    assert [row["interactions"] for row in rows(store, published, "items")] == [0]
+    assert "interactions" not in published.tables
