@@ -31,7 +31,7 @@ CONFIG = Parameter(
     Parameter.KEYWORD_ONLY,
     default=None,
     annotation=Annotated[
-        Path | None, typer.Option(help="YAML file of parameters; flags go before it, and it before the defaults.")
+        Path | None, typer.Option(help="YAML file of parameters; flags override it, and it overrides the defaults.")
     ],
 )
 
@@ -145,7 +145,7 @@ class Commands(Mapping[str, Any]):
 
         file.__doc__ = f"""What a YAML file says: parameters by name, and `kind` (default: catalogue) for the source.
 
-        Flags go before the file. Examples: `cm3 {self._verb} file shop.yaml`,
+        Flags override the file. Examples: `cm3 {self._verb} file shop.yaml`,
         `cm3 {self._verb} file shop.yaml {_example_flag(self._models[kind])}`
         """
         file.__signature__ = Signature([PATH, *flags.parameters, AS_JSON])  # type: ignore[attr-defined]
