@@ -239,8 +239,8 @@ class CM3Config(TrainingConfig):
     )
     published: bool = Field(
         default=False,
-        description="reproduce the authors' code: gradients flow through s, evaluation reads the last training step's "
-        "embeddings with their random fusion, weight_decay is not applied",
+        description="reproduce the authors' code: s is of the fused vector and gradients flow through it, evaluation "
+        "reads the last training step's embeddings, unsmoothed, with their random fusion, weight_decay is not applied",
     )
 
     @model_validator(mode="after")
@@ -280,7 +280,7 @@ class ComparisonConfig(_Frozen):
     )
     cm3: CM3Config = CM3Config()
     overrides: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="recommender → parameters unlike its defaults"
+        default_factory=dict, description="recommender → parameters that differ from its defaults"
     )
 
     lists: dict[str, str] = Field(

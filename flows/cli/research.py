@@ -80,7 +80,7 @@ def compare(
     overrides: Annotated[
         Any,
         typer.Option(
-            help="Recommender → parameters unlike its defaults (JSON); or --overrides.lightgcn.layers 2.",
+            help="Recommender → parameters that differ from its defaults (JSON); or --overrides.lightgcn.layers 2.",
             parser=json_object,
             metavar="JSON",
         ),
