@@ -226,9 +226,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         fields = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}. Give a YAML file, e.g. one that `cm3 init` wrote."
-        ) from error
+        raise UserError(f"{path}: {error.strerror}. Give a YAML file, e.g. one that `cm3 init` wrote.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected a YAML file in UTF-8, found other bytes ({error.reason}).") from error
     except YAMLError as error:
