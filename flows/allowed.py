@@ -3,7 +3,8 @@
 - CM3_ALLOWED_STORES: prefixes of stores: folders or URLs such as s3://bucket/prefix. With it, only the operator's own
   MLflow server ($MLFLOW_TRACKING_URI) is a registry.
 - CM3_ALLOWED_RAW: prefixes of what is read: folders, URLs (http, https, s3, …) or databases' addresses. It holds for
-  `raw`, `sql.url`, `image_url`, imported vectors, `images.file_root` and `images.allowed_hosts`.
+  `raw`, `sql.url`, `image_url`, imported vectors, `images.file_root`, `images.allowed_folders` and
+  `images.allowed_hosts`.
 - CM3_ALLOWED_CLUSTERS: addresses of Dask schedulers.
 
 A variable that is not set allows everything; an empty one allows nothing. Commands such as `cm3 run` are not confined:

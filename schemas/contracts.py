@@ -48,7 +48,7 @@ class Contract(BaseModel):
 
 
 class ContractsConfig(BaseModel):
-    """What is judged before `latest` moves. Of each rule what is not given (`level`, `limit`, `of`) keeps its default.
+    """What is judged before `latest` moves. In each rule, `level`, `limit` and `of` keep their default if not given.
 
     "Before" is the last published version; where there is none, rules that compare with it say nothing.
     """

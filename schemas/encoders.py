@@ -1,4 +1,4 @@
-"""Parameters of encoders and captioners, and the two presets that name the models of each feature."""
+"""Parameters of encoders and captioners, and the presets that name the models of each feature."""
 
 from string import Formatter
 from typing import Literal, Self, get_args
@@ -33,8 +33,8 @@ class ModelSpec(BaseModel):
     )
     revision: str = Field(
         default="",
-        description="Hub commit (40 hex digits) of the model; required for a hub repository. An "
-        "endpoint's may be any word of your own: changing it has every content asked for again.",
+        description="Hub commit (40 hex digits) of the model; required for a hub repository. For an "
+        "endpoint any word of your own: with another one every content is asked for again.",
     )
     dtype: Dtype = Field(
         default="auto",
@@ -50,7 +50,7 @@ class ModelSpec(BaseModel):
         description="The model's licence, where its card does not name one; recorded with every table that it makes.",
     )
     accept_license: bool = Field(
-        default=False, description="Needed for a model whose licence forbids commercial use: your use is allowed."
+        default=False, description="Say that your use is allowed, for a model whose licence forbids commercial use."
     )
 
     @model_validator(mode="after")
@@ -74,14 +74,14 @@ class ServedSpec(ModelSpec):
     """A model that may be reached through an OpenAI-compatible server: where it is, and how it is asked."""
 
     kind: str
-    base_url: str = Field(default="", description="Endpoint only: URL up to and with `/v1`.")
+    base_url: str = Field(default="", description="Endpoint only: URL, `/v1` included.")
     api_key_variable: str = Field(
         default="OPENAI_API_KEY",
         pattern=KEY_VARIABLE,
         description="Endpoint only: name of the environment variable that holds the key: OPENAI_API_KEY or CM3_…_KEY.",
     )
     timeout: float = Field(default=120.0, gt=0, description="Endpoint only: seconds to wait for one answer.")
-    attempts: int = Field(default=6, ge=1, description="Endpoint only: tries before the row says why there is nothing.")
+    attempts: int = Field(default=6, ge=1, description="Endpoint only: tries before the row has the reason instead.")
     price_in: float = Field(default=0.0, ge=0, description="Endpoint only: price of a million input tokens.")
 
     @property
@@ -286,8 +286,8 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
 }
-"""`offline` needs nothing but the installed packages, the others the hub once. docs/reference/models.md says which one
-to take."""
+"""`offline` needs only the installed packages; the others download from the hub once. docs/reference/models.md says
+which one to take."""
 
 
 class VectorsConfig(BaseModel):

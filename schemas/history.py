@@ -26,4 +26,4 @@ class Entry(BaseModel):
         None, description="Edges of the similarity graph shared with the run before, of those either has."
     )
     seconds: float | None = None
-    cost: float = Field(0.0, description="Of captions, in the currency of the prices given.")
+    cost: float = Field(0.0, description="Of captions and vectors by an endpoint, in the currency of the prices given.")

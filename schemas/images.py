@@ -29,7 +29,7 @@ class ImagesConfig(BaseModel):
         "out of the features as a `placeholder`; null: every picture is kept",
     )
     placeholder_items: int = Field(
-        10, ge=2, description="items from which on a picture is counted as shared by many, and may be a placeholder"
+        10, ge=2, description="least number of items with a picture that is shared by many and may be a placeholder"
     )
     max_side: int = Field(384, ge=16, le=8192, description="longer side of the stored JPEG, pixels; never upscaled")
     jpeg_quality: int = Field(90, ge=1, le=100, description="quality of the stored JPEG, libjpeg's scale")

@@ -33,8 +33,9 @@ class IngestConfig(BaseModel):
     split: Literal["auto", "per_user", "leave_one_out", "global_time", "published"] = Field(
         "auto",
         description="auto: the source's published split if it has one (then without k-core), else per_user. "
-        "per_user: of fewer than 10 interactions the last in time is test, the one before valid; else 80/10/10 at "
-        "random. leave_one_out: the last is test, the one before valid. global_time: the last in time over all users.",
+        "per_user: of a user's 10 or more interactions 80/10/10 at random; of 3 to 9 the last in time is test, the one "
+        "before valid; one or two only train. leave_one_out: of 3 or more, the last is test, the one before valid. "
+        "global_time: the last in time over all users are test, those before valid.",
     )
     valid_share: float = Field(0.1, gt=0, lt=0.5, description="global_time: share of interactions for validation.")
     test_share: float = Field(0.1, gt=0, lt=0.5, description="global_time: share of interactions for testing.")

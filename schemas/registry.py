@@ -21,8 +21,8 @@ class RegistryConfig(BaseModel):
     champions_compared: int = Field(
         7,
         ge=1,
-        description="How many of the last champions the allowed metric loss counts from the best of; 1: the present "
-        "one alone. A promotion by hand starts the count anew.",
+        description="The allowed metric loss counts from the best of this many last champions; 1: the present one. A "
+        "promotion by hand starts the count anew.",
     )
     max_coverage_loss: float = Field(
         0.05,

@@ -301,7 +301,7 @@ class CatalogueSource(FileSource):
     )
     sql: SqlQueries | None = Field(None, description="Queries in place of the two files.")
     name: str = Field(
-        "catalogue", pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100, description="Default name in the store."
+        "catalogue", pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100, description="The data set's name in the store."
     )
     items: str = Field("items.jsonl", description="File of items, relative to raw; the suffix says the format.")
     interactions: str = Field(
@@ -328,8 +328,8 @@ class CatalogueSource(FileSource):
 
     never_shown_values: tuple[str, ...] = Field(
         ("true", "yes", "1", "sold out", "sold_out", "out of stock", "out_of_stock"),
-        description="What the column `never_shown` says, in any case, of an item that is shown to nobody; `0`, which "
-        "is `0.0` too, for a column of the stock.",
+        description="Values of the column `never_shown`, in any case, that mark an item as shown to nobody; for a "
+        "column that holds the stock `0`, which also means `0.0`.",
     )
 
     @model_validator(mode="after")
@@ -371,7 +371,7 @@ class MovieLensSource(FileSource):
         min_length=1, description="Folder, base http(s) URL or s3://bucket/prefix that holds the two files."
     )
     name: str = Field(
-        "movielens", pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100, description="Default name in the store."
+        "movielens", pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100, description="The data set's name in the store."
     )
     joined: str = Field("", description="CSV, relative to raw, of item_id with plot, image or both; empty: none.")
 
@@ -450,5 +450,5 @@ SOURCES: dict[str, type[SourceConfig]] = {
         MMRecSource,
     )
 }
-"""Every source by its kind. From this list follow the parameters of runs and re-extractions, the functions of both
-flows, `cm3 run KIND`, and where its reader is: module KIND of `pipeline.ingest.sources`."""
+"""Every source by its kind. From this list follow the parameters and functions of all flows, `cm3 run KIND`, and where
+its reader is: module KIND of `pipeline.ingest.sources`."""

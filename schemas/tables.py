@@ -123,7 +123,7 @@ IMAGES = pa.schema(
 )
 """One row per item, whether its download failed or not. `sha256` is that of the original file; `image` is the stored
 JPEG, of `width` × `height` pixels, and `remark` an `ImageRemark` about it. `status` is an `ImageStatus`: a placeholder
-is a picture that so many items have that it is of none of them; it is stored, but no model reads it."""
+is a picture that too many items have to show one of them; it is stored, but no model reads it."""
 
 GALLERY = pa.schema([IMAGES.field("item_id"), _required("position", pa.int32()), *list(IMAGES)[1:]])
 """Further pictures of the items, one row each in the items' order; published if a run asks for them
@@ -238,16 +238,16 @@ def similarity(feature_names: tuple[str, ...]) -> pa.Schema:
 
 
 def item_embeddings(dim: int) -> pa.Schema:
-    """Schema of `embeddings/items`; `dim` is the width of the trained vector.
+    """Schema of `embeddings/items`; `dim` is the width of an embedding: the trained vector, then the score's terms.
 
-    One row per item with content or interactions, whether or not it was there when the model was trained. An item with
-    neither has no row: there is nothing to make a vector of.
+    One row per item with content or interactions, also for an item that came after the training. An item with neither
+    has no row: there is nothing to make a vector of.
     """
     return pa.schema([_required("item_id", pa.string()), _required("embedding", vector(dim))])
 
 
 def user_embeddings(dim: int) -> pa.Schema:
-    """Schema of `embeddings/users`; `dim` is the width of the trained vector. One row per user with an interaction."""
+    """Schema of `embeddings/users`; `dim` as of `item_embeddings`. One row per user with an interaction."""
     return pa.schema([_required("user_id", pa.string()), _required("embedding", vector(dim))])
 
 

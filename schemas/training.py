@@ -41,8 +41,8 @@ class EvaluationConfig(_Frozen):
     judged_users: int = Field(
         default=25_000,
         ge=1,
-        description="users that an epoch and the filter's weight are chosen by, at most, drawn evenly from those with "
-        "validation interactions; what is published of a ranking is measured on everyone",
+        description="most users by whom an epoch and the filter's weight are chosen, drawn evenly from those with "
+        "validation interactions; published metrics are measured on everyone",
     )
     cold_bounds: tuple[PositiveInt, ...] = Field(
         default=(1, 5, 20),
@@ -159,8 +159,8 @@ class ItemWeightsConfig(RecommenderConfig):
         default=0.85,
         ge=0,
         le=1,
-        description="share of the NDCG of items that were chosen before that must be left when items that nobody chose "
-        "yet stand among them; the lower, the more often those are shown",
+        description="least share of their NDCG that items chosen before must keep when items that nobody chose yet are "
+        "ranked among them; the lower, the more often those are shown",
     )
     judged_users: int = Field(default=5000, ge=1, description="users that choices are judged by, at most")
     judged_items: int = Field(default=4000, ge=1, description="items that choices are judged among, at most")
@@ -239,8 +239,8 @@ class CM3Config(TrainingConfig):
     )
     published: bool = Field(
         default=False,
-        description="reproduce the authors' code: gradients flow through s, evaluation reads the last training step's "
-        "embeddings with their random fusion, weight_decay is not applied",
+        description="reproduce the authors' code: s is of the fused vector and gradients flow through it, evaluation "
+        "reads the last training step's embeddings, unsmoothed, with their random fusion, weight_decay is not applied",
     )
 
     @model_validator(mode="after")
@@ -280,7 +280,7 @@ class ComparisonConfig(_Frozen):
     )
     cm3: CM3Config = CM3Config()
     overrides: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="recommender → parameters unlike its defaults"
+        default_factory=dict, description="recommender → parameters that differ from its defaults"
     )
 
     lists: dict[str, str] = Field(

@@ -54,8 +54,8 @@ for verb, purpose in (
     ("run", "Run the main job in this process, without a server."),
     ("extract", "Make features and similarity alone, from the items: no interactions, no training, no server."),
     ("re-extract", "Bring features up to date, and train again only if it pays, without a server."),
-    ("plan", "Say what a run would fetch, encode, caption, compare and train, and do nothing of it."),
-    ("plan-extract", "The same of `cm3 extract`: what it would fetch, encode, caption and compare."),
+    ("plan", "Say what a run would fetch, encode, caption, compare and train, without doing it."),
+    ("plan-extract", "Say what `cm3 extract` would fetch, encode, caption and compare, without doing it."),
     ("config", "Print the parameters that result from flags, a file and the defaults, as YAML for `--config`."),
 ):
     app.add_typer(typer.Typer(cls=_BySource, no_args_is_help=True, help=purpose), name=verb)

@@ -27,7 +27,7 @@ def show(
     store: StoreOption = "store",
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the last run of a data set made, or which data sets there are.
+    """Show what a data set's last run that trained made, or which data sets there are.
 
     Examples: `cm3 show`, `cm3 show demo`, `cm3 show demo --json`
     """
@@ -53,8 +53,8 @@ def history(
     store: StoreOption = "store",
     as_json: JsonOption = False,
 ) -> None:
-    """Show the last runs of a data set, the newest first: how much they found, how good it is, how long it took and
-    what it cost. `cm3 serve` has them as charts.
+    """Show the last runs of a data set, the newest first: what each made, how good it is, how long it took and what it
+    cost. `cm3 serve` has them as charts.
 
     Examples: `cm3 history demo`, `cm3 history demo --last 5 --json`
     """
@@ -121,7 +121,7 @@ def export(
     ] = "flat",
     part: Annotated[
         Literal["score", "item"],
-        typer.Option(help="vectors: whole embeddings, for users' scores, or the trained part, for item to item."),
+        typer.Option(help="vectors: whole embeddings, for users' scores, or their trained part, to compare items."),
     ] = "score",
     push: Annotated[str, typer.Option(help="hf: OWNER/NAME on the hub to push to; needs HF_TOKEN.")] = "",
     store: StoreOption = "store",

@@ -72,7 +72,7 @@ def _tuned_by(words: Sequence[str]) -> type[BaseModel]:
 def compare(
     dataset: Dataset,
     models: Annotated[
-        list[str], typer.Option(help="Recommenders; by default CM3 and all that it is measured against.")
+        list[str], typer.Option(help="Recommenders, each once; docs/results.md lists them. Default: all.")
     ] = [],  # noqa: B006 - typer reads defaults
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each.")] = 5,
     ablations: Annotated[bool, typer.Option(help="Add CM3 without each of its parts and features.")] = False,
@@ -80,7 +80,7 @@ def compare(
     overrides: Annotated[
         Any,
         typer.Option(
-            help="Recommender → parameters unlike its defaults (JSON); or --overrides.lightgcn.layers 2.",
+            help="Recommender → parameters that differ from its defaults (JSON); or --overrides.lightgcn.layers 2.",
             parser=json_object,
             metavar="JSON",
         ),
@@ -97,7 +97,7 @@ def compare(
 ) -> None:
     """Train recommenders over several seeds on the same data, split, selection and evaluator; print and store a table.
 
-    CM3 starts from the trainer configuration of the data set's last run; `--cm3` goes before it.
+    CM3 starts from the trainer configuration of the data set's last run that trained; `--cm3` overrides it.
 
     Examples: `cm3 compare demo --seeds 3 --cm3.gamma 0.5`, `cm3 compare demo --models cm3 --models lightgcn`,
     `cm3 compare demo --models cm3 --ablations`, `cm3 compare demo --models cm3 --lists theirs.parquet`
@@ -136,7 +136,7 @@ def compare_encoders(
     """Say which encoder is worth its cost on a data set: what each covers and costs, how well its vectors alone find
     what users chose, and whether the differences are beyond chance. Every content is encoded once.
 
-    CM3 starts from the trainer configuration of the data set's last run; `--cm3` goes before it.
+    CM3 starts from the trainer configuration of the data set's last run that trained; `--cm3` overrides it.
 
     Examples: `cm3 compare-encoders demo --encoders sentence,clip`,
     `cm3 compare-encoders shop --encoders small.yaml,large.yaml`
@@ -195,7 +195,9 @@ def tune(
     space: Annotated[
         Any,
         typer.Option(
-            help="Parameter → values to try (JSON); default: the paper's grid.", parser=json_object, metavar="JSON"
+            help="Parameter → values to try (JSON); default: the recommender's grid.",
+            parser=json_object,
+            metavar="JSON",
         ),
     ] = "null",
     store: StoreOption = "store",
@@ -203,7 +205,7 @@ def tune(
 ) -> None:
     """Search hyper-parameters on validation; test is used once, at the end. Run it again to resume a search.
 
-    CM3 starts from the trainer configuration of the data set's last run; `--base` goes before it.
+    CM3 starts from the trainer configuration of the data set's last run that trained; `--base` overrides it.
 
     Examples: `cm3 tune demo --trials 20`,
     `cm3 tune demo --model lightgcn --base.dim 32 --space.layers 2 --space.layers 3`

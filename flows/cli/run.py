@@ -31,7 +31,7 @@ CONFIG = Parameter(
     Parameter.KEYWORD_ONLY,
     default=None,
     annotation=Annotated[
-        Path | None, typer.Option(help="YAML file of parameters; flags go before it, and it before the defaults.")
+        Path | None, typer.Option(help="YAML file of parameters; flags override it, and it overrides the defaults.")
     ],
 )
 
@@ -145,7 +145,7 @@ class Commands(Mapping[str, Any]):
 
         file.__doc__ = f"""What a YAML file says: parameters by name, and `kind` (default: catalogue) for the source.
 
-        Flags go before the file. Examples: `cm3 {self._verb} file shop.yaml`,
+        Flags override the file. Examples: `cm3 {self._verb} file shop.yaml`,
         `cm3 {self._verb} file shop.yaml {_example_flag(self._models[kind])}`
         """
         file.__signature__ = Signature([PATH, *flags.parameters, AS_JSON])  # type: ignore[attr-defined]
@@ -226,9 +226,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         fields = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}. Give a YAML file, e.g. a copy of docs/how-to/catalogue.example.yaml."
-        ) from error
+        raise UserError(f"{path}: {error.strerror}. Give a YAML file, e.g. one that `cm3 init` wrote.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected a YAML file in UTF-8, found other bytes ({error.reason}).") from error
     except YAMLError as error:

@@ -44,8 +44,8 @@ def never_show(
 ) -> None:
     """Replace the list of items that are shown to nobody, such as sold-out ones; an empty file ends it.
 
-    Items of which the catalogue's column `never_shown` says so are shown to nobody besides; without a file both are
-    printed. `cm3 serve` and `cm3 recommend` follow at once, the table `recommendations` with the next run.
+    Items that the catalogue's column `never_shown` marks are shown to nobody either; without a file both are printed.
+    `cm3 serve` and `cm3 recommend` follow at once, the table `recommendations` with the next run.
 
     Examples: `cm3 never-show shop sold_out.txt`, `cm3 never-show shop`
     """

@@ -263,7 +263,7 @@ def _raise_for(answer: httpx.Response, url: str) -> None:
         raise TryAgain(f"HTTP {status}")
     if status >= 400 and status not in (404, 410, 416):
         raise UserError(
-            f"{url} answers HTTP {status} ({answer.reason_phrase}). Check that you may read it; a login belongs into "
+            f"{url} answers HTTP {status} ({answer.reason_phrase}). Check that you may read it; a login belongs in "
             "~/.netrc."
         )
 

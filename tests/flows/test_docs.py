@@ -301,14 +301,14 @@ OUT = [
 @pytest.mark.parametrize("code", OUT)
 def test_every_index_of_the_page_finds_the_items_of_the_largest_inner_product(finished: Finished, code: str) -> None:
     store, _ = finished
-    found = run_python(finished, "out.md", code)["found"]
+    best = run_python(finished, "out.md", code)["best"]
     items, users = (
         pl.read_parquet(versions.resolve(store, f"demo/embeddings/{name}@champion").path) for name in ("items", "users")
     )
     user = users.sort("user_id")["embedding"][0].to_numpy()
     products = dict(zip(items["item_id"], items["embedding"].to_numpy() @ user, strict=True))
-    assert len(set(found)) == 10
-    assert np.allclose([products[item] for item in found], sorted(products.values(), reverse=True)[:10], atol=1e-5)
+    assert len(set(best)) == 10
+    assert np.allclose([products[item] for item in best], sorted(products.values(), reverse=True)[:10], atol=1e-5)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tests.support import warm
 INSTEAD = {
     # Lines for a Docker engine, which tests do without: tests.support.compose runs docker-compose.yml.
     "docker compose up --build --detach": "the fixture `stack` has started every service, as Compose orders them",
-    "docker compose ps": "the fixture `stack` has waited for every health check, and for the one-shots' ends",
+    "docker compose ps --all": "the fixture `stack` has waited for every health check, and for the one-shots' ends",
     # Lines about this very checkout.
     "make demo": "it would install everything; .ci/run gives this line on a bare machine",
     "make test": "it is what runs here",

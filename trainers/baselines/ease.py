@@ -35,7 +35,7 @@ def content_ease(dataset: Dataset, config: ContentEASEConfig) -> Scorer:
     Raises: UserError: more items than its dense weights allow, no feature, or shares that do not name the features.
     """
     if not dataset.features:
-        raise UserError("content-ease: it needs at least 1 feature table, found none. Choose features, e.g. text.")
+        raise UserError("content-ease: it needs at least 1 feature table, found none. Choose features, e.g. sentence.")
     gram = _common_users(dataset, "content-ease")
     content = content_of(dataset.features, modality_shares(config.modality_weights, dataset.features))
     for start in range(0, len(gram), BLOCK):

@@ -23,7 +23,7 @@ def build(dataset: Dataset, config: CM3Config, directions: FeatureDirections | N
     Raises: UserError: no feature.
     """
     if not dataset.features:
-        raise UserError("features: CM3 needs at least 1 feature table, found none. Choose features, e.g. text.")
+        raise UserError("features: CM3 needs at least 1 feature table, found none. Choose features, e.g. sentence.")
     device = torch_device(config.device)
     neighbors = _neighbors(dataset, config.neighbors)
     user_item = user_item_adjacency(dataset.matrix("train"))

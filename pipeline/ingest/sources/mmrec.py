@@ -90,8 +90,8 @@ class MMRec:
             last = max(last, *batch["itemID"].cast(pl.Int64, strict=False).drop_nulls().top_k(1), -1)
         if last > SPARSE * rows:
             raise UserError(
-                f"{file.name}: itemID {last:,} in {rows:,} rows is no number of a row of a feature file. Give the "
-                "mapping of numbers to ids as item_ids, or mend the file."
+                f"{file.name}: itemID {last:,} in {rows:,} rows is no number of a row of a feature file. Put the "
+                "mapping of numbers to ids beside it as i_id_mapping.csv, or mend the file."
             )
         return [str(number) for number in range(last + 1)]
 
