@@ -152,7 +152,7 @@ RECOMMENDATIONS = pa.schema(
         pa.field("because", pa.list_(pa.string())),
     ]
 )
-"""What may be shown to a user: `rank` starts at 1, and nothing that the user chose before, in any split, is among it
+"""What may be shown to a user: `rank` starts at 1, and nothing that the user chose before, in any split, is among them
 (unless the training's `exclude` says otherwise). `score` is the dot product of the two embeddings plus the
 `item_weights` of the items that the user chose. `because`: up to three of those items, the ones that weigh most; null
 where none does."""
@@ -179,8 +179,9 @@ METRICS = pa.schema(
         _required("users", pa.int64()),
     ]
 )
-"""`metric` is e.g. "ndcg" or "recall"; `k` its cut-off, null if it has none; `users` were averaged over. `split` is
-"valid", "test", or how items hidden from training were ranked: "cold" among all items, "cold_only" among themselves."""
+"""`metric` is e.g. "ndcg" or "recall"; `k` its cut-off, null if it has none; `value` is the mean over so many `users`.
+`split` is "valid", "test", or says how items hidden from training were ranked: "cold" among all items, "cold_only"
+among themselves."""
 
 EPOCHS = pa.schema(
     [
