@@ -3,13 +3,16 @@
 import os
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
 
-from benchmarks.sizes import CUDA
+from benchmarks.sizes import CUDA, normalised
 
 ROOT = Path(__file__).parent.parent
 LOCK = (ROOT / "requirements.txt").read_text()
@@ -26,6 +29,19 @@ def test_every_package_has_one_version_and_hashes() -> None:
 def test_the_lock_names_no_address() -> None:
     assert "://" not in LOCK
     assert not re.search(r"^-", LOCK, re.MULTILINE)  # no option such as --index-url
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_every_python_has_one_version_of_all_that_the_extras_ask_for(python: str) -> None:
+    here = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
+    lines = [Requirement(line.partition(" --hash")[0]) for line in PACKAGES]
+    locked = [line for line in lines if line.marker is None or line.marker.evaluate(here)]
+    versions = {line.name: str(line.specifier).removeprefix("==") for line in locked}
+    assert len(versions) == len(locked)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = map(Requirement, sum(project["optional-dependencies"].values(), project["dependencies"]))
+    for requirement in (requirement for requirement in asked if requirement.name != project["name"]):
+        assert requirement.specifier.contains(versions[normalised(requirement.name)]), requirement
 
 
 def test_what_is_built_with_the_lock_asks_for_the_hashes() -> None:
