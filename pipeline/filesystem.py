@@ -22,7 +22,10 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
         # Other processes publish too: a cached listing would hide what they have published since.
         fs, path = url_to_fs(uri, use_listings_cache=False)
     except (ValueError, ImportError) as error:
-        raise UserError(f"Cannot open the store {uri!r}: {error}. Use a folder or an s3:// URL.") from error
+        raise UserError(
+            f"Cannot open the store {uri!r}: {error}. Use a folder, or an s3:// URL where the "
+            "extra s3 is installed: pip install 'cm3-features[s3]'."
+        ) from error
     return fs, str(path)
 
 

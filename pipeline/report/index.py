@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from jinja2 import Environment
 
 from pipeline import history
+from pipeline.report.order import in_order
 from pipeline.report.rendering import environment
-from pipeline.report.sections import in_order
 from pipeline.report.wording import shown
 from pipeline.store import Store
 from schemas.errors import UserError

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import polars
 import pyarrow.compute as pc
 
+from pipeline.report.order import in_order
 from pipeline.report.selection import Tables
 from pipeline.report.wording import shown
 from pipeline.similarity.duplicates import duplicates
@@ -18,23 +19,6 @@ from schemas.contracts import Verdict
 from schemas.lineage import TableVersion
 from schemas.tables import ImageStatus
 
-TABLES = (
-    "items",
-    "interactions",
-    "quality",
-    "images",
-    "gallery",
-    "captions",
-    "similarity",
-    "embeddings/items",
-    "embeddings/users",
-    "item_weights",
-    "recommendations",
-    "metrics",
-    "epochs",
-    "model",
-)
-"""In the order the data flows."""
 CONTENTS = {
     "summary": "Summary",
     "quality": "Quality",
@@ -257,12 +241,6 @@ def lineage(tables: Tables) -> list[dict[str, Any]]:
         }
         rows.append(row)
     return rows
-
-
-def in_order(names: set[str]) -> list[str]:
-    """Table names in the order the data flows, features between captions and similarity."""
-    place = {name: number for number, name in enumerate(TABLES)}
-    return sorted(names, key=lambda name: (place.get(name, place["captions"]), name))
 
 
 def _item_changes(store: Store, old: TableVersion, new: TableVersion) -> str:

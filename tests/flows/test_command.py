@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.installation import installed
+
 ROOT = Path(__file__).parents[2]
 DEADLINE = 500.0
 SMALL = (
@@ -32,10 +34,29 @@ def refused(script: str) -> str:
     return answer.stderr
 
 
-def test_without_its_packages_the_command_names_the_extra_to_install() -> None:
-    said = refused("import sys; sys.modules['typer'] = None; from flows.command import main; main()")
-    assert "pip install 'cm3-features[run]'" in said
-    assert "Traceback" not in said
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command where no extra is installed."""
+    return installed(tmp_path_factory.mktemp("bare"))
+
+
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        ((), "cm3 needs"),
+        (("--help",), "cm3 needs"),
+        (("run", "demo"), "cm3 run needs"),
+        (("serve",), "cm3 serve needs"),
+    ],
+)
+def test_without_its_packages_the_command_names_the_extra_to_install_in_one_line(
+    bare: Path, words: tuple[str, ...], needs: str
+) -> None:
+    answer = subprocess.run([bare, *words], capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith(f"error: {needs} packages that are not installed (no typer)")
+    assert answer.stderr.endswith(f"pip install 'cm3-features[{'serve' if 'serve' in words else 'run'}]'\n")
+    assert answer.stderr.count("\n") == 1
 
 
 def test_on_windows_the_command_says_wsl_in_one_line() -> None:

@@ -54,6 +54,15 @@ def test_every_image_is_pinned_and_none_of_ours_runs_as_root() -> None:
     assert all(service["user"] != "0" for service in ours)
 
 
+def test_every_service_is_built_for_cpus_unless_the_worker_is_told_otherwise() -> None:
+    assert {service["build"]["args"]["TORCH"] for service in SERVICES.values() if "build" in service} == {"cpu"}
+    cuda = yaml.safe_load(interpolated(COMPOSE.read_text(), SECRETS | {"TORCH": "cuda"}))["services"]
+    built = {name: service["build"]["args"]["TORCH"] for name, service in cuda.items() if "build" in service}
+    assert [name for name, torch in built.items() if torch == "cuda"] == ["worker"]
+    for name, torch in built.items():
+        assert cuda[name]["image"].endswith(f"-{torch}"), "two builds never share a name"
+
+
 def test_no_container_has_capabilities_or_can_gain_privileges() -> None:
     for name, service in SERVICES.items():
         assert service["cap_drop"] == ["ALL"], name

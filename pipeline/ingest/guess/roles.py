@@ -42,8 +42,9 @@ ITEM_NAMES: dict[str, tuple[str, ...]] = {
 """Our name → names of columns in small letters and digits alone, the most certain ones first."""
 INTERACTION_NAMES: dict[str, tuple[str, ...]] = {
     "user_id": (
-        "userid", "user", "customerid", "customer", "reviewerid", "visitorid", "profileid", "memberid", "accountid",
-        "buyerid", "clientid", "customeremail", "email", "uid", "buyer", "client", "member", "who", "sessionid",
+        "userid", "user", "customerid", "customer", "reviewerid", "reviewer", "visitorid", "profileid", "memberid",
+        "accountid", "buyerid", "clientid", "customeremail", "email", "uid", "buyer", "client", "member", "who",
+        "sessionid",
     ),
     "item_id": ("lineitemsku", "productsku", "variantsku", *ITEM_ID),
     "rating": (
@@ -119,6 +120,18 @@ def of_interactions(file: Seen) -> dict[str, Role]:
     return roles
 
 
+def around_items(file: Seen, items: str) -> dict[str, Role]:
+    """The roles of interactions' columns where one's values are the items' ids: the users' is the first other one whose
+    ids come again."""
+    named = {ours: role for ours, role in of_interactions(file).items() if items not in role.columns}
+    roles = named | {"item_id": Role((items,), "its values are items' ids")}
+    taken = {column for role in roles.values() for column in role.columns}
+    free = [column for column in file.columns if column not in taken]
+    if "user_id" not in roles and (users := _first(file, free, is_repeated_id)):
+        roles["user_id"] = Role((users,), "its ids stand beside items' again and again")
+    return roles
+
+
 def times_in(file: Seen) -> list[str]:
     """The columns whose values are times."""
     return [column for column in file.columns if (values := file.values(column)) and is_time(values)]
@@ -166,6 +179,11 @@ def _has_fraction(text: str) -> bool:
 def is_unique_id(values: list[Any]) -> bool:
     """Whether each value could be an id and comes once."""
     return is_id(values) and len(set(map(str, values))) == len(values)
+
+
+def is_repeated_id(values: list[Any]) -> bool:
+    """Whether the values could be ids, and some come again; few small numbers are ratings or counts."""
+    return is_id(values) and not is_rating(values) and len(set(map(str, values))) < len(values)
 
 
 def is_text(values: list[Any]) -> bool:

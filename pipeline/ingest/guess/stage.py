@@ -1,7 +1,8 @@
 """How a run would read a strange folder: which file is what, which column is what, and why."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ MOST_IDS = 200_000
 FEWEST_PICTURES = 0.2
 """Share of the first items that must have a picture by their id for these to be the items' pictures."""
 FEWEST_ITEMS = 0.5
-"""Share of the interactions about items of the items' file, below which it is said how their ids differ."""
+"""Share of the interactions about items of the items' file, below which it is said how their ids differ, and a file
+whose columns' names do not tell is not taken for interactions."""
 CORES = (5, 3, 2)
 """Values of `core_k` that are tried, the default first."""
 LEFT = 0.5
@@ -100,12 +102,14 @@ def _of_mmrec(folder: Folder) -> Line | None:
 
 @dataclass(frozen=True)
 class _Pair:
-    """The two files, if there are such; the items' column of ids, and the share of the interactions that it meets."""
+    """The two files, if there are such; the items' column of ids, the share of the interactions that it meets, and the
+    roles of the interactions' columns."""
 
     items: Seen | None
     interactions: Seen | None
     id_column: str = ""
     share: float = 0.0
+    fields: Mapping[str, Role] = field(default_factory=dict)
 
 
 def _pair(folder: Folder) -> _Pair:
@@ -113,13 +117,32 @@ def _pair(folder: Folder) -> _Pair:
     events = [file for file in folder.files if {"user_id", "item_id"} <= roles.of_interactions(file).keys()]
     items = [file for file in folder.files if _tells(roles.of_items(file)) and (file not in events or not _rates(file))]
     best = _Pair(next(iter(items), None), next(iter(events), None))
+    if events:
+        best = replace(best, fields=roles.of_interactions(events[0]))
     candidates = [(item, column, set(_ids(folder, item, column))) for item in items for column in _id_columns(item)]
     for event in events:
-        chosen = _ids(folder, event, roles.of_interactions(event)["item_id"].columns[0])
-        for item, column, ids in candidates if chosen else ():
-            share = sum(one in ids for one in chosen) / len(chosen)
-            if item is not event and share > best.share:
-                best = _Pair(item, event, column, share)
+        best = _fitting(folder, best, event, roles.of_interactions(event), candidates)
+    for file in folder.files if best.interactions is None else ():  # no names tell: the ids do
+        for theirs in (column for column in file.columns if roles.is_id(file.values(column) or [""])):
+            fields = roles.around_items(file, theirs)
+            if "user_id" in fields:
+                best = _fitting(folder, best, file, fields, candidates)
+    return best if best.share >= FEWEST_ITEMS or events else replace(best, interactions=None, fields={})
+
+
+def _fitting(
+    folder: Folder,
+    best: _Pair,
+    event: Seen,
+    fields: Mapping[str, Role],
+    candidates: Sequence[tuple[Seen, str, set[str]]],
+) -> _Pair:
+    """The pair with this file, if its items' ids meet more of a catalogue than those of the best so far."""
+    chosen = _ids(folder, event, fields["item_id"].columns[0])
+    for item, column, ids in candidates if chosen else ():
+        share = sum(one in ids for one in chosen) / len(chosen)
+        if item is not event and share > best.share:
+            best = _Pair(item, event, column, share, fields)
     return best
 
 
@@ -247,7 +270,7 @@ def _interactions(made: Guess, folder: Folder, pair: _Pair) -> None:
         why = "no file has users beside items: without one, `cm3 extract file` makes features alone"
         made.lines.append(Line("interactions", "", why))
         return
-    fields = roles.of_interactions(file)
+    fields = dict(pair.fields)
     why = f"{pair.share:.0%} of its items are in {pair.items.name}" if pair.items else "it has users and items"
     made.lines.append(Line("interactions", file.name, why))
     _columns(made, file, fields, "interaction")

@@ -18,11 +18,13 @@ import stamina
 from pipeline.registry import versions
 from pipeline.store import Store
 from tests.support.command_line import cm3
+from tests.support.installation import installed
 from tests.support.registered import register
 from tests.support.shop import draw, published
 
 KEY = "a-key-of-this-test-0123456789"
 DEADLINE = 120.0
+INSTALLED = Path(sys.executable).parent / "cm3"
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +38,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def started(store: Path, *arguments: str, cache: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def started(
+    store: Path, *arguments: str, cache: Path, cm3: Path = INSTALLED, **variables: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`cm3 serve` as a process, and its address; killed at the end if it still runs."""
-    command = [str(Path(sys.executable).parent / "cm3"), "serve", "--store", str(store), "--port", "0", *arguments]
+    command = [str(cm3), "serve", "--store", str(store), "--port", "0", *arguments]
     environment = os.environ | {"CM3_CACHE": str(cache)} | variables
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
@@ -88,6 +92,48 @@ def test_a_server_that_was_killed_leaves_no_process_and_the_next_one_takes_its_f
     with started(shop, cache=tmp_path) as (process, url):
         answer(f"{url}/readyz")
         assert not left.exists()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command where the extra `serve` alone is installed."""
+    return installed(tmp_path_factory.mktemp("small"), "serve")
+
+
+@pytest.mark.slow
+def test_its_extra_is_enough_for_every_answer_and_page(shop: Path, small: Path, tmp_path: Path) -> None:
+    with started(shop, cache=tmp_path, cm3=small) as (_, url):
+        assert answer(f"{url}/readyz").json()["problems"] == {}
+        assert answer(f"{url}/v1/shop/recommend/u000?k=40").json()["items"]
+        assert answer(f"{url}/v1/shop/similar/i000").json()["items"]
+        chosen = httpx.post(f"{url}/v1/shop/recommend", json={"items": ["i000"]}, timeout=DEADLINE)
+        assert chosen.json()["items"]
+        for page in ("/", "/shop", "/v1", "/metrics"):
+            answer(f"{url}{page}")
+
+
+@pytest.mark.slow
+def test_a_command_that_needs_more_than_the_extra_serve_names_the_one_to_install(small: Path, tmp_path: Path) -> None:
+    said = subprocess.run([small, "run", "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE)
+    assert said.returncode == 1
+    assert said.stderr.startswith("error: cm3 run needs packages that are not installed")
+    assert said.stderr.endswith("pip install 'cm3-features[run]'\n")
+
+
+@pytest.mark.slow
+def test_a_store_in_s3_names_the_extra_that_reads_it(small: Path) -> None:
+    said = subprocess.run([small, "show", "--store", "s3://b/p"], capture_output=True, text=True, timeout=DEADLINE)
+    assert said.returncode == 1
+    assert "pip install 'cm3-features[s3]'" in " ".join(said.stderr.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [("recommend", "shop", "u000"), ("show",), ("versions", "shop"), ("resolve", "shop/items")]
+)
+def test_the_extra_serve_is_enough_to_look_into_a_store(shop: Path, small: Path, words: tuple[str, ...]) -> None:
+    said = subprocess.run([small, *words, "--store", shop], capture_output=True, text=True, timeout=DEADLINE)
+    assert said.returncode == 0, said.stderr
 
 
 @stamina.retry(on=(AssertionError, httpx.ReadError, httpx.RemoteProtocolError), timeout=DEADLINE, attempts=None)

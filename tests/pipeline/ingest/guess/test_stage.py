@@ -240,6 +240,17 @@ def test_without_interactions_the_features_alone_are_named(tmp_path: Path) -> No
     assert "cm3 extract" in line.why
 
 
+def test_users_and_items_are_found_by_their_values_where_no_name_tells(tmp_path: Path) -> None:
+    table(tmp_path / "Artikel.csv", ["Art.-Nr.", "Bezeichnung"], [[f"A{n}", title(n)] for n in range(COUNT)])
+    rows = [[n, user, item, 1] for n, (user, item, *_) in enumerate(events([f"A{n}" for n in range(COUNT)]))]
+    table(tmp_path / "Bestellungen.csv", ["Zeile", "Kunde", "Art.-Nr.", "Menge"], rows)
+    table(tmp_path / "Lager.csv", ["Halle", "Fach"], [[n % 3, f"F{n}"] for n in range(COUNT)])
+    parameters = fields(guess(tmp_path, "shop"))
+    assert parameters["interactions"] == "Bestellungen.csv"
+    columns = parameters["interaction_columns"]
+    assert (columns["user_id"], columns["item_id"]) == ("Kunde", "Art.-Nr.")
+
+
 def test_words_for_events_are_ratings(tmp_path: Path) -> None:
     table(tmp_path / "goods.csv", ["sku", "name"], [[f"A{n}", title(n)] for n in range(COUNT)])
     rows = [
