@@ -9,6 +9,7 @@ import contextlib
 import logging
 import re
 import warnings
+from itertools import islice
 from typing import Any
 
 from prefect import runtime
@@ -72,7 +73,7 @@ def run(*, parameters: RunParameters, retrain: RetrainThreshold, call: Call = pl
         check_interactions(store, tables, parameters)
         since_run = _compared(store, last_run, tables)
         since_training = _compared(store, last_training, tables)
-        pays, decision = decide(last_training, tables, since_training, retrain)
+        pays, decision = decide(store, last_training, tables, since_training, retrain)
         logger.info("%s: %s. %s", dataset, since_run or "the first run", decision)
         if pays or last_training is None:
             tables |= train(store, tables, parameters, record)
@@ -101,6 +102,7 @@ def run(*, parameters: RunParameters, retrain: RetrainThreshold, call: Call = pl
 
 
 def decide(
+    store: Store,
     before: Tables | None,
     now: Tables,
     since: Changes | None,
@@ -116,7 +118,7 @@ def decide(
         return True, "Trained: there is no earlier training to compare with."
     if MODEL not in before:
         return True, "Trained: the last training left no model that could be applied."
-    if encoders(before) != encoders(now):
+    if encoders(store, before) != encoders(store, now):
         return True, "Trained: other features or encoders than in the last training."
     for what, share, limit in (
         ("items", since.item_share, threshold.items),
@@ -144,7 +146,7 @@ def served(store: Store, last_training: Tables, now: Tables, parameters: RunPara
     if champion is None or MODEL not in champion.tables:
         return last_training
     tables = {name: store.get(dataset, name, version) for name, version in champion.tables.items()}
-    return tables if encoders(tables) == encoders(now) else last_training
+    return tables if encoders(store, tables) == encoders(store, now) else last_training
 
 
 def embed(store: Store, tables: Tables, base: Tables, parameters: RunParameters, record: Recorder) -> Tables:
@@ -168,11 +170,17 @@ def new_rows(record: Recorder) -> str:
     return f"{items:,.0f} items and {users:,.0f} users that came after training have their vectors from its model."
 
 
-def encoders(tables: Tables) -> dict[str, tuple[str, ...]]:
-    """Feature table → what identifies its encoder."""
+def encoders(store: Store, tables: Tables) -> dict[str, tuple[str, ...]]:
+    """Feature table → what identifies its encoder. Of imported vectors no file tells: those of another width are
+    another one's, and otherwise an item whose vector changed counts as changed."""
     identity = ("cm3.encoder", "cm3.revision", "cm3.config")
     return {
-        name: tuple(version.lineage[key] for key in identity)
+        name: (
+            "imported",
+            *(str(batch["embedding"].type) for batch in islice(store.batches(version, ["embedding"]), 1)),
+        )
+        if changes.is_imported(version)
+        else tuple(version.lineage[key] for key in identity)
         for name, version in tables.items()
         if name.startswith("features/")
     }

@@ -1,6 +1,7 @@
-"""What changed between two states of a catalogue: items by their words and pictures, interactions by user and item."""
+"""What changed between two states of a catalogue: items by their words, pictures and imported vectors, interactions by
+user and item."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -15,7 +16,8 @@ BATCH_ROWS = 65536
 
 
 def run(*, store: Store, before: Mapping[str, TableVersion], after: Mapping[str, TableVersion]) -> Changes:
-    """Compare `items`, `images`, `interactions` and, if a run made one, `gallery` of two runs of one data set.
+    """Compare `items`, `images`, imported features, `interactions` and, if a run made one, `gallery` of two runs of one
+    data set.
 
     Equal versions are not read: comparing an unchanged catalogue costs nothing. Otherwise memory is about 40 bytes per
     item and 16 per interaction, for each of the two states.
@@ -36,18 +38,25 @@ def run(*, store: Store, before: Mapping[str, TableVersion], after: Mapping[str,
 def _items(
     store: Store, before: Mapping[str, TableVersion], after: Mapping[str, TableVersion]
 ) -> tuple[int, int, int, int]:
-    states = [{table: tables[table].version for table in CONTENTS if table in tables} for tables in (before, after)]
+    imported = sorted(name for name in {*before, *after} if any(is_imported(of.get(name)) for of in (before, after)))
+    read = (*CONTENTS, *imported)
+    states = [{table: tables[table].version for table in read if table in tables} for tables in (before, after)]
     if states[0] == states[1]:
         return 0, 0, 0, after["items"].rows
-    old, now = _contents(store, before), _contents(store, after)
+    old, now = (_contents(store, tables, imported) for tables in (before, after))
     both = now.join(old, on="item_id", how="inner", suffix="_before")
     same = both.filter(
-        pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"{c}_before")) for c in ("words", "picture", "further"))
+        pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"{c}_before")) for c in now.columns if c != "item_id")
     )
     return len(now) - len(both), len(both) - len(same), len(old) - len(both), len(same)
 
 
-def _contents(store: Store, tables: Mapping[str, TableVersion]) -> pl.DataFrame:
+def is_imported(version: TableVersion | None) -> bool:
+    """Whether a table holds vectors that a person's file gave."""
+    return version is not None and version.lineage["cm3.stage"] == "vectors"
+
+
+def _contents(store: Store, tables: Mapping[str, TableVersion], imported: Sequence[str]) -> pl.DataFrame:
     """One row per item: item_id, and a hash for each kind of content that an encoder reads; null if it has none."""
     words = _hashed(store, tables["items"], "text").rename({"text": "words"})
     pictures = _hashed(store, tables["images"], "sha256", "status").rename({"sha256": "picture"})
@@ -57,7 +66,10 @@ def _contents(store: Store, tables: Mapping[str, TableVersion]) -> pl.DataFrame:
         .agg("sha256")
         .select("item_id", further=pl.col("sha256").hash())
     )
-    return words.join(pictures, on="item_id", how="left").join(further, on="item_id", how="left")
+    vectors = [_hashed(store, tables.get(name), "content_hash").rename({"content_hash": name}) for name in imported]
+    for part in (pictures, further, *vectors):
+        words = words.join(part, on="item_id", how="left")
+    return words
 
 
 def _hashed(store: Store, version: TableVersion | None, column: str, status: str = "") -> pl.DataFrame:

@@ -103,7 +103,8 @@ def nearest_clusters(layout: Layout, centres: Floats, positions: Ints, count: in
 
 def rounded(matrix: Floats, step: np.float32) -> Floats:
     """To multiples of `step`, a power of two."""
-    return np.rint(matrix / step) * step
+    steps: Floats = np.rint(matrix / step)
+    return steps * step
 
 
 def joint(layout: Layout, positions: Ints) -> Floats:

@@ -129,15 +129,16 @@ def test_small_changes_add_up_until_the_threshold_since_the_last_training_is_pas
 
 
 def test_where_garbage_collection_took_the_last_trainings_tables_it_trains(shop: Shop) -> None:
-    stored = job.previous_tables(Store(shop.store), "shop")
+    store = Store(shop.store)
+    stored = job.previous_tables(store, "shop")
     assert stored is not None
     changes = Changes(
         new=0, changed=0, vanished=0, unchanged=1, new_interactions=0, vanished_interactions=0, kept_interactions=1
     )
-    assert re_extract.decide(stored, stored, changes, RetrainThreshold())[0] is False
-    assert re_extract.decide(None, stored, None, RetrainThreshold())[0] is True
+    assert re_extract.decide(store, stored, stored, changes, RetrainThreshold())[0] is False
+    assert re_extract.decide(store, None, stored, None, RetrainThreshold())[0] is True
     other = {name: version for name, version in stored.items() if name != "features/sentence"}
-    assert re_extract.decide(stored, other, changes, RetrainThreshold()) == (
+    assert re_extract.decide(store, stored, other, changes, RetrainThreshold()) == (
         True,
         "Trained: other features or encoders than in the last training.",
     )
