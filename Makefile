@@ -8,6 +8,8 @@ BIN := .venv/bin
 PORT ?= 4200
 # Test processes; each imports PyTorch, so a large machine gets no more than eight.
 WORKERS ?= logical
+# Set in many containers, where every test process would compile the whole project again.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadscope
 
 .PHONY: demo up test quick check bench docs lock clean

@@ -91,4 +91,4 @@ def body(parameters: ExtractParameters) -> dict[str, Any]:
     return extracted.model_dump()
 
 
-globals().update(one_per_source(FLOW, PARAMETERS, body, "features and similarity alone, from the items."))
+__getattr__ = one_per_source(FLOW, PARAMETERS, body, "features and similarity alone, from the items.")

@@ -1,5 +1,6 @@
 """The flow `ingest-and-train`, one function per source: the main job with each stage as a Prefect task."""
 
+import functools
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -78,15 +79,23 @@ def refusal_shown(parameters: FeatureParameters) -> Iterator[None]:
 
 def one_per_source(
     name: str, models: Mapping[str, type[M]], body: Callable[[M], dict[str, Any]], purpose: str
-) -> dict[str, Flow[..., dict[str, Any]]]:
-    """The functions of one flow by kind of source; each takes the fields of its model, and calls `body`."""
-    return {
-        kind: flow(name=name)(
-            flat(model, body, name=kind, doc=documented(f"{model.source_type.title}: {purpose}", model))
-        )
-        for kind, model in models.items()
-    }
+) -> Callable[[str], Flow[..., dict[str, Any]]]:
+    """The `__getattr__` of a module: its attributes are the functions of one flow, one per kind of source.
+
+    Each takes the fields of its model, and calls `body`. It is made when it is asked for: Prefect takes tenths of a
+    second for the schema of its parameters.
+    """
+
+    @functools.cache
+    def function(kind: str) -> Flow[..., dict[str, Any]]:
+        if kind not in models:
+            raise AttributeError(f"there is no flow {name} for {kind!r}")
+        model = models[kind]
+        doc = documented(f"{model.source_type.title}: {purpose}", model)
+        return flow(name=name)(flat(model, body, name=kind, doc=doc))
+
+    return function
 
 
 # An entrypoint names a function in a file: flows/ingest_and_train.py:amazon.
-globals().update(one_per_source(FLOW, PARAMETERS, main_job, "from raw files to registered embeddings."))
+__getattr__ = one_per_source(FLOW, PARAMETERS, main_job, "from raw files to registered embeddings.")

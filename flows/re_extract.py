@@ -243,6 +243,6 @@ def body(parameters: ReExtractParameters) -> dict[str, Any]:
     return summary.model_dump()
 
 
-globals().update(
-    one_per_source(FLOW, PARAMETERS, body, "encode what changed; train again if it pays, else apply the model.")
+__getattr__ = one_per_source(
+    FLOW, PARAMETERS, body, "encode what changed; train again if it pays, else apply the model."
 )

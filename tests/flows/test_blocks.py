@@ -4,7 +4,6 @@ import os
 
 import pytest
 from prefect.blocks.system import Secret
-from prefect.testing.utilities import prefect_test_harness
 
 from flows import blocks
 from pipeline.ingest import sql
@@ -21,6 +20,8 @@ def parameters(url: str) -> CatalogueParameters:
 
 
 def test_a_block_stands_in_the_environment_of_the_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.testing.utilities import prefect_test_harness  # takes 2 s, as it imports the server
+
     monkeypatch.setenv("CM3_BLOCK_SHOP_DATABASE_URL", "")
     with prefect_test_harness(server_startup_timeout=300):
         Secret(value=URL).save("shop-database")

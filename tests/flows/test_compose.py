@@ -13,6 +13,7 @@ import duckdb
 import httpx
 import pandas as pd
 import polars as pl
+import psutil
 import psycopg
 import pyarrow.dataset as ds
 import pyarrow.fs
@@ -247,6 +248,11 @@ def test_mlflow_answers_to_its_name_in_the_compose_network_and_to_no_strange_one
     url = f"http://127.0.0.1:{stack.ports[PORTS[3]]}/api/2.0/mlflow/experiments/search?max_results=1"
     assert httpx.get(url).status_code == 200
     assert httpx.get(url, headers={"Host": "elsewhere.example"}).status_code == 403
+
+
+def test_mlflow_has_no_processes_but_its_server(stack: Stack) -> None:
+    """Its runners of jobs, which nothing here asks for, would take 2 GB."""
+    assert len(psutil.Process(stack.running["mlflow"].pid).children(recursive=True)) == 1
 
 
 def test_the_service_answers_from_s3_who_has_the_key(stack: Stack, trained: FlowRun) -> None:

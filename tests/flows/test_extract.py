@@ -12,6 +12,8 @@ from schemas.extract import ExtractCatalogue, ExtractSummary
 from schemas.run import CatalogueParameters
 from tests.support import drawn_shop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

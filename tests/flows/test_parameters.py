@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows import ingest_and_train
 from flows.parameters import documented, flat, validated
 from schemas.errors import UserError
-from schemas.run import AmazonParameters, CatalogueParameters, DemoParameters
+from schemas.run import PARAMETERS, AmazonParameters, CatalogueParameters, DemoParameters
 
 
 class Parameters(BaseModel):
@@ -84,3 +84,9 @@ def test_the_release_is_a_number_on_the_command_line() -> None:
     assert AmazonParameters(category="Gift_Cards", release=2018).dataset == "amazon-gift-cards"
     properties = ingest_and_train.amazon.parameters.properties
     assert properties["release"]["enum"] == [2014, 2018, 2023]
+
+
+def test_a_flow_is_made_when_it_is_asked_for_and_once() -> None:
+    assert not set(vars(ingest_and_train)) & set(PARAMETERS)
+    assert ingest_and_train.demo is ingest_and_train.demo
+    assert not hasattr(ingest_and_train, "shopify")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import s3fs
 import yaml
@@ -202,10 +203,17 @@ class Stack:
         process.wait(DEADLINE)
 
     def down(self) -> None:
-        """Stop everything, last started first."""
+        """Kill everything, as nobody reads what it leaves; PostgreSQL, which holds shared memory, is stopped last."""
         self.client.close()
-        for process in reversed(self.running.values()):
-            stop(process)
+        for name, process in self.running.items():
+            if name != "postgres" and process.poll() is None:
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        child.kill()
+                process.kill()
+                process.wait(DEADLINE)
+        if "postgres" in self.running:
+            stop(self.running["postgres"])
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log(self, service: str) -> str:

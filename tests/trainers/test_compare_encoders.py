@@ -10,6 +10,7 @@ from schemas.training import CM3Config, ComparisonConfig
 from tests.support.world import World, draw_world
 from trainers import compare_encoders
 
+pytestmark = pytest.mark.slow
 CONFIG = ComparisonConfig(seeds=(0, 1), cm3=CM3Config(dim=4, max_epochs=2, batch_size=256))
 
 
@@ -36,7 +37,6 @@ def compared(world: World, folder: Path, *names: str) -> tuple[dict[str, Judged]
     return judged, {(pair.encoder, pair.other, pair.measure): pair for pair in pairs}
 
 
-@pytest.mark.slow
 def test_an_encoder_and_its_copy_do_not_differ(world: World, folder: Path) -> None:
     judged, pairs = compared(world, folder, "image", "copy")
     assert judged["image"] == judged["copy"]

@@ -14,7 +14,7 @@ from trainers.fit import EmbeddingModel
 from trainers.recommenders import RECOMMENDERS, recommender
 
 TRAINED = sorted(name for name, entry in RECOMMENDERS.items() if entry.build is not None)
-SHORT: dict[str, Any] = {"dim": 16, "max_epochs": 80, "batch_size": 256, "learning_rate": 1e-2, "patience": 80}
+SHORT: dict[str, Any] = {"dim": 16, "max_epochs": 50, "batch_size": 256, "learning_rate": 1e-2, "patience": 50}
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -165,6 +165,7 @@ def test_it_refuses_to_listen_elsewhere_without_a_key_or_with_a_short_one(
     assert "expected at least 16 characters; found 5" in said.stderr
 
 
+@pytest.mark.slow
 def test_the_list_of_what_is_never_shown_is_replaced_printed_and_obeyed(shop: Path, tmp_path: Path) -> None:
     first = json.loads(cm3("recommend", "shop", "u000", "--json", store=shop).stdout)["answers"][0]["items"]
     file = tmp_path / "sold_out.txt"

@@ -173,6 +173,7 @@ def test_the_lenders_own_weight_is_chosen_on_what_was_held_out_also_where_traini
     np.testing.assert_array_equal(judged[-1], measured, "the weights have not seen what was held out")
 
 
+@pytest.mark.slow
 def test_the_less_must_be_left_of_the_others_the_more_often_new_items_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
