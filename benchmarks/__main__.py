@@ -115,7 +115,10 @@ def _row(case: dict[str, Any]) -> tuple[str, ...]:
     low, high = case.get("spread") or (None, None)
     ratio = number("ratio") + (f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None else "")
     exponents = [case.get(f"{what}_exponent") for what in ("time", "memory")]
-    growth = "" if None in exponents else f"time {exponents[0]:.2f}, memory {exponents[1]:.2f}"
+    growth = ""
+    if None not in exponents:
+        first, *_, last = case["sizes_peak_rss_mb"]
+        growth = f"time {exponents[0]:.2f}, memory {exponents[1]:.2f} ({first:,.0f} to {last:,.0f} MB)"
     figures = (number(key) for key in ("cpu_s", "wall_s", "peak_rss_mb"))
     name = f"{case['case']}, recall {case['recall']:.3f}" if "recall" in case else str(case["case"])
     return (name, number("ours"), peer, str(case.get("unit", "")), ratio, growth, *figures)

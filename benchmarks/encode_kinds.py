@@ -17,13 +17,14 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPMode
 
 from benchmarks import measure
 from benchmarks.encode_stage import (
-    make_pictures,
     make_texts,
     measured,
+    pictures,
     publish_pictures,
     publish_texts,
     race,
     stage,
+    texts,
     wait_for_gpu,
 )
 from pipeline import machine
@@ -40,42 +41,53 @@ Sources = dict[str, TableVersion]
 
 
 def cases(quick: bool, repeats: int) -> list[dict[str, Any]]:
-    """Overhead over the bare forward (goal: ratio ≥ 0.95), the second run (goal: ≥ 50), and growth, of both kinds."""
-    items, texts = (48, 256) if quick else (256, 2048)
+    """Overhead over the bare forward (goal: ratio ≥ 0.95), the second run (goal: ≥ 50), and growth, of both kinds.
+
+    Growth is that of the stage alone: of a model of one layer, and of a server that gives the same vector to all.
+    """
+    items, served = (48, 256) if quick else (256, 2048)
+    first = 1 if quick else 4  # the smallest size, in shards; what the stage keeps of eight is in the larger ones
     with tempfile.TemporaryDirectory() as folder:
-        spec = towers(Path(folder))
+        spec, shallow = towers(Path(folder) / "deep"), towers(Path(folder) / "shallow", layers=(1, 1))
         of_items = [
             multimodal_over_bare_model(spec, items, repeats),
             second_run("multimodal, second run", lambda store: publish_items(store, items), spec),
-            measure.growth(
-                "items", sizes := [items // 4, items, items * 4], [grown("multimodal", n, spec.model) for n in sizes]
-            ),
+            growth("items", "multimodal", first * features.IMAGE_SHARD, shallow.model),
         ]
     with server() as url:
-        served = spec_of(url)
         of_texts = [
-            endpoint_over_bare_model(served, texts, repeats),
-            second_run(
-                "endpoint, second run", lambda store: {"source": publish_texts(store, make_texts(texts))}, served
-            ),
-            measure.growth(
-                "served texts", sizes := [texts // 4, texts, texts * 4], [grown("endpoint", n, url) for n in sizes]
-            ),
+            endpoint_over_bare_model(spec_of(url), served, repeats),
+            second_run("endpoint, second run", lambda store: publish_served(store, served), spec_of(url)),
+            growth("served texts", "endpoint", first * features.TEXT_SHARD, at(spec_of(url), "/idle/v1")),
         ]
     return of_items + of_texts
 
 
-def towers(folder: Path) -> EncoderSpec:
-    """A CLIP of random weights with towers of common size (ViT-S/16 at 224 px, and six layers of 384 for texts)."""
+def growth(what: str, kind: str, first: int, place: str) -> dict[str, Any]:
+    """The stage at 1, 4 and 16 times the size, each in a process of its own.
+
+    Args:
+        place: the model's folder, or the server's base URL.
+    """
+    sizes = (first, 4 * first, 16 * first)
+    return measure.growth(what, sizes, [measure.contestant("encode_kinds", kind, size, place) for size in sizes])
+
+
+def towers(folder: Path, layers: tuple[int, int] = (6, 12)) -> EncoderSpec:
+    """A CLIP of random weights with towers of common size: ViT-S/16 at 224 px, and six layers of 384 for texts.
+
+    Args:
+        layers: of the text's tower and the picture's.
+    """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(offline.unpack("minilm"), model_max_length=128)
     tower = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6}
-    text = tower | {"num_hidden_layers": 6, "vocab_size": len(tokenizer), "max_position_embeddings": 128}
+    text = tower | {"num_hidden_layers": layers[0], "vocab_size": len(tokenizer), "max_position_embeddings": 128}
     text |= {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
-    vision = tower | {"num_hidden_layers": 12, "image_size": 224, "patch_size": 16}
+    vision = tower | {"num_hidden_layers": layers[1], "image_size": 224, "patch_size": 16}
     CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=384)).save_pretrained(folder / "clip")
     CLIPProcessor(image_processor=CLIPImageProcessor(), tokenizer=tokenizer).save_pretrained(folder / "clip")
     SentenceTransformer(modules=[Transformer(str(folder / "clip"))], device="cpu").save_pretrained(
@@ -86,10 +98,12 @@ def towers(folder: Path) -> EncoderSpec:
 
 def publish_items(store: Store, count: int) -> Sources:
     """Items of a text and a picture each."""
-    return {
-        "source": publish_texts(store, make_texts(count)),
-        "images": publish_pictures(store, make_pictures(count)),
-    }
+    return {"source": publish_texts(store, texts(count)), "images": publish_pictures(store, pictures(count))}
+
+
+def publish_served(store: Store, count: int) -> Sources:
+    """Items of a text each."""
+    return {"source": publish_texts(store, texts(count))}
 
 
 def multimodal_over_bare_model(spec: EncoderSpec, count: int, repeats: int) -> dict[str, Any]:
@@ -119,11 +133,11 @@ def multimodal_over_bare_model(spec: EncoderSpec, count: int, repeats: int) -> d
 def endpoint_over_bare_model(spec: EncoderSpec, count: int, repeats: int) -> dict[str, Any]:
     """The stage against a loopback server, and the server's own forward on the same texts: CPU time of both processes,
     so that all that is written and read between them counts."""
-    texts = make_texts(count)
-    ours = stage(lambda store: {"source": publish_texts(store, texts)}, spec, count)
+    contents = make_texts(count)
+    ours = stage(lambda store: publish_served(store, count), spec, count)
 
     def bare() -> None:
-        httpx.post(at(spec, "/bare"), json=texts, timeout=None).raise_for_status()
+        httpx.post(at(spec, "/bare"), json=contents, timeout=None).raise_for_status()
 
     ours()
     bare()
@@ -156,11 +170,6 @@ def second_run(name: str, publish: Callable[[Store], Sources], spec: EncoderSpec
     return measure.case(name, [(second, first)], "first run")
 
 
-def grown(kind: str, count: int, place: str) -> measure.Cost:
-    """The stage on so many contents, in a process of its own."""
-    return measure.contestant("encode_kinds", kind, count, place)
-
-
 def spec_of(url: str) -> EncoderSpec:
     """The encoder that asks the server."""
     return EncoderSpec(kind="embedding-endpoint", model="minilm", base_url=url)
@@ -181,7 +190,8 @@ def server() -> Iterator[str]:
 
 
 def serve() -> None:
-    """MiniLM behind `/v1/embeddings`; `/bare` only computes, in the same batches. One forward at a time."""
+    """MiniLM behind `/v1/embeddings`; `/bare` only computes, in the same batches, and `/idle` gives one vector to all.
+    One forward at a time."""
     import uvicorn
     from sentence_transformers import SentenceTransformer
     from starlette.applications import Starlette
@@ -192,16 +202,22 @@ def serve() -> None:
     machine.use_threads()
     model = SentenceTransformer(str(offline.unpack("minilm")), device=str(machine.device()), local_files_only=True)
     forward = functools.partial(model.encode, batch_size=TEXTS_PER_REQUEST, show_progress_bar=False)
+    same: list[float] = forward("a").tolist()
 
-    async def embeddings(request: Request) -> JSONResponse:
-        vectors = forward((await request.json())["input"])
-        data = [{"index": i, "embedding": vector.tolist()} for i, vector in enumerate(vectors)]
+    def response(vectors: list[list[float]]) -> JSONResponse:
+        data = [{"index": i, "embedding": vector} for i, vector in enumerate(vectors)]
         return JSONResponse({"data": data, "model": "minilm", "usage": {"prompt_tokens": 0}})
 
+    async def embeddings(request: Request) -> JSONResponse:
+        return response([vector.tolist() for vector in forward((await request.json())["input"])])
+
+    async def idle(request: Request) -> JSONResponse:
+        return response([same] * len((await request.json())["input"]))
+
     async def bare(request: Request) -> JSONResponse:
-        texts = await request.json()
-        for start in range(0, len(texts), TEXTS_PER_REQUEST):
-            forward(texts[start : start + TEXTS_PER_REQUEST])
+        contents = await request.json()
+        for start in range(0, len(contents), TEXTS_PER_REQUEST):
+            forward(contents[start : start + TEXTS_PER_REQUEST])
         return JSONResponse({})
 
     async def cpu(_: Request) -> JSONResponse:
@@ -212,9 +228,11 @@ def serve() -> None:
 
     routes = [
         Route("/v1/embeddings", embeddings, methods=["POST"]),
+        Route("/idle/v1/embeddings", idle, methods=["POST"]),
         Route("/bare", bare, methods=["POST"]),
         Route("/cpu", cpu),
         Route("/v1/models", models),
+        Route("/idle/v1/models", models),
     ]
     app = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), host="127.0.0.1", port=0, log_level="warning"))
     listening = app.config.bind_socket()
@@ -234,6 +252,6 @@ if __name__ == "__main__":
                 spec = EncoderSpec(kind="multimodal", model=place)
                 run = stage(lambda store: publish_items(store, count), spec, count)
             else:
-                run = stage(lambda store: {"source": publish_texts(store, make_texts(count))}, spec_of(place), count)
+                run = stage(lambda store: publish_served(store, count), spec_of(place), count)
             cost = measured(run)
             measure.print_cost(cost.cpu, cost.wall)

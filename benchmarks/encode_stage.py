@@ -3,11 +3,12 @@
 import atexit
 import gc
 import io
+import itertools
 import random
 import resource
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -30,21 +31,29 @@ WORDS = (  # noqa: SIM905 - a list of forty quoted words is not easier to read
 ).split()
 
 
-def make_texts(count: int) -> list[str]:
+def texts(count: int) -> Iterator[str]:
     """Product texts as long as a catalogue's: a median of about 25 words, at most 200."""
     rng = random.Random(0)
     lengths = [min(200, max(3, int(rng.lognormvariate(3.2, 0.9)))) for _ in range(count)]
-    return [f"{i} " + " ".join(rng.choices(WORDS, k=length)) for i, length in enumerate(lengths)]
+    yield from (f"{i} " + " ".join(rng.choices(WORDS, k=length)) for i, length in enumerate(lengths))
 
 
-def make_pictures(count: int) -> list[bytes]:
+def pictures(count: int) -> Iterator[bytes]:
     """Drawn products as JPEG."""
-    pictures = []
     for seed in range(count):
         out = io.BytesIO()
         catalogue.draw(catalogue.attributes(random.Random(seed)), seed).save(out, "JPEG")
-        pictures.append(out.getvalue())
-    return pictures
+        yield out.getvalue()
+
+
+def make_texts(count: int) -> list[str]:
+    """All of `texts`."""
+    return list(texts(count))
+
+
+def make_pictures(count: int) -> list[bytes]:
+    """All of `pictures`."""
+    return list(pictures(count))
 
 
 def wait_for_gpu() -> None:
@@ -53,14 +62,14 @@ def wait_for_gpu() -> None:
         torch.cuda.synchronize()
 
 
-def stage_texts(texts: list[str], encoder: TextEncoder) -> Callable[[], None]:
+def stage_texts(contents: list[str], encoder: TextEncoder) -> Callable[[], None]:
     """The stage on a published `items` table; its cache is deleted before every run."""
-    return stage(lambda store: {"source": publish_texts(store, texts)}, SPECS["sentence"], len(texts), encoder)
+    return stage(lambda store: {"source": publish_texts(store, contents)}, SPECS["sentence"], len(contents), encoder)
 
 
-def stage_pictures(pictures: list[bytes], encoder: ImageEncoder) -> Callable[[], None]:
+def stage_pictures(contents: list[bytes], encoder: ImageEncoder) -> Callable[[], None]:
     """As `stage_texts`, on an `images` table."""
-    return stage(lambda store: {"source": publish_pictures(store, pictures)}, SPECS["vision"], len(pictures), encoder)
+    return stage(lambda store: {"source": publish_pictures(store, contents)}, SPECS["vision"], len(contents), encoder)
 
 
 def stage(
@@ -84,23 +93,24 @@ def stage(
     return run
 
 
-def publish_texts(store: Store, texts: list[str]) -> TableVersion:
+def publish_texts(store: Store, contents: Iterable[str]) -> TableVersion:
     """Publish an `items` table of these texts."""
-    rows = [{"item_id": str(i), "categories": [], "text": text} for i, text in enumerate(texts)]
-    return publish(store, "items", pa.Table.from_pylist(rows, schema=ITEMS))
+    rows = ({"item_id": str(i), "categories": [], "text": text} for i, text in enumerate(contents))
+    return publish(store, "items", rows, ITEMS)
 
 
-def publish_pictures(store: Store, pictures: list[bytes]) -> TableVersion:
+def publish_pictures(store: Store, contents: Iterable[bytes]) -> TableVersion:
     """Publish an `images` table of these pictures."""
-    rows = [{"item_id": str(i), "status": "ok", "image": picture} for i, picture in enumerate(pictures)]
-    return publish(store, "images", pa.Table.from_pylist(rows, schema=IMAGES))
+    rows = ({"item_id": str(i), "status": "ok", "image": picture} for i, picture in enumerate(contents))
+    return publish(store, "images", rows, IMAGES)
 
 
-def publish(store: Store, name: str, table: pa.Table) -> TableVersion:
-    """Publish a table as an earlier stage would."""
+def publish(store: Store, name: str, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> TableVersion:
+    """Publish a table as an earlier stage would, in memory that does not grow with it."""
     lineage = Lineage(dataset="bench", table=name, stage="bench", stage_version=1, config={})
-    with store.writer(table.schema, lineage) as writer:
-        writer.write(table)
+    with store.writer(schema, lineage) as writer:
+        while part := list(itertools.islice(rows, 256)):
+            writer.write(pa.Table.from_pylist(part, schema=schema))
     return writer.version
 
 

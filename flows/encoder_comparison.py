@@ -36,7 +36,7 @@ from schemas.similarity import SimilarityConfig
 from schemas.training import TrainingTables
 from trainers import compare_encoders
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 
 def run(store: Store, dataset: str, config: EncoderComparisonConfig) -> EncoderComparison:

@@ -26,13 +26,13 @@ class Judged(_Frozen):
     """How well an encoder's vectors alone serve the trainer.
 
     Attributes:
-        warm, warm_spread: selection metric on test, mean and standard deviation over the seeds; spread 0 for one seed.
+        warm, warm_spread: selection metric on test, mean and standard deviation over the seeds; null for one seed.
         cold, cold_spread: recall of hidden items at the same cut-off, by the item weights, over draws of what is
             hidden, one per seed (ten at most); null where nobody could be judged.
     """
 
     warm: float
-    warm_spread: float
+    warm_spread: float | None
     cold: float | None
     cold_spread: float | None
 
@@ -88,7 +88,7 @@ ENCODER_COMPARISON = pa.schema(
         pa.field("share_a_user", pa.float64()),
         pa.field("by_chance", pa.float64()),
         pa.field("warm", pa.float64(), nullable=False),
-        pa.field("warm_spread", pa.float64(), nullable=False),
+        pa.field("warm_spread", pa.float64()),
         pa.field("cold", pa.float64()),
         pa.field("cold_spread", pa.float64()),
         pa.field(

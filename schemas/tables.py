@@ -196,12 +196,13 @@ EPOCHS = pa.schema(
 
 
 def features(dim: int, *, texts: bool = False) -> pa.Schema:
-    """Schema of `features/<name>`; `dim` is the width of the vectors. Vectors of texts have the column `cut` too.
+    """Schema of `features/<name>`; `dim` is the width of the vectors. Vectors of texts, alone or with pictures, have
+    the column `cut` too.
 
     `content_hash` and `embedding` are null if the item lacks that modality, or if the encoder cannot read its picture:
     `error` then says why. With several pictures the vector is made of the readable ones, and `content_hash` is the
     SHA-256 of their hashes, one per line. `cut` says whether the text is longer than the model reads; null if that is
-    not known, as of an endpoint, and of a text that an earlier release encoded.
+    not known, as of an endpoint, and of what an earlier release encoded.
     """
     return pa.schema(
         [

@@ -73,7 +73,7 @@ def run(
             warm=float(np.mean(warm)),
             warm_spread=_spread(warm),
             cold=float(np.mean(cold)) if cold else None,
-            cold_spread=_spread(cold) if cold else None,
+            cold_spread=_spread(cold),
         )
     return results, _pairs(by_user)
 
@@ -109,8 +109,8 @@ def _means(draws: list[ByUser]) -> Floats:
     return np.array([np.mean(together[user]) for user in sorted(together)])
 
 
-def _spread(values: list[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+def _spread(values: list[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def _pairs(by_user: Mapping[Measure, Mapping[str, Floats]]) -> list[EncoderPair]:

@@ -232,7 +232,7 @@ def _started_from(trained: dict[str, Any], given: dict[str, Any]) -> dict[str, A
 
 def _comparison(rows: "list[ComparisonRow]", evaluation: "EvaluationConfig") -> Table:
     metric = f"{evaluation.selection_metric.upper()}@{evaluation.selection_k}"
-    test = [f"{row.mean:.4f} ± {f'{row.spread:.4f}' if row.runs > 1 else '–'}" for row in rows]
+    test = [_with_spread(row.mean, row.spread if row.runs > 1 else None) for row in rows]
     cells = {
         "CM3 ahead by %": [_ahead(row) for row in rows],
         "p (Holm)": ["" if row.p_holm is None else f"{row.p_holm:.2g}" for row in rows],
@@ -270,7 +270,6 @@ def _cold(rows: "list[ComparisonRow]", k: int) -> list[Table]:
 def _encoder_rows(found: "EncoderComparison", rule: "EvaluationConfig") -> Table:
     rows, k = found.rows, rule.selection_k
     prices = ["–" if row.price is None else f"{row.price:.2g}" for row in rows]
-    cold = ["–" if row.cold is None else f"{row.cold:.4f} ± {row.cold_spread:.4f}" for row in rows]
     shares = [
         "–" if row.share_a_user is None or row.by_chance is None else f"{row.share_a_user:.1%} ({row.by_chance:.1%})"
         for row in rows
@@ -280,10 +279,10 @@ def _encoder_rows(found: "EncoderComparison", rule: "EvaluationConfig") -> Table
             Shown("encoder", [row.encoder for row in rows]),
             Shown(
                 f"warm {rule.selection_metric.upper()}@{k}",
-                [f"{row.warm:.4f} ± {row.warm_spread:.4f}" for row in rows],
+                [_with_spread(row.warm, row.warm_spread) for row in rows],
                 numeric=True,
             ),
-            Shown(f"cold recall@{k}", cold, numeric=True),
+            Shown(f"cold recall@{k}", [_with_spread(row.cold, row.cold_spread) for row in rows], numeric=True),
             Shown("coverage", [f"{row.coverage:.1%}" for row in rows], numeric=True, optional=True),
             Shown(
                 "ms each",
@@ -301,6 +300,13 @@ def _encoder_rows(found: "EncoderComparison", rule: "EvaluationConfig") -> Table
             Shown("model", [row.model for row in rows], cut=True, optional=True),
         ],
     )
+
+
+def _with_spread(mean: float | None, spread: float | None) -> str:
+    """A dash for what is not known: of one seed or draw, the spread."""
+    if mean is None:
+        return "–"
+    return f"{mean:.4f} ± {'–' if spread is None else f'{spread:.4f}'}"
 
 
 def _encoder_pairs(found: "EncoderComparison") -> Table:

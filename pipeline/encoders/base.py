@@ -137,6 +137,14 @@ class ItemEncoder(Protocol):
         """
         ...
 
+    def cut(self, items: Sequence[Item], batches: Sequence[Inputs]) -> list[bool]:
+        """Which items have a longer text than the model reads.
+
+        Args:
+            batches: what `preprocess` made of the items.
+        """
+        ...
+
     def encode(self, batches: Sequence[Inputs]) -> Vectors:
         """One row per item, in the order given; float32, of length 1 if `options.normalize` says so."""
         ...

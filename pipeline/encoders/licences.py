@@ -7,7 +7,8 @@ from schemas.encoders import ModelSpec
 from schemas.errors import UserError
 
 CARD = "README.md"
-_NON_COMMERCIAL = re.compile(r"\bnc\b|non commercial|noncommercial|research only|academic")
+_NON_COMMERCIAL = re.compile(r"\bnc\b|non commercial|noncommercial|research|academic|\bamlr\b")
+"""Research: Qwen's licence of that name (Qwen2.5-VL-3B, jina-embeddings-v4), and Apple's (`apple-amlr`)."""
 
 
 def accepted(spec: ModelSpec, folder: Path | None = None) -> str:
@@ -20,9 +21,10 @@ def accepted(spec: ModelSpec, folder: Path | None = None) -> str:
         UserError: it forbids commercial use, and the spec does not accept that; or the card cannot be read.
     """
     licence = (_of_card(folder / CARD) if folder else "") or spec.license
-    if not spec.accept_license and any(map(_is_non_commercial, (licence, spec.license))):
+    forbidding = next(filter(_is_non_commercial, (licence, spec.license)), None)
+    if forbidding is not None and not spec.accept_license:
         raise UserError(
-            f"Model {spec.model!r} has the licence {licence!r}, which forbids commercial use. Choose another model, "
+            f"Model {spec.model!r} has the licence {forbidding!r}, which forbids commercial use. Choose another model, "
             "or, if your use is allowed, say so with accept_license: true in its spec."
         )
     return licence

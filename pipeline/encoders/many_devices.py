@@ -42,9 +42,9 @@ class ManyDevices:
         """As the first encoder does; decoding stays in this process."""
         return self._first.preprocess(content)
 
-    def cut(self, texts: Sequence[str]) -> list[bool]:
+    def cut(self, *contents: Any) -> list[bool]:
         """As the first encoder says."""
-        cut: list[bool] = self._first.cut(texts)
+        cut: list[bool] = self._first.cut(*contents)
         return cut
 
     def encode(self, contents: Sequence[Any]) -> Vectors:

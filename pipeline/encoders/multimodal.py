@@ -15,10 +15,13 @@ from PIL import Image
 
 from pipeline.encoders.base import Fingerprint, Inputs, Item, Vectors, finish, means
 from pipeline.encoders.bfloat16 import prepare
-from pipeline.encoders.sentence import loaded
+from pipeline.encoders.sentence import MASK, loaded, longer_than_read
 from pipeline.machine import pictures_at_once
 from schemas.encoders import EncoderSpec
 from schemas.errors import UserError
+
+UNLIMITED = 1 << 30
+"""More tokens than an item has."""
 
 
 class MultimodalEncoder:
@@ -51,14 +54,25 @@ class MultimodalEncoder:
         read = self._messages if self._reads_messages else self._parts
         return [read(items[start : start + self.batch_size]) for start in starts]
 
+    def cut(self, items: Sequence[Item], batches: Sequence[Inputs]) -> list[bool]:
+        """Which items have a longer text than the model reads, in a message after their pictures.
+
+        Only messages that fill the model are tokenized again.
+        """
+        if not self._reads_messages:
+            return longer_than_read(self._model, [(self._prompt or "") + (item.text or "") for item in items])
+        limit = self._model.max_seq_length or UNLIMITED
+        lengths = [length for inputs in batches for _, features in inputs for length in _lengths(features)]
+        return [
+            length >= limit and self._whole_length(item) > limit for item, length in zip(items, lengths, strict=True)
+        ]
+
     def encode(self, batches: Sequence[Inputs]) -> Vectors:
         """One row per item, in the order given."""
         return np.concatenate([self._encode(inputs) for inputs in batches])
 
     def _messages(self, items: Sequence[Item]) -> Inputs:
-        parts = [{"image": list(item.pictures), "text": item.text} for item in items]
-        messages = [{name: value for name, value in mine.items() if value not in ([], None)} for mine in parts]
-        return [([1] * len(items), self._features(messages))]
+        return [([1] * len(items), self._features(list(map(_message, items))))]
 
     def _parts(self, items: Sequence[Item]) -> Inputs:
         """The texts of all items in one pass, their pictures in another."""
@@ -70,6 +84,16 @@ class MultimodalEncoder:
     def _features(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         with self._tokenizing:
             return dict(self._model.preprocess(inputs, prompt=self._prompt))
+
+    def _whole_length(self, item: Item) -> int:
+        """Tokens of an item's message, if nothing of it were cut."""
+        with self._tokenizing:
+            limit, self._model.max_seq_length = self._model.max_seq_length, UNLIMITED
+            try:
+                [length] = _lengths(self._model.preprocess([_message(item)], prompt=self._prompt))
+            finally:
+                self._model.max_seq_length = limit
+        return length
 
     def _encode(self, inputs: Inputs) -> Vectors:
         normalize = self._spec.normalize
@@ -83,3 +107,15 @@ class MultimodalEncoder:
         on_device = {k: v.to(self._model.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
         vectors = self._model(on_device)["sentence_embedding"]
         return finish(vectors, normalize=self._spec.normalize, truncate_dim=self._spec.truncate_dim)
+
+
+def _message(item: Item) -> dict[str, Any]:
+    """An item as the library takes it: the parts that it has."""
+    parts = {"image": list(item.pictures), "text": item.text}
+    return {name: value for name, value in parts.items() if value not in ([], None)}
+
+
+def _lengths(features: dict[str, Any]) -> list[int]:
+    """Tokens of each message."""
+    lengths: list[int] = features[MASK].sum(dim=1).tolist()
+    return lengths

@@ -39,6 +39,14 @@ def loaded(spec: EncoderSpec, folder: Path) -> Any:
     return model
 
 
+def longer_than_read(model: Any, texts: Sequence[str]) -> list[bool]:
+    """Which texts have more tokens than the library's model reads; a table of word vectors reads all."""
+    limit = model.max_seq_length
+    if limit is None or math.isinf(limit) or not isinstance(model.tokenizer, PreTrainedTokenizerBase):
+        return [False] * len(texts)
+    return longer(model.tokenizer, texts, limit)
+
+
 class SentenceEncoder:
     """A `TextEncoder` over any sentence-transformers model folder."""
 
@@ -64,11 +72,8 @@ class SentenceEncoder:
         return rows
 
     def cut(self, texts: Sequence[str]) -> list[bool]:
-        """Which texts are longer than the model reads; a table of word vectors reads all."""
-        limit = self._model.max_seq_length
-        if limit is None or math.isinf(limit) or not isinstance(self._model.tokenizer, PreTrainedTokenizerBase):
-            return [False] * len(texts)
-        return longer(self._model.tokenizer, [self._spec.prompt + text for text in texts], limit)
+        """Which texts are longer than the model reads."""
+        return longer_than_read(self._model, [self._spec.prompt + text for text in texts])
 
     def tokenize(self, texts: Sequence[str]) -> list[tuple[list[int], Features]]:
         """Batches, each as indices into `texts` and the model's input; every text is tokenized once.

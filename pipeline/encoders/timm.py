@@ -25,7 +25,8 @@ class TimmEncoder:
         self._device = encoder_device()
         size: dict[str, Any] = {} if spec.image_size is None else {"img_size": spec.image_size}
         self._model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0, **size)
-        config = resolve_model_data_config(self._model)  # type: ignore[no-untyped-call]
+        # Without the size, pictures would be resized to that of the model's own configuration, which it does not take.
+        config = resolve_model_data_config(self._model, {"img_size": spec.image_size})  # type: ignore[no-untyped-call]
         transform = create_transform(**config, is_training=False)
         self._transform_picture, self._transform_batch = split_transform(transform)
         width: int = getattr(self._model, "num_features")  # noqa: B009 - the stub says Tensor | Module

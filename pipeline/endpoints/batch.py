@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from pipeline.endpoints.client import MALFORMED, is_model
 from pipeline.published import Counts
 from schemas.encoders import ServedSpec
@@ -188,7 +190,7 @@ def _lines(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
 def _answer(line: str, place: str) -> tuple[str, Any, str]:
     """Content hash, and the body of a successful answer, or None and the reason."""
     try:
-        entry = json.loads(line)
+        entry = from_json(line)
         key, response, error = str(entry["custom_id"]), entry.get("response"), entry.get("error")
     except MALFORMED as fault:
         raise UserError(

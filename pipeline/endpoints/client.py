@@ -5,7 +5,6 @@ server says when to come back (`Retry-After`, `x-ratelimit-*`), all requests wai
 """
 
 import asyncio
-import json
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import httpx
 import openai
 import stamina
+from pydantic_core import from_json
 
 from pipeline.endpoints.rate_limit import RateLimit, requested_pause
 from pipeline.masking import masked
@@ -117,8 +117,10 @@ class Endpoint:
         return answers
 
     def masked(self, text: object) -> str:
-        """What the server said, without the key, which a server may quote."""
-        return masked(str(text), [self._key] if self._key != NO_KEY else [])
+        """What the server said, without the key, which a server may quote, and as a table can store it."""
+        # A lone surrogate is legal in JSON's escapes but not in UTF-8.
+        said = str(text).encode(errors="replace").decode()
+        return masked(said, [self._key] if self._key != NO_KEY else [])
 
     def _check(self) -> None:
         """Ask for the list of models before the first content. Lists may be incomplete: a missing model is only logged.
@@ -207,7 +209,7 @@ class Endpoint:
         try:
             response = await question.send(client)
             self._limit.heed(response.headers)
-            return question.read(json.loads(response.content), time.monotonic() - started)
+            return question.read(from_json(response.content), time.monotonic() - started)
         except MALFORMED as error:
             raise MalformedAnswerError(f"no {self._answers}: {type(error).__name__}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -70,7 +71,7 @@ class Kept:
         )
         self._put("asked", more.model_dump_json(indent=2))
 
-    def add(self, keys: list[str], rows: Vectors, cut: list[bool] | None = None) -> None:
+    def add(self, keys: list[str], rows: Vectors, cut: Sequence[bool | None] | None = None) -> None:
         """Keep finished vectors: float32, (len(keys), dim)."""
         columns = [pa.array(keys), fixed_width_from(rows).cast(CACHED.field("embedding").type)]
         marks = pa.nulls(len(keys), pa.bool_()) if cut is None else pa.array(cut, pa.bool_())

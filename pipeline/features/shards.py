@@ -43,7 +43,7 @@ class ShardVectors:
         refused: content hash → why the encoder could not read the content, a text or a picture.
         refused_items: hash of all parts of an item → why the model does not take them together. An item of one part
             has the part's hash, but beside others the part may be read.
-        cut: for each of `keys` whether it is a text longer than the model reads; None where that is not known.
+        cut: for each of `keys` whether its text is longer than the model reads; None where that is not known.
         tokens, seconds: as an endpoint counted the ones, and what it took.
     """
 
@@ -51,7 +51,7 @@ class ShardVectors:
     rows: Vectors | None = None
     refused: dict[str, str] = field(default_factory=dict)
     refused_items: dict[str, str] = field(default_factory=dict)
-    cut: list[bool] | None = None
+    cut: list[bool | None] | None = None
     tokens: int = 0
     seconds: float = 0.0
 
@@ -64,6 +64,7 @@ class ShardVectors:
             np.concatenate(rows) if rows else None,
             {key: reason for part in parts for key, reason in part.refused.items()},
             {key: reason for part in parts for key, reason in part.refused_items.items()},
+            [mark for part in parts for mark in (part.cut if part.cut is not None else [None] * len(part.keys))],
         )
 
 
@@ -119,7 +120,7 @@ class ShardEncoder:
                 while texts and vectors.rows is None:
                     try:
                         vectors.rows = encoder.encode(list(texts.values()))
-                        vectors.cut = encoder.cut(list(texts.values()))
+                        vectors.cut = list(encoder.cut(list(texts.values())))
                     except RefusedTextsError as error:
                         reasons = error.reasons
                         refused = {key: reasons[text] for key, text in texts.items() if text in reasons}
@@ -211,6 +212,7 @@ class ShardEncoder:
             vectors.refused_items |= dict.fromkeys(items, f"{NOT_TAKEN}: {error}")
             return []
         vectors.keys += items
+        vectors.cut = [*(vectors.cut or ()), *encoder.cut(list(items.values()), inputs)]
         return inputs
 
     def _forward(self, batch: "_Batch") -> "_Batch":

@@ -8,7 +8,7 @@ depend only on what earlier shards held, so an interrupted run ends with the sam
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -34,7 +34,7 @@ from schemas.tables import features
 
 logger = logging.getLogger(__name__)
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 TEXT_SHARD = 1024
 IMAGE_SHARD = 256
 """Contents read, encoded, kept and forgotten together: bounds memory, and what a kill can lose."""
@@ -165,7 +165,7 @@ class _Work:
 
     def __init__(self, store: Store, spec: EncoderSpec, identity: Fingerprint, encoder: Encoder | None) -> None:
         self.counts: Counts = dict.fromkeys((*COUNTED, *(ASKED if spec.is_served else ())), 0)
-        if spec.modality == "text":
+        if spec.modality != "image":
             self.counts["cut"] = 0
         self.refused: dict[str, str] = {}
         self._refused_items: dict[str, str] = {}
@@ -174,7 +174,7 @@ class _Work:
         self.cache = self._kept.cache
         self._encoder = ShardEncoder(spec, encoder)
         self.dim = self._dim()
-        self.schema = features(self.dim, texts=spec.modality == "text")
+        self.schema = features(self.dim, texts=spec.modality != "image")
 
     def encoded(self, shards: Iterator[Shard], cluster: Cluster | None) -> Iterator[Shard]:
         """The same shards, each yielded when the cache holds all of its readable contents. An endpoint is asked from
@@ -229,13 +229,13 @@ class _Work:
             fixed_width_from(means(rows, counts, normalize=self._spec.normalize), missing=counts == 0),
             pa.array([why[0] if why else None for why in reasons], pa.string()),
         ]
-        if self._spec.modality == "text":  # one content per item
+        if self._spec.modality != "image":  # one content per item
             cut = iter(marks)
             columns.append(pa.array([next(cut) if mine else None for mine in hashes], pa.bool_()))
             self.counts["cut"] += sum(bool(value) for value in columns[-1].to_pylist())
         return pa.table(columns, schema=self.schema)
 
-    def _keep(self, shard: Shard, keys: list[str], rows: Vectors, cut: list[bool] | None) -> None:
+    def _keep(self, shard: Shard, keys: list[str], rows: Vectors, cut: Sequence[bool | None] | None) -> None:
         if self._spec.is_served:
             check_width(self._spec, rows, self.dim)
         if rows.shape != (len(keys), self.dim):

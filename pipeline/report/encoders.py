@@ -53,35 +53,26 @@ def section(store: Store, version: TableVersion | None) -> dict[str, Any] | None
 def verdict(rows: Sequence[EncoderRow], pairs: Sequence[EncoderPair]) -> str:
     """One sentence that says which encoder pays.
 
-    An encoder pays if it is ahead of the cheapest by one measure and behind by none, beyond chance; of several, the one
-    that is ahead by most. The cheapest has the least price, of several the least seconds, then bytes; where one of
-    these is not known, no encoder is named.
+    An encoder pays if it is ahead of the cheapest by one measure and behind by none, beyond chance; of several the
+    cheapest, unless a dearer one is ahead of it in the same way. The cheapest has the least price, of several the least
+    seconds, then bytes; where one of these is not known, no encoder is named.
     """
     if unknown := [row.encoder for row in rows if row.seconds is None or row.price is None]:
         return f"Which encoder pays is not known, because no figure says what {', '.join(unknown)} costs."
-    cheapest = min(rows, key=lambda row: (row.price, row.seconds, row.bytes))
-    gains: dict[str, dict[str, EncoderPair]] = {}
-    lost = set()
-    for pair in pairs:
-        if cheapest.encoder not in (pair.encoder, pair.other) or pair.p_holm is None or pair.p_holm >= SIGNIFICANT:
-            continue
-        other = pair.other if pair.encoder == cheapest.encoder else pair.encoder
-        if _mean(rows, other, pair.measure) > _mean(rows, cheapest.encoder, pair.measure):
-            gains.setdefault(other, {})[pair.measure] = pair
-        else:
-            lost.add(other)
-    paying = [row for row in rows if row.encoder in gains and row.encoder not in lost]
-    if not paying:
+    cheapest, *others = sorted(rows, key=lambda row: (row.price, row.seconds, row.bytes))
+    best = cheapest
+    for row in others:
+        if _gains(row, cheapest, pairs) and _gains(row, best, pairs):
+            best = row
+    if best is cheapest:
         return (
             f"{cheapest.encoder} pays: it is the cheapest, and none of the others is ahead of it beyond chance without "
             "being behind elsewhere."
         )
-    best = max(paying, key=lambda row: sum(_gain(rows, row, cheapest, measure) for measure in gains[row.encoder]))
     figures = " and ".join(
-        f"{what} {_mean(rows, best.encoder, measure):.4f} against {_mean(rows, cheapest.encoder, measure):.4f} "
-        f"(p {pair.p_holm:.2g} after Holm)"
-        for measure, pair in sorted(gains[best.encoder].items(), reverse=True)
-        for what in ("on items that train" if measure == "warm" else "on hidden items",)
+        f"{'on items that train' if measure == 'warm' else 'on hidden items'} {getattr(best, measure) or 0:.4f} "
+        f"against {getattr(cheapest, measure) or 0:.4f} (p {p_holm:.2g} after Holm)"
+        for measure, p_holm in sorted(_gains(best, cheapest, pairs).items(), reverse=True)
     )
     times = best.seconds / cheapest.seconds if best.seconds and cheapest.seconds else None
     cost = f", at {times:.2g} times the seconds per content" if times else ""
@@ -89,11 +80,14 @@ def verdict(rows: Sequence[EncoderRow], pairs: Sequence[EncoderPair]) -> str:
     return f"{best.encoder} pays over {cheapest.encoder}, the cheapest: {figures}{cost}."
 
 
-def _mean(rows: Sequence[EncoderRow], encoder: str, measure: str) -> float:
-    return next(getattr(row, measure) or 0.0 for row in rows if row.encoder == encoder)
-
-
-def _gain(rows: Sequence[EncoderRow], row: EncoderRow, over: EncoderRow, measure: str) -> float:
-    """How far ahead a row is, as a share of the larger figure: also where the other has none."""
-    ours, theirs = (_mean(rows, each.encoder, measure) for each in (row, over))
-    return (ours - theirs) / max(ours, theirs)
+def _gains(row: EncoderRow, over: EncoderRow, pairs: Sequence[EncoderPair]) -> dict[str, float]:
+    """The measures by which a row is ahead of another beyond chance, each with its p; none if it is behind by one."""
+    gains: dict[str, float] = {}
+    for pair in pairs:
+        is_theirs = {pair.encoder, pair.other} == {row.encoder, over.encoder}
+        if not is_theirs or pair.p_holm is None or pair.p_holm >= SIGNIFICANT:
+            continue
+        if (getattr(row, pair.measure) or 0) <= (getattr(over, pair.measure) or 0):
+            return {}
+        gains[pair.measure] = pair.p_holm
+    return gains

@@ -37,10 +37,18 @@ def compared(world: World, folder: Path, *names: str) -> tuple[dict[str, Judged]
     return judged, {(pair.encoder, pair.other, pair.measure): pair for pair in pairs}
 
 
+def test_of_one_seed_no_spread_is_known(world: World, folder: Path) -> None:
+    tables = world.tables.model_copy(update={"features": {"image": world.features["image"]}})
+    config = CONFIG.model_copy(update={"seeds": (0,)})
+    judged, _ = compare_encoders.run(tables=tables, finished=folder / "finished", config=config)
+    assert (judged["image"].warm_spread, judged["image"].cold_spread) == (None, None)
+    assert judged["image"].cold is not None
+
+
 def test_an_encoder_and_its_copy_do_not_differ(world: World, folder: Path) -> None:
     judged, pairs = compared(world, folder, "image", "copy")
     assert judged["image"] == judged["copy"]
-    assert judged["image"].warm_spread > 0
+    assert judged["image"].warm_spread > 0  # type: ignore[operator]
     assert {(pair.measure, pair.p_value, pair.p_holm, pair.ahead) for pair in pairs.values()} == {
         ("warm", 1, 1, 0),
         ("cold", 1, 1, 0),

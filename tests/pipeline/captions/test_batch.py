@@ -109,9 +109,10 @@ def test_an_answer_that_is_no_caption_is_kept_with_its_status(
     [
         ('{"custom_id": "x", "resp', "line 1: expected an answer of a batch"),
         ("[]", "line 1: expected an answer of a batch"),
+        ("[" * 100_000, "line 1: expected an answer of a batch"),
         ('{"custom_id": "x", "response": null, "error": "e"}', "None of 1 answers is of a picture of shop"),
     ],
-    ids=["cut short", "other json", "another data set"],
+    ids=["cut short", "other json", "too deep", "another data set"],
 )
 def test_a_file_that_is_none_of_this_data_sets_answers_is_refused(
     store: Store, images: TableVersion, server: Moody, tmp_path: Path, text: str, message: str

@@ -46,9 +46,11 @@ def moody() -> Iterator[Callable[..., Moody]]:
         reply({"choices": []}),
         reply({"object": "something else"}),
         reply(b"[1, 2"),
+        reply(b"[" * 100_000),
+        reply(good("a mug \ud83d")),  # half an emoji, which no table can store
         hang_up,
     ],
-    ids=["500", "502 html", "200 html", "no choices", "other json", "cut json", "hang-up"],
+    ids=["500", "502 html", "200 html", "no choices", "other json", "cut json", "too deep", "half a sign", "hang-up"],
 )
 def test_a_passing_fault_is_tried_again(
     moody: Callable[..., Moody], mood: Callable[[BaseHTTPRequestHandler], None]

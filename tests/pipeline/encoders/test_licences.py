@@ -42,6 +42,8 @@ def test_the_cards_licence_is_in_the_lineage_and_no_part_of_what_identifies_the_
         "license: other\nlicense_name: example-research-only",
         "license: other\nlicense_name: Non-Commercial License",
         "license: cc-by-nc-sa-4.0",
+        "license: other\nlicense_name: qwen-research",
+        "license: apple-amlr",
     ],
 )
 def test_a_licence_that_forbids_commercial_use_must_be_accepted(tmp_path: Path, head: str) -> None:
@@ -52,7 +54,7 @@ def test_a_licence_that_forbids_commercial_use_must_be_accepted(tmp_path: Path, 
     assert accepted.license.startswith(head.split(": ")[1].split("\n")[0])
 
 
-@pytest.mark.parametrize("name", ["apache-2.0", "mit", "cc-by-4.0", "openrail", "bsd-3-clause", "gemma"])
+@pytest.mark.parametrize("name", ["apache-2.0", "mit", "cc-by-4.0", "openrail", "bsd-3-clause", "gemma", "apple-ascl"])
 def test_other_licences_need_no_word(tmp_path: Path, name: str) -> None:
     assert load.fingerprint(timm_at(carded(tmp_path, f"license: {name}"))).license == name
 
@@ -62,6 +64,12 @@ def test_what_the_spec_says_counts_where_no_card_does_and_for_endpoints() -> Non
     assert captions.fingerprint(CaptionSpec(**endpoint, license="mit")).license == "mit"
     with pytest.raises(UserError, match="accept_license"):
         captions.fingerprint(CaptionSpec(**endpoint, license="CC BY-NC 4.0"))
+
+
+def test_the_specs_own_word_counts_beside_the_cards(tmp_path: Path) -> None:
+    spec = timm_at(carded(tmp_path, "license: mit")).model_copy(update={"license": "cc-by-nc-4.0"})
+    with pytest.raises(UserError, match=r"has the licence 'cc-by-nc-4\.0', which forbids"):
+        load.fingerprint(spec)
 
 
 def test_a_card_that_is_none_says_which_file(tmp_path: Path) -> None:

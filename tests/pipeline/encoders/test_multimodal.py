@@ -52,10 +52,13 @@ def encoder(folder: Path, **options: object) -> MultimodalEncoder:
     return ours
 
 
-def of_message(model: SentenceTransformer, item: Item, **options: object) -> np.ndarray:
+def message_of(item: Item) -> dict[str, object]:
     parts = {"image": list(item.pictures), "text": item.text}
-    message = {name: part for name, part in parts.items() if part not in ([], None)}
-    return model.encode([message], normalize_embeddings=True, show_progress_bar=False, **options)[0]
+    return {name: part for name, part in parts.items() if part not in ([], None)}
+
+
+def of_message(model: SentenceTransformer, item: Item, **options: object) -> np.ndarray:
+    return model.encode([message_of(item)], normalize_embeddings=True, show_progress_bar=False, **options)[0]
 
 
 def of_parts(model: SentenceTransformer, item: Item) -> np.ndarray:
@@ -111,6 +114,28 @@ def test_a_prompt_a_cut_and_a_longest_text_are_those_of_the_library(
     some = [items[0], items[2], items[5]]
     expected = [of_message(theirs, item, prompt="Represent the product.", truncate_dim=16) for item in some]
     np.testing.assert_allclose(ours.encode(ours.preprocess(some)), np.stack(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_exactly_the_messages_of_more_tokens_than_the_limit_are_cut(
+    reader: tuple[SentenceTransformer, Path], items: list[Item], pictures: int
+) -> None:
+    several = [Item(" ".join(["mug"] * count), items[1].pictures[:pictures]) for count in (1, 9, 10, 11, 40)]
+    limit = int(reader[0].preprocess([message_of(several[2])])["attention_mask"].sum())
+    ours = encoder(reader[1], max_tokens=limit, batch_size=2)
+    for _ in range(2):
+        assert ours.cut(several, ours.preprocess(several)) == [False, False, False, True, True]
+    expected = [of_message(reader[0], item) for item in several[:3]]
+    np.testing.assert_allclose(ours.encode(ours.preprocess(several[:3])), np.stack(expected), atol=1e-5)
+
+
+def test_exactly_the_texts_of_more_tokens_than_a_tower_reads_are_cut(
+    clip: tuple[SentenceTransformer, Path], items: list[Item]
+) -> None:
+    ours = encoder(clip[1], max_tokens=12)
+    several = [Item(" ".join(["mug"] * count), items[1].pictures) for count in (1, 10, 11)]  # and two special tokens
+    several.append(Item(None, items[1].pictures))
+    assert ours.cut(several, ours.preprocess(several)) == [False, False, True, False]
 
 
 def test_bfloat16_keeps_the_direction(reader: tuple[SentenceTransformer, Path], items: list[Item]) -> None:

@@ -144,6 +144,15 @@ def test_an_item_with_an_unreadable_picture_is_not_encoded_again(store: Store, s
     assert {i: again[i] for i in shop} == first
 
 
+def test_items_with_a_longer_text_than_the_model_reads_are_marked_and_counted(store: Store, spec: EncoderSpec) -> None:
+    spec = spec.model_copy(update={"max_tokens": 120})
+    shop: Shop = {"short": ("a mug", [RED]), "long": ("a mug " * 100, [RED, BROKEN]), "text": ("a lamp " * 100, [None])}
+    version, counts = run(store, spec, shop | {"picture": (None, [BLUE]), "none": (None, [None])})
+    marks = {i: row["cut"] for i, row in rows(store, version).items()}
+    assert marks == {"short": False, "long": True, "text": True, "picture": False, "none": None}
+    assert counts["cut"] == 2
+
+
 def test_a_sentence_model_that_reads_pictures_too_leaves_out_a_text_with_its_mark(store: Store, tmp_path: Path) -> None:
     tiny_reader(tmp_path)
     spec = EncoderSpec(kind="sentence", model=str(tmp_path / "model"), dtype="float32")

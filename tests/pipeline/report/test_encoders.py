@@ -22,7 +22,7 @@ def row(encoder: str, seconds: float | None, warm: float, cold: float | None, pr
         "bytes": 100.0,
         "share_a_user": 0.5,
         "by_chance": 0.2,
-        "warm_spread": 0.0,
+        "warm_spread": None,
     }
     figures |= {
         "encoder": encoder,
@@ -30,7 +30,7 @@ def row(encoder: str, seconds: float | None, warm: float, cold: float | None, pr
         "price": price,
         "warm": warm,
         "cold": cold,
-        "cold_spread": 0.0,
+        "cold_spread": 0.01,
     }
     return EncoderRow.model_validate(figures | {"model": "m"})
 
@@ -72,12 +72,39 @@ ROWS = [row("small", 0.001, 0.10, 0.05), row("large", 0.004, 0.12, 0.09)]
             "0.1 times the seconds per content, for 0.002 per content.",
         ),
         (
-            [*ROWS, row("huge", 0.04, 0.13, 0.2)],
-            [pair("warm", 0.01), pair("cold", 0.01), pair("cold", 0.01, "huge", "small")],
-            "huge pays over small",
+            [row("huge", 0.04, 0.13, 0.2), *ROWS],
+            [pair("cold", 0.01), pair("cold", 0.01, "huge", "small"), pair("cold", 0.9, "huge", "large")],
+            "large pays over small",
         ),
+        (
+            [row("huge", 0.04, 0.13, 0.2), *ROWS],
+            [pair("cold", 0.01), pair("cold", 0.01, "huge", "small"), pair("cold", 0.01, "huge", "large")],
+            "huge pays over small, the cheapest: on hidden items 0.2000 against 0.0500",
+        ),
+        (
+            [row("huge", 0.04, 0.11, 0.2), *ROWS],
+            [
+                pair("cold", 0.01),
+                pair("cold", 0.01, "huge", "small"),
+                pair("warm", 0.01, "huge", "large"),
+                pair("cold", 0.01, "huge", "large"),
+            ],
+            "large pays over small",
+        ),
+        (ROWS, [pair("warm", None), pair("cold", None)], "small pays: it is the cheapest"),
     ],
-    ids=["by chance", "on hidden items", "behind elsewhere", "imported", "unknown time", "a price", "ahead by most"],
+    ids=[
+        "by chance",
+        "on hidden items",
+        "behind elsewhere",
+        "imported",
+        "unknown time",
+        "a price",
+        "dearer and no better",
+        "dearer and better",
+        "dearer, better and worse",
+        "a single user",
+    ],
 )
 def test_the_verdict_names_the_encoder_that_pays(
     rows: list[EncoderRow], pairs: list[EncoderPair], sentence: str
@@ -111,7 +138,7 @@ def test_the_last_comparison_is_a_section_and_no_table_of_the_run(store: Store, 
     page = rendered(store, encoders.latest(store, "shop"), tmp_path)
     assert version == encoders.latest(store, "shop")
     assert encoders.verdict(ROWS, [pair("warm", 0.2), pair("cold", 0.003)]) in page.text
-    for figure in ("NDCG@20, warm", "0.1200", "0.0900", "4.0", "0.003"):
+    for figure in ("NDCG@20, warm", "0.1200 ± –", "0.0900 ± 0.0100", "4.0", "0.003"):
         assert figure in page.text
         assert figure not in without.text
     sections = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
