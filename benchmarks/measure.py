@@ -150,7 +150,7 @@ def growth(what: str, sizes: Sequence[int], costs: Sequence[Cost], start_up: Cos
     seconds = [cost.cpu - start_up_cpu for cost in costs]
     times = [(size, time) for size, time in zip(sizes, seconds, strict=True) if time > start_up_cpu / 5]
     memory = [(size, cost.rss) for size, cost in zip(sizes, costs, strict=True)]
-    exponents = [_slope(*np.log(np.array(points)).T) for points in (times, memory)]
+    exponents = [_slope(*np.log(np.array(p)).T) if len(p) > 1 else None for p in (times, memory)]
     last = costs[-1]
     return {
         "case": f"growth, {sizes[0]:,} to {sizes[-1]:,} {what}",

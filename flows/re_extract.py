@@ -1,8 +1,8 @@
 """The flow `re-extract`, one function per source: bring the features up to date, and train again only if it pays.
 
 New and changed items are encoded, vanished ones leave the tables, the similarity graph is updated. Where it does not
-train, the champion's model gives new items and users their vectors. Stages find their
-own finished work by content, so an unchanged catalogue only has its raw files read, and no encoder is called.
+train, the champion's model gives new items and users their vectors. Stages find their own finished work by content, so
+an unchanged catalogue only has its raw files read, and no encoder is called.
 """
 
 import contextlib
@@ -136,7 +136,8 @@ def decide(
 def served(store: Store, last_training: Tables, now: Tables, parameters: RunParameters) -> Tables:
     """The tables of the version whose model is applied: the champion's, which consumers read.
 
-    The last training's where no version is champion, or it has no model, or other encoders than today's.
+    The last training's where no version is champion, or it has no model, or other encoders or imported vectors than
+    today's.
     """
     dataset = now["items"].dataset
     if not client.has_registry(store, parameters.registry):
@@ -146,7 +147,16 @@ def served(store: Store, last_training: Tables, now: Tables, parameters: RunPara
     if champion is None or MODEL not in champion.tables:
         return last_training
     tables = {name: store.get(dataset, name, version) for name, version in champion.tables.items()}
-    return tables if encoders(store, tables) == encoders(store, now) else last_training
+    same = encoders(store, tables) == encoders(store, now)
+    return tables if same and not _has_other_vectors(store, tables, now) else last_training
+
+
+def _has_other_vectors(store: Store, before: Tables, now: Tables) -> bool:
+    """Whether vectors are imported and those of most items have changed, as if they were another encoder's."""
+    if not any(name.startswith("features/") and changes.is_imported(version) for name, version in now.items()):
+        return False
+    since = changes.run(store=store, before=before, after=now)
+    return since.changed > since.unchanged
 
 
 def embed(store: Store, tables: Tables, base: Tables, parameters: RunParameters, record: Recorder) -> Tables:

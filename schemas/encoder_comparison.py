@@ -28,7 +28,7 @@ class Judged(_Frozen):
     Attributes:
         warm, warm_spread: selection metric on test, mean and standard deviation over the seeds; null for one seed.
         cold, cold_spread: recall of hidden items at the same cut-off, by the item weights, over draws of what is
-            hidden, one per seed (ten at most); null where nobody could be judged.
+            hidden, one per seed (ten at most); null where nobody could be judged, the spread also of a single draw.
     """
 
     warm: float

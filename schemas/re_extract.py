@@ -26,7 +26,8 @@ class RetrainThreshold(BaseModel):
 
 
 class Changes(BaseModel):
-    """What differs between two states of one catalogue. An item has changed if its text or its picture has."""
+    """What differs between two states of one catalogue. An item has changed if its text, its picture or
+    its imported vector has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -38,7 +38,7 @@ ADAPTERS: dict[EncoderKind, Adapter] = {
     "sentence": Adapter("pipeline.encoders.sentence:SentenceEncoder"),
     "open_clip": Adapter("pipeline.encoders.openclip:ImageTower", weights=OPEN_CLIP),
     "open_clip_text": Adapter("pipeline.encoders.openclip:TextTower", weights=OPEN_CLIP),
-    "timm": Adapter("pipeline.encoders.timm:TimmEncoder"),
+    "timm": Adapter("pipeline.encoders.timm:TimmEncoder", version=2),
     "transformers_clip": Adapter("pipeline.encoders.transformers_clip:ImageTower"),
     "transformers_clip_text": Adapter("pipeline.encoders.transformers_clip:TextTower"),
     "multimodal": Adapter("pipeline.encoders.multimodal:MultimodalEncoder"),

@@ -40,6 +40,7 @@ class MultimodalEncoder:
         self._reads_messages = "message" in self._model.modalities
         prepare(self._model, identity.dtype, self._model.device)
         self._prompt = spec.prompt or self._model.prompts.get(self._model.default_prompt_name or "") or None
+        self._limit = self._model.max_seq_length or UNLIMITED
         self._tokenizing = threading.Lock()  # the processors keep padding and truncation in themselves
         self.dim = self.encode(self.preprocess([Item("a", (Image.new("RGB", (32, 32)),))])).shape[1]
 
@@ -60,8 +61,9 @@ class MultimodalEncoder:
         Only messages that fill the model are tokenized again.
         """
         if not self._reads_messages:
-            return longer_than_read(self._model, [(self._prompt or "") + (item.text or "") for item in items])
-        limit = self._model.max_seq_length or UNLIMITED
+            with self._tokenizing:
+                return longer_than_read(self._model, [(self._prompt or "") + (item.text or "") for item in items])
+        limit = self._limit
         lengths = [length for inputs in batches for _, features in inputs for length in _lengths(features)]
         return [
             length >= limit and self._whole_length(item) > limit for item, length in zip(items, lengths, strict=True)

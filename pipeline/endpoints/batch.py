@@ -193,6 +193,8 @@ def _answer(line: str, place: str) -> tuple[str, Any, str]:
         entry = from_json(line)
         key, response, error = str(entry["custom_id"]), entry.get("response"), entry.get("error")
     except MALFORMED as fault:
+        if key := _custom_id(line):
+            return key, None, f"no answer: {type(fault).__name__}: {fault}"
         raise UserError(
             f"{place}: expected an answer of a batch, JSON with custom_id and response; found {line.strip():.80}. If "
             "the file was cut short, fetch it again; nothing is lost by reading it twice."
@@ -203,6 +205,14 @@ def _answer(line: str, place: str) -> tuple[str, Any, str]:
         return key, dict(response["body"]), ""
     except MALFORMED as fault:
         return key, None, f"no answer: {type(fault).__name__}: {fault}"
+
+
+def _custom_id(line: str) -> str:
+    """The content hash of an answer that is JSON with half a character in it; empty for anything else."""
+    try:
+        return str(json.loads(line)["custom_id"])
+    except (*MALFORMED, RecursionError):
+        return ""
 
 
 def _check_model(form: Form, spec: ServedSpec, body: dict[str, Any], place: str) -> None:

@@ -5,6 +5,7 @@ server says when to come back (`Retry-After`, `x-ratelimit-*`), all requests wai
 """
 
 import asyncio
+import codecs
 import logging
 import os
 import re
@@ -209,7 +210,8 @@ class Endpoint:
         try:
             response = await question.send(client)
             self._limit.heed(response.headers)
-            return question.read(from_json(response.content), time.monotonic() - started)
+            answer = from_json(response.content.removeprefix(codecs.BOM_UTF8))
+            return question.read(answer, time.monotonic() - started)
         except MALFORMED as error:
             raise MalformedAnswerError(f"no {self._answers}: {type(error).__name__}: {error}") from error
 

@@ -89,8 +89,8 @@ def centroids(layout: Layout) -> Floats:
 def nearest_clusters(layout: Layout, centres: Floats, positions: Ints, count: int) -> NDArray[np.int32]:
     """(len, count) clusters whose centres are nearest to each item, nearest first.
 
-    An item's clusters depend on its vectors and the centres alone, not on which items it is asked for with, nor on the
-    processor: otherwise an item that an update keeps could lie in other clusters than when it was searched.
+    An item's clusters depend on its vectors and the centres alone, not on which items it is asked for with:
+    otherwise an item that an update keeps could lie in other clusters than when it was searched.
     """
     clusters = np.empty((len(positions), count), np.int32)
     across = torch.from_numpy(rounded(centres, CENTRE_STEP)).T

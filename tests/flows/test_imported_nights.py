@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from flows import re_extract
+from pipeline.registry import versions
 from pipeline.store import Store
 from schemas.re_extract import ReExtractCatalogue, ReExtractSummary, RetrainThreshold
 from tests.support import drawn_shop
@@ -57,6 +58,15 @@ def test_new_items_in_a_longer_file_are_embedded_without_a_training(folder: Path
 def test_another_vector_of_an_item_is_another_content_of_it(folder: Path) -> None:
     summary = night(folder, 200, seed="another encoder of the same width")
     assert (summary.trained, summary.since_training.changed) == (True, FIRST)
+
+
+def test_a_champion_that_was_trained_on_other_vectors_is_not_applied(folder: Path) -> None:
+    store = Store(folder / "store")
+    trained = pl.read_parquet(store.latest("shop", "embeddings/items").path)
+    versions.promote(store, "shop", "1")
+    assert not night(folder, 190, seed="another encoder of the same width").trained
+    after = pl.read_parquet(store.latest("shop", "embeddings/items").path)
+    assert after.join(trained, on=after.columns, how="semi").height == len(after) == 190
 
 
 def test_vectors_of_another_width_are_another_encoder(folder: Path) -> None:

@@ -79,8 +79,9 @@ def test_files_are_of_a_size_that_a_batch_takes(
         {"response": None, "error": {"code": "batch_expired"}},
         {"response": {"status_code": 429, "body": {"error": {"message": "slow down"}}}},
         {"response": {"status_code": 200, "body": {"choices": []}}},
+        {"response": {"status_code": 200, "body": {"choices": [{"message": {"content": "a mug \ud83d"}}]}}},
     ],
-    ids=["expired", "429", "no choices"],
+    ids=["expired", "429", "no choices", "half a character"],
 )
 def test_an_answer_that_failed_stays_open_and_is_exported_again(
     store: Store, images: TableVersion, server: Moody, tmp_path: Path, changes: dict[str, Any]

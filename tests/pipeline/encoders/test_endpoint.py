@@ -1,6 +1,8 @@
 """The encoder that asks a server, against a real one and against one that does everything wrong."""
 
+import codecs
 import io
+import json
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -87,6 +89,11 @@ def test_answers_are_put_in_order_by_their_index(moody: Callable[..., Moody]) ->
     given = encoder(moody().encoder()).embed(texts)
     np.testing.assert_allclose(given.vectors, unit(*texts), rtol=1e-6)
     assert given.places == [0, 1, 2]
+
+
+def test_an_answer_may_begin_with_a_byte_order_mark(moody: Callable[..., Moody]) -> None:
+    body = json.dumps(embeddings({"input": ["a"]})).encode()
+    assert encoder(moody(reply(codecs.BOM_UTF8 + body)).encoder()).dim == 3
 
 
 @pytest.mark.parametrize(

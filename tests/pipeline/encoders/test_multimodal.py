@@ -2,13 +2,14 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 
-from pipeline.encoders import load
+from pipeline.encoders import load, multimodal
 from pipeline.encoders.base import Item
 from pipeline.encoders.many_devices import ManyDevices
 from pipeline.encoders.multimodal import MultimodalEncoder
@@ -136,6 +137,21 @@ def test_exactly_the_texts_of_more_tokens_than_a_tower_reads_are_cut(
     several = [Item(" ".join(["mug"] * count), items[1].pictures) for count in (1, 10, 11)]  # and two special tokens
     several.append(Item(None, items[1].pictures))
     assert ours.cut(several, ours.preprocess(several)) == [False, False, True, False]
+
+
+def test_texts_are_measured_while_no_other_thread_tokenizes(
+    clip: tuple[SentenceTransformer, Path], items: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = encoder(clip[1])
+    measured, calls = multimodal.longer_than_read, []
+
+    def watched(*arguments: Any) -> list[bool]:
+        calls.append(ours._tokenizing.locked())
+        return measured(*arguments)
+
+    monkeypatch.setattr(multimodal, "longer_than_read", watched)
+    ours.cut(items, ours.preprocess(items))
+    assert calls == [True]
 
 
 def test_bfloat16_keeps_the_direction(reader: tuple[SentenceTransformer, Path], items: list[Item]) -> None:

@@ -30,7 +30,9 @@ def test_vectors_are_those_of_timm(drawings: list[bytes]) -> None:
 
 def test_a_model_of_fixed_size_reads_pictures_of_the_size_asked_for(tmp_path: Path, drawings: list[bytes]) -> None:
     torch.manual_seed(0)
-    save_for_hf(timm.create_model("test_vit", num_classes=0), tmp_path / "vit", safe_serialization=True)  # of 160 px
+    fixed = {"dynamic_img_size": False}
+    vit = timm.create_model("test_vit", num_classes=0, **fixed)  # of 160 px
+    save_for_hf(vit, tmp_path / "vit", model_args=fixed, safe_serialization=True)
     spec = timm_at(tmp_path / "vit").model_copy(update={"image_size": 96, "dtype": "float32"})
     ours = load.load(spec)
     assert isinstance(ours, ImageEncoder)
