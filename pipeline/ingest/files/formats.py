@@ -60,7 +60,7 @@ def partition(part: RawFile) -> dict[str, str | None]:
 
 
 def is_empty(file: RawFile) -> bool:
-    """Whether a file, or each of its parts, has not one byte."""
+    """Whether a file, or each of its parts, has not one byte, or only a byte order mark."""
     return streams.is_empty(parts(file)[0])
 
 
