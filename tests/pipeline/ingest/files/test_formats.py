@@ -98,6 +98,13 @@ def test_columns_of_hive_partitions_are_those_of_their_folders(tmp_path: Path, s
     assert set(pl.concat(tables).rows()) == rows
 
 
+def test_a_field_of_null_has_the_value_that_the_folders_tell(tmp_path: Path) -> None:
+    write_part(tmp_path / "x.jsonl" / "brand=Acme" / "part-0.jsonl", pl.DataFrame({"sku": ["1"], "brand": [None]}))
+    file, names, rows = parts_of(tmp_path, "x.jsonl"), ["sku", "brand"], [{"sku": "1", "brand": "Acme"}]
+    assert list(formats.records(file, names, Quality(), 0.0)) == rows
+    assert pl.concat(formats.tables(file, names, Quality(), 0.0)).to_dicts() == rows
+
+
 @pytest.mark.parametrize(
     ("suffix", "content"), [("csv", b"sku,name\n1,Mug\n"), ("jsonl", b'{"sku": "1", "name": "Mug"}\n')]
 )
