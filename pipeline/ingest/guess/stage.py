@@ -204,7 +204,7 @@ def _columns(made: Guess, file: Seen, fields: dict[str, Role], kind: str) -> Non
         name = {"item": "items_format", "interaction": "interactions_format"}[kind]
         made.lines.append(Line(name, values, "it has no header line" if form.header else "how it is written"))
     for name, role in fields.items():
-        if file.form.header:
+        if role.columns[0] in file.form.header:
             made.notes.append(f"{file.name}: {role.columns[0]} is taken for {name}, as {role.why}.")
         elif role.columns != (name,):
             theirs = role.columns[0] if len(role.columns) == 1 else list(role.columns)

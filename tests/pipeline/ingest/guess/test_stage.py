@@ -312,17 +312,17 @@ def test_an_index_without_a_name_tells_of_a_header_in_any_language(tmp_path: Pat
     assert parameters["item_columns"] == {"item_id": "artikel", "title": "label"}
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_what_the_folders_of_parts_tell_is_a_column(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(("suffix", "header"), [("csv", True), ("csv", False), ("jsonl", True), ("parquet", True)])
+def test_what_the_folders_of_parts_tell_is_a_column(tmp_path: Path, suffix: str, header: bool) -> None:
     for number, half in enumerate((IDS[::2], IDS[1::2])):
         part = tmp_path / "shop" / f"goods.{suffix}" / f"vendor=Acme{number}" / f"part-0.{suffix}"
         part.parent.mkdir(parents=True)
         goods = pl.DataFrame({"sku": half, "title": [title(n) for n in range(len(half))]})
-        write = {"csv": goods.write_csv, "jsonl": goods.write_ndjson, "parquet": goods.write_parquet}
-        write[suffix](part)
+        write = {"jsonl": goods.write_ndjson, "parquet": goods.write_parquet}
+        write.get(suffix, lambda path: goods.write_csv(path, include_header=header))(part)
     table(tmp_path / "shop" / "sold.csv", ["user", "sku"], [event[:2] for event in events(IDS)])
     parameters = fields(guess(tmp_path / "shop", "shop"))
-    assert parameters["item_columns"] == {"item_id": "sku", "brand": "vendor"}
+    assert parameters["item_columns"]["brand"] == "vendor"
     items, _ = read(source(parameters), tmp_path / "cache")
     assert {item.brand for item in items} == {"Acme0", "Acme1"}
 
