@@ -135,7 +135,7 @@ class Queries:
                             name: _plain(value, f"sql.{role}: {name}") for name, value in zip(names, row, strict=True)
                         }
                         file.write(json.dumps(values, ensure_ascii=False) + "\n")
-                        if role == "items" and (item_id := values.get(self._item_id)) is not None:
+                        if role == "items" and _is_id(item_id := values.get(self._item_id)):
                             ids.append(_number(item_id))
                     advance(len(rows))
         if not draft.stat().st_size and role == "items":
@@ -151,7 +151,7 @@ class Queries:
         repeated = set(numbers[counts > 1].tolist())
         with draft.open(encoding="utf-8") as file:
             values = (json.loads(line)[self._item_id] for line in file)
-            example = next(value for value in values if value is not None and _number(value) in repeated)
+            example = next(value for value in values if _is_id(value) and _number(value) in repeated)
         raise UserError(
             f"sql.items: the query gives {len(ids):,} rows for {len(numbers):,} items: {self._item_id} {example!r} "
             "comes more than once. Give one row per item; a join may have multiplied them."
@@ -206,6 +206,11 @@ def _may_pass(error: exc.DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.OperationalError):
         return getattr(error.orig, "sqlite_errorname", "").startswith(PASSING)
     return isinstance(error, exc.OperationalError | exc.InterfaceError) or error.connection_invalidated
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a value is more than blanks; rows without an id are dropped later, and counted."""
+    return value is not None and bool(str(value).strip())
 
 
 def _number(value: Any) -> int:

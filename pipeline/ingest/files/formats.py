@@ -54,13 +54,13 @@ def parts(file: RawFile) -> tuple[RawFile, ...]:
 
 def partition(part: RawFile) -> dict[str, str | None]:
     """The columns that the folders of a part tell, as Spark, Dask and DuckDB write them: `day=2024-05-01/part-0.csv`.
-    A column of that name within the part comes first."""
+    A column of that name within the part comes first; of JSON a field of that name with a value."""
     pairs = [folder.partition("=") for folder in part.name.split("/")[:-1]]
     return {unquote(name): None if value == HIVE_NULL else unquote(value) for name, sign, value in pairs if sign}
 
 
 def is_empty(file: RawFile) -> bool:
-    """Whether a file, or each of its parts, has not one byte."""
+    """Whether a file, or each of its parts, has not one byte, or only a byte order mark."""
     return streams.is_empty(parts(file)[0])
 
 
@@ -116,7 +116,7 @@ def records(
         for part in parts(file):
             told = partition(part) if isinstance(file, Parts) else {}
             for record in json_lines.records(part, quality, max_bad, encoding=form.encoding):
-                record = told | record
+                record |= {name: value for name, value in told.items() if record.get(name) is None}
                 yield record | {path: value_at(record, path) for path in paths} if paths else record
     else:
         for frame in tables(file, names, quality, max_bad, form, pictures):

@@ -145,11 +145,11 @@ def opened(file: RawFile, encoding: str = UTF8) -> Iterator[Stream]:
 
 
 def is_empty(file: RawFile) -> bool:
-    """Whether there is not one byte in it, packed or not."""
+    """Whether there is not one byte in it, packed or not, but for a byte order mark."""
     if file.path.stat().st_size > LONGEST_OF_NOTHING:
         return False
     with opened(file, "latin-1") as stream:
-        return not stream.beginning
+        return stream.beginning in (b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def foreign(beginning: bytes) -> str:

@@ -120,14 +120,14 @@ def of_interactions(file: Seen) -> dict[str, Role]:
     return roles
 
 
-def around_items(file: Seen, items: str) -> dict[str, Role]:
+def around_items(file: Seen, items: str, choose: Callable[[str], bool]) -> dict[str, Role]:
     """The roles of interactions' columns where one's values are the items' ids: the users' is the first other one whose
-    ids come again."""
+    ids come again, if they choose items."""
     named = {ours: role for ours, role in of_interactions(file).items() if items not in role.columns}
     roles = named | {"item_id": Role((items,), "its values are items' ids")}
     taken = {column for role in roles.values() for column in role.columns}
     free = [column for column in file.columns if column not in taken]
-    if "user_id" not in roles and (users := _first(file, free, is_repeated_id)):
+    if "user_id" not in roles and (users := _first(file, free, is_repeated_id)) and choose(users):
         roles["user_id"] = Role((users,), "its ids stand beside items' again and again")
     return roles
 

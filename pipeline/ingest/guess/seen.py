@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.ingest.files import delimited, formats, json_lines, streams
+from pipeline.ingest.files import delimited, formats, streams
 from pipeline.ingest.prices import price
 from pipeline.ingest.raw import RawFile, RawFiles
 from pipeline.ingest.sources.catalogue import part_names
@@ -125,16 +125,19 @@ def _seen(folder: Folder, name: str) -> Seen | None:
         form, pictures, repeated = FileFormat(), list[str](), list[str]()
         match formats.format_of(file):
             case "json":
-                records: Iterable[dict[str, Any]] = json_lines.records(formats.parts(file)[0], Quality(), 1.0)
+                records: Iterable[dict[str, Any]] = formats.records(file, (), Quality(), 1.0)
             case "parquet":
                 names = formats.field_names(file)
                 pictures = [name for name in names if formats.holds_bytes(file, name)]
                 records = formats.records(file, [name for name in names if name not in pictures], Quality(), 1.0)
             case separator:
-                form, records = _delimited(formats.parts(file)[0], separator)
+                first = formats.parts(file)[0]
+                told = formats.partition(first) if isinstance(file, formats.Parts) else {}
+                form, records = _delimited(first, separator)
                 names = formats.field_names(file, form)
                 repeated = [name for name, count in Counter(names).items() if count > 1]
-                records = [{n: value for n, value in record.items() if n and n not in repeated} for record in records]
+                named = [{n: value for n, value in record.items() if n and n not in repeated} for record in records]
+                records = [told | record for record in named]
         rows = tuple(_flat(record) for record in islice(records, ROWS))
     except UserError as error:
         folder.unread[name] = str(error)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ FEWEST_PICTURES = 0.2
 FEWEST_ITEMS = 0.5
 """Share of the interactions about items of the items' file, below which it is said how their ids differ, and a file
 whose columns' names do not tell is not taken for interactions."""
+FEWEST_USERS = 5
+"""Users whom a file must have, if its columns' names do not tell, and at least as many as the items that one chose on
+average."""
 CORES = (5, 3, 2)
 """Values of `core_k` that are tried, the default first."""
 LEFT = 0.5
@@ -122,12 +126,23 @@ def _pair(folder: Folder) -> _Pair:
     candidates = [(item, column, set(_ids(folder, item, column))) for item in items for column in _id_columns(item)]
     for event in events:
         best = _fitting(folder, best, event, roles.of_interactions(event), candidates)
-    for file in folder.files if best.interactions is None else ():  # no names tell: the ids do
+    for file in folder.files if not events else ():  # no names tell: the ids do
         for theirs in (column for column in file.columns if roles.is_id(file.values(column) or [""])):
-            fields = roles.around_items(file, theirs)
-            if "user_id" in fields:
-                best = _fitting(folder, best, file, fields, candidates)
-    return best if best.share >= FEWEST_ITEMS or events else replace(best, interactions=None, fields={})
+            about = _fitting(folder, best, file, {"item_id": Role((theirs,), "")}, candidates)
+            if about is not best and about.share >= FEWEST_ITEMS:
+                fields = roles.around_items(file, theirs, partial(_choose, folder, file, theirs))
+                best = replace(about, fields=fields) if "user_id" in fields else best
+    return best
+
+
+def _choose(folder: Folder, file: Seen, items: str, users: str) -> bool:
+    """Whether a column's values could be users who choose these items: many, most with a digit or an @, and several for
+    some item. Languages, warehouses, colours or brands lack one of these."""
+    pairs = set(_rows(folder, file, [users, items]))
+    theirs, chosen = ({pair[side] for pair in pairs} for side in (0, 1))
+    like_ids = sum(bool(re.search(r"[\d@]", one)) for one in theirs)
+    is_many = len(theirs) >= max(FEWEST_USERS, len(pairs) ** 0.5)
+    return is_many and like_ids > len(theirs) / 2 and len(pairs) > len(chosen)
 
 
 def _fitting(
@@ -204,7 +219,7 @@ def _columns(made: Guess, file: Seen, fields: dict[str, Role], kind: str) -> Non
         name = {"item": "items_format", "interaction": "interactions_format"}[kind]
         made.lines.append(Line(name, values, "it has no header line" if form.header else "how it is written"))
     for name, role in fields.items():
-        if file.form.header:
+        if role.columns[0] in file.form.header:
             made.notes.append(f"{file.name}: {role.columns[0]} is taken for {name}, as {role.why}.")
         elif role.columns != (name,):
             theirs = role.columns[0] if len(role.columns) == 1 else list(role.columns)

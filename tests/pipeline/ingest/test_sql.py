@@ -260,6 +260,18 @@ def test_rows_without_an_id_are_not_taken_for_one_item_that_comes_twice(store: S
         ingest(store, source(items=f"select d as item_id from (values {dates}, ('2024-01-01')) v(d)"))
 
 
+def test_ids_of_blanks_are_none(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/shop.db"
+    values = "select 'a' as item_id, 'Mug' as title union all values ('', 'x'), ('', 'y'), (' ', 'x'), (' ', 'y')"
+    reader = open_source(CatalogueSource(sql=SqlQueries(url=url, items=values)), tmp_path / "cache")
+    files, quality = reader.fetch(items_only=True), Quality()
+    assert [item.item_id for item in reader.items(files, quality, 0.0)] == ["a"]
+    assert quality.count("item_without_id") == 4
+    twice = SqlQueries(url=url, items=f"{values} union all values ('b', 'x'), ('b', 'y')")
+    with pytest.raises(UserError, match=r"3 rows for 2 items: item_id 'b' comes more than once"):
+        sql.Queries(twice, tmp_path / "cache", "item_id").fetch(("items",))
+
+
 def test_a_full_disk_is_one_error(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/shop.db"
     queries = sql.Queries(SqlQueries(url=url, items="select 'a' as item_id"), tmp_path / "cache", "item_id")

@@ -1,5 +1,6 @@
 """Files of any format through one door: the suffix decides, and the fields are the same."""
 
+import codecs
 import gzip
 from pathlib import Path
 
@@ -97,16 +98,26 @@ def test_columns_of_hive_partitions_are_those_of_their_folders(tmp_path: Path, s
     assert set(pl.concat(tables).rows()) == rows
 
 
+def test_a_field_of_null_has_the_value_that_the_folders_tell(tmp_path: Path) -> None:
+    write_part(tmp_path / "x.jsonl" / "brand=Acme" / "part-0.jsonl", pl.DataFrame({"sku": ["1"], "brand": [None]}))
+    file, names, rows = parts_of(tmp_path, "x.jsonl"), ["sku", "brand"], [{"sku": "1", "brand": "Acme"}]
+    assert list(formats.records(file, names, Quality(), 0.0)) == rows
+    assert pl.concat(formats.tables(file, names, Quality(), 0.0)).to_dicts() == rows
+
+
 @pytest.mark.parametrize(
     ("suffix", "content"), [("csv", b"sku,name\n1,Mug\n"), ("jsonl", b'{"sku": "1", "name": "Mug"}\n')]
 )
+@pytest.mark.parametrize("nothing", [b"", codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
 @pytest.mark.parametrize("packed", [False, True])
-def test_parts_without_a_byte_are_passed_over(tmp_path: Path, suffix: str, content: bytes, packed: bool) -> None:
-    """Spark leaves them where a task had no rows."""
+def test_parts_of_nothing_are_passed_over(
+    tmp_path: Path, suffix: str, content: bytes, nothing: bytes, packed: bool
+) -> None:
+    """Spark leaves them where a task had no rows, Windows with a byte order mark."""
     folder = tmp_path / f"items.{suffix}"
     folder.mkdir()
     end = ".gz" if packed else ""
-    for number, data in enumerate((b"", content, b"")):
+    for number, data in enumerate((nothing, content, nothing)):
         (folder / f"part-{number}.{suffix}{end}").write_bytes(gzip.compress(data) if packed else data)
     file = parts_of(tmp_path, folder.name)
     assert formats.field_names(file) == ["sku", "name"]

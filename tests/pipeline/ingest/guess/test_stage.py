@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.support.published import jpeg
 CDN = "https://cdn.example/"
 COUNT = 12
 """Items of each shop."""
+IDS = [f"A{n}" for n in range(COUNT)]
 WORDS = ("Red mug", "Blue sofa", "Green lamp")
 
 
@@ -251,6 +253,45 @@ def test_users_and_items_are_found_by_their_values_where_no_name_tells(tmp_path:
     assert (columns["user_id"], columns["item_id"]) == ("Kunde", "Art.-Nr.")
 
 
+COLOURS = ("red", "blue", "green", "black", "white", "pink", "grey", "gold", "navy", "teal", "lime", "plum", "sand")
+BESIDE: dict[str, tuple[list[str], list[list[object]]]] = {
+    "stock": (
+        ["sku", "warehouse", "quantity"],
+        [[i, f"W{w}", 40 * w + n] for n, i in enumerate(IDS) for w in range(3)],
+    ),
+    "translations": (
+        ["sku", "lang", "text"],
+        [[i, lang, title(n)] for n, i in enumerate(IDS) for lang in ("de", "fr")],
+    ),
+    "variants": (
+        ["variant_id", "product_id", "colour"],
+        [[f"V{n}{c}", i, COLOURS[(n + c) % 13]] for n, i in enumerate(IDS) for c in range(4)],
+    ),
+    "more": (["sku", "title", "brand"], [[i, title(n), f"brand{n % 7}"] for n, i in enumerate(IDS)]),
+}
+"""A second file about the items → its columns and rows."""
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_what_else_is_about_the_items_is_not_taken_for_interactions(tmp_path: Path, beside: str) -> None:
+    goods = [[item, f"{title(n)} of wood and of wool", f"brand{n % 7}"] for n, item in enumerate(IDS)]
+    table(tmp_path / "goods.csv", ["sku", "title", "brand"], goods)
+    table(tmp_path / f"{beside}.csv", *BESIDE[beside])
+    parameters = fields(guess(tmp_path, "shop"))
+    assert parameters["interactions"] == ""
+    assert "interaction_columns" not in parameters
+
+
+def test_a_file_that_names_few_of_the_items_changes_nothing_of_theirs(tmp_path: Path) -> None:
+    """Of two columns of ids it is the other one that meets some."""
+    goods = [[item, title(n), f"{n}" if n else "u1"] for n, item in enumerate(IDS)]
+    table(tmp_path / "goods.csv", ["sku", "title", "code"], goods)
+    table(tmp_path / "Besuche.csv", ["Kunden-ID", "Seite"], [[f"u{n % 7}", f"p{n % 9}"] for n in range(4 * COUNT)])
+    parameters = fields(guess(tmp_path, "shop"))
+    assert parameters["interactions"] == ""
+    assert parameters["item_columns"] == {"item_id": "sku"}
+
+
 def test_words_for_events_are_ratings(tmp_path: Path) -> None:
     table(tmp_path / "goods.csv", ["sku", "name"], [[f"A{n}", title(n)] for n in range(COUNT)])
     rows = [
@@ -293,9 +334,6 @@ def source(parameters: dict[str, Any]) -> CatalogueSource:
     return CatalogueSource(**{name: value for name, value in parameters.items() if name != "ingest"})
 
 
-IDS = [f"A{n}" for n in range(COUNT)]
-
-
 def test_the_index_that_pandas_writes_is_no_column(tmp_path: Path) -> None:
     pl.DataFrame({"sku": IDS, "title": [title(n) for n in range(COUNT)]}).write_csv(tmp_path / "goods.csv")
     rows = [[place, *event[:3]] for place, event in enumerate(events(IDS))]
@@ -310,6 +348,21 @@ def test_an_index_without_a_name_tells_of_a_header_in_any_language(tmp_path: Pat
     table(tmp_path / "goods.csv", ["", "artikel", "label"], [[n, i, title(n)] for n, i in enumerate(IDS)])
     parameters = fields(guess(tmp_path, "shop"))
     assert parameters["item_columns"] == {"item_id": "artikel", "title": "label"}
+
+
+@pytest.mark.parametrize(("suffix", "header"), [("csv", True), ("csv", False), ("jsonl", True), ("parquet", True)])
+def test_what_the_folders_of_parts_tell_is_a_column(tmp_path: Path, suffix: str, header: bool) -> None:
+    for number, half in enumerate((IDS[::2], IDS[1::2])):
+        part = tmp_path / "shop" / f"goods.{suffix}" / f"vendor=Acme{number}" / f"part-0.{suffix}"
+        part.parent.mkdir(parents=True)
+        goods = pl.DataFrame({"sku": half, "title": [title(n) for n in range(len(half))]})
+        write = {"jsonl": goods.write_ndjson, "parquet": goods.write_parquet}
+        write.get(suffix, partial(goods.write_csv, include_header=header))(part)
+    table(tmp_path / "shop" / "sold.csv", ["user", "sku"], [event[:2] for event in events(IDS)])
+    parameters = fields(guess(tmp_path / "shop", "shop"))
+    assert parameters["item_columns"]["brand"] == "vendor"
+    items, _ = read(source(parameters), tmp_path / "cache")
+    assert {item.brand for item in items} == {"Acme0", "Acme1"}
 
 
 @pytest.mark.parametrize("header", [["sku", "title", "", ""], ["sku", "title", "tag", "tag"]])
