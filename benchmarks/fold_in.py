@@ -5,22 +5,19 @@ training interactions (items also from none), and their test interactions are ra
 them, and what is left without any vector of theirs.
 """
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from flows import training
-from pipeline.store import Store
+from benchmarks.of_store import asked, core
 from schemas.training import CM3Config
 from trainers.baselines.popularity import popularity
 from trainers.cm3.deliver import of_catalogue
 from trainers.cm3.train import Measured, measure
 from trainers.cm3.trained import TrainedModel
-from trainers.data import SPLITS, Dataset, load
+from trainers.data import SPLITS, Dataset
 from trainers.evaluation import Scorer, evaluate
 from trainers.item_weights.fit import item_weights
 from trainers.item_weights.term import with_weights
@@ -32,16 +29,8 @@ K = 20
 
 def main() -> None:
     """Print one line per case and seed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("store", type=Path)
-    parser.add_argument("dataset")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trainer", type=CM3Config.model_validate_json, default=CM3Config())
-    options = parser.parse_args()
-    store = Store(options.store)
-    names = [name for name in store.tables(options.dataset) if name.startswith("features/")]
-    tables = {name: store.latest(options.dataset, name) for name in ("interactions", "similarity", *names)}
-    dataset = load(training.paths(tables)).core()
+    options = asked(__doc__)
+    dataset = core(options.store, options.dataset)
     print(f"{options.dataset}: {len(dataset.users):,} users, {len(dataset.items):,} items; {K} of a list, test split")
     for seed in range(options.seeds):
         config = options.trainer.model_copy(update={"seed": seed, "refit": False})

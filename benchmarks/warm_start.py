@@ -6,23 +6,20 @@ new users' rows drawn anew; and one that begins with those that it published, wh
 what today holds out too. All are judged on the same validation and test interactions.
 """
 
-import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flows import training
+from benchmarks.of_store import asked, core
 from pipeline.machine import use_threads
-from pipeline.store import Store
 from schemas.training import CM3Config
 from trainers.cm3.build import build
 from trainers.cm3.model import CM3
-from trainers.data import Dataset, load
+from trainers.data import Dataset
 from trainers.evaluation import evaluate
 from trainers.fit import FittedModel, fit, refit
 from trainers.item_weights.term import choose_weights, with_weights
@@ -55,17 +52,9 @@ class Outcome:
 
 def main() -> None:
     """Print one line per start and seed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("store", type=Path)
-    parser.add_argument("dataset")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trainer", type=CM3Config.model_validate_json, default=CM3Config())
-    options = parser.parse_args()
+    options = asked(__doc__)
     use_threads()
-    store = Store(options.store)
-    names = [name for name in store.tables(options.dataset) if name.startswith("features/")]
-    tables = {name: store.latest(options.dataset, name) for name in ("interactions", "similarity", *names)}
-    today = load(training.paths(tables)).core()
+    today = core(options.store, options.dataset)
     print(
         f"{options.dataset}: {len(today.users):,} users, {len(today.items):,} items, {len(today.train):,} interactions"
     )

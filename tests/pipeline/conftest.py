@@ -2,7 +2,8 @@
 
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -25,9 +26,22 @@ def drawings() -> list[bytes]:
 
 
 @pytest.fixture
-def server() -> Iterator[Moody]:
+def moody() -> Iterator[Callable[..., Moody]]:
+    """Starts servers of captions and vectors, each with its moods; without any it answers well."""
+    servers: list[Moody] = []
+
+    def start(*moods: Callable[[BaseHTTPRequestHandler], None]) -> Moody:
+        servers.append(Moody(*moods))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.released.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def server(moody: Callable[..., Moody]) -> Moody:
     """A server of captions and vectors that answers well until a test gives it moods."""
-    moody = Moody()
-    yield moody
-    moody.shutdown()
-    moody.server_close()
+    return moody()

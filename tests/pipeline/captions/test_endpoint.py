@@ -22,21 +22,6 @@ from tests.support.published import jpeg
 RED, BLUE = jpeg((200, 0, 0)), jpeg((0, 0, 200))
 
 
-@pytest.fixture
-def moody() -> Iterator[Callable[..., Moody]]:
-    servers: list[Moody] = []
-
-    def start(*moods: Callable[[BaseHTTPRequestHandler], None]) -> Moody:
-        servers.append(Moody(*moods))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.released.set()
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.mark.parametrize(
     "mood",
     [

@@ -3,7 +3,7 @@
 import codecs
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -24,21 +24,6 @@ from tests.support.real_models import TEXTS, tiny_clip
 Mood = Callable[[BaseHTTPRequestHandler], None]
 WELL = reply(embeddings({"input": ["a"]}))
 """The good answer to what is asked before the first content."""
-
-
-@pytest.fixture
-def moody() -> Iterator[Callable[..., Moody]]:
-    servers: list[Moody] = []
-
-    def start(*moods: Mood) -> Moody:
-        servers.append(Moody(*moods))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.released.set()
-        server.shutdown()
-        server.server_close()
 
 
 def encoder(spec: EncoderSpec) -> EndpointEncoder:
