@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flows import processes
 from pipeline import never_shown
 from pipeline.machine import use_threads
 from pipeline.progress import Advance, track
@@ -41,7 +42,7 @@ def run(*, store: Store, tables: Mapping[str, TableVersion], config: CM3Config) 
         tables: see `inputs`.
     """
     # Where a training runs and how often it saves does not change its result.
-    settings = config.model_dump(mode="json", exclude={"device", "checkpoint_seconds"})
+    settings = config.model_dump(mode="json", exclude={"device", "checkpoint_seconds", "processes"})
     read = {name: version.version for name, version in tables.items()}
     dataset = tables["interactions"].dataset
     hidden = sorted(never_shown.read(store, dataset))
@@ -71,7 +72,8 @@ def run(*, store: Store, tables: Mapping[str, TableVersion], config: CM3Config) 
         large_tensors_kept(),
         track("training", total=config.max_epochs, unit="epochs", part="epoch", at_most=True) as advance,
     ):
-        result = cm3.run(
+        train = cm3.run if config.processes == 1 else processes.run
+        result = train(
             tables=paths(tables),
             output=work,
             config=config,

@@ -237,6 +237,12 @@ class CM3Config(TrainingConfig):
         description="what a user's recommendations leave out: every item that the user chose, those chosen in training "
         "(evaluation's lists), or nothing",
     )
+    processes: int = Field(
+        default=1,
+        ge=1,
+        description="processes that train together, on this machine or on several, each with its share of the users, "
+        "the items and the coordinates; they need the CPU. One gives the same numbers but for rounding",
+    )
     published: bool = Field(
         default=False,
         description="reproduce the authors' code: s is of the fused vector and gradients flow through it, evaluation "
@@ -266,6 +272,16 @@ def trained_width(lineage: Mapping[str, str], width: int) -> int:
     features = sum(name.startswith("features/") for name in json.loads(lineage["cm3.inputs"]))
     blocks: int = features + config.fusion
     return blocks * config.dim
+
+
+class TrainingJob(_Frozen):
+    """What the processes of one training are told; see `trainers.cm3.train.run`."""
+
+    tables: TrainingTables
+    output: str
+    config: CM3Config
+    never_shown: tuple[str, ...]
+    checkpoint: str
 
 
 class ComparisonConfig(_Frozen):

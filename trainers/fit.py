@@ -21,6 +21,7 @@ from trainers.checkpoint import TrainingState, run_key
 from trainers.data import Dataset
 from trainers.evaluation import selection
 from trainers.negatives import NegativeSampler, batches
+from trainers.processes import ALONE, Processes
 from trainers.propagated import Table, backward
 from trainers.scores import Embeddings, Score, choose_filter_weight
 
@@ -50,10 +51,14 @@ class EmbeddingModel(torch.nn.Module, ABC):
     Attributes:
         name: as in the tables and logs.
         decayed: whether the configuration's weight decay reaches the optimiser.
+        processes: which train it together; then `tables` and `embeddings` are of this process's rows.
+        dealt: names of the parameters of which each process has its rows; all have the same of the others.
     """
 
     name: str
     decayed: bool = True
+    processes: Processes = ALONE
+    dealt: frozenset[str] = frozenset()
 
     def begin_epoch(self, rng: np.random.Generator) -> None:
         """Called before the first step of each epoch, for what changes from epoch to epoch."""
@@ -112,6 +117,9 @@ def fit(
     Epoch n's batches, negatives and draws depend on the seed and n alone, so a run that goes on from a checkpoint ends
     with the numbers of an unbroken one.
 
+    Where several processes train the model, all call this. The first returns what one process would, but for rounding;
+    the others their own rows of the embeddings, and the score as it was configured.
+
     Args:
         checkpoint: file that keeps the state; read first if it is of this very run (data, configuration, model).
     Raises: UserError: no validation interaction, or a loss that is not finite.
@@ -126,7 +134,8 @@ def fit(
     parameters = list(model.parameters())
     decay = config.weight_decay if model.decayed else 0.0
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=decay, fused=True)
-    state = TrainingState(model.name, model, optimizer, run_key(model.name, dataset, config), checkpoint)
+    key, processes = run_key(model.name, dataset, config), model.processes
+    state = TrainingState(model.name, model, optimizer, key, checkpoint, processes)
     score = Score.of(config)
     sampler = NegativeSampler(dataset)
     while state.epoch < config.max_epochs and state.stale < config.patience:
@@ -145,8 +154,8 @@ def fit(
             on_epoch(state.epoch, terms)
     state.save(least_seconds=0.0)
     model.load_state_dict(state.best_parameters)
-    embeddings, validation = Embeddings(*state.best), state.best_value
-    if config.filter_weight is None:
+    embeddings, validation = Embeddings(*map(processes.whole, state.best)), state.best_value
+    if config.filter_weight is None and processes.leads:
         score, validation = choose_filter_weight(score, validation, embeddings, dataset, config.evaluation)
         logger.info("%s: filter weight %g chosen on validation, %.4f", model.name, score.filter_weight, validation)
     return FittedModel(
@@ -157,7 +166,7 @@ def fit(
         validation=validation,
         curve=state.curve,
         seconds=state.seconds,
-        parameters=sum(p.numel() for p in parameters),
+        parameters=_trained_numbers(model),
     )
 
 
@@ -173,14 +182,15 @@ def refit(
     """Train for a number of epochs that was chosen before, on data of which nothing is held out; the last embeddings.
 
     Args:
-        checkpoint: as in `fit`.
+        checkpoint: as in `fit`, and so are several processes.
     Raises: UserError: a loss that is not finite.
     """
     device = torch_device(config.device)
     model.to(device)
     decay = config.weight_decay if model.decayed else 0.0
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=decay, fused=True)
-    state = TrainingState(model.name, model, optimizer, run_key(model.name, dataset, config, epochs=epochs), checkpoint)
+    key = run_key(model.name, dataset, config, epochs=epochs)
+    state = TrainingState(model.name, model, optimizer, key, checkpoint, model.processes)
     sampler = NegativeSampler(dataset)
     while state.epoch < epochs:
         state.epoch += 1
@@ -194,7 +204,8 @@ def refit(
             on_epoch(state.epoch, terms)
     state.save(least_seconds=0.0)
     model.eval()
-    return Embeddings(*state.best)  # with `published` only the last step gives them, which a restart does not repeat
+    # With `published` only the last step gives them, which a restart does not repeat.
+    return Embeddings(*map(model.processes.whole, state.best))
 
 
 def torch_device(name: str) -> torch.device:
@@ -278,17 +289,32 @@ def add_gradients(model: EmbeddingModel, group: Sequence[Batch], rng: np.random.
     """Add the gradients of the mean loss of these batches to the parameters; the terms of each batch.
 
     The tables over the whole graph are computed once and their backward pass is taken once, after the last batch. With
-    one batch the gradients are those of a step that does both for it alone, bit by bit.
+    one batch the gradients are those of a step that does both for it alone, bit by bit. Several processes take the
+    batches in turn, each a different one at the same time.
     """
-    tables, history = [Table(source) for source in model.tables(rng)], []
-    for batch in group:
-        terms = model.loss(tables, batch, rng)
-        torch.autograd.backward(terms["loss"] / len(group))
+    processes, history = model.processes, []
+    tables = [processes.table(source) for source in model.tables(rng)]
+    for start in range(0, len(group), processes.count):
+        at_once = group[start : start + processes.count]
+        has_batch = processes.rank < len(at_once)
+        # Whoever is left without a batch repeats the last one, for nothing: the others read its rows of the tables.
+        terms = model.loss(tables, at_once[processes.rank] if has_batch else at_once[-1], rng)
+        loss = terms["loss"] / len(group)
+        torch.autograd.backward(loss if has_batch else 0 * loss)
         for table in tables:
             table.collect()
-        history.append({name: term.detach() for name, term in terms.items()})
+        values = processes.each(torch.stack(list(terms.values())).detach())
+        history += [dict(zip(terms, row, strict=True)) for row in values[: len(at_once)]]
     backward(tables)
+    processes.add_gradients_up(part for name, part in model.named_parameters() if name not in model.dealt)
     return history
+
+
+def _trained_numbers(model: EmbeddingModel) -> int:
+    """The size of all parameters, over all processes."""
+    sizes = {name: part.numel() for name, part in model.named_parameters()}
+    mine = sum(size for name, size in sizes.items() if name in model.dealt)
+    return sum(sizes.values()) - mine + sum(model.processes.each_object(mine))
 
 
 def _refuse_divergence(name: str, terms: list[str], values: NDArray[np.float64], epoch: int) -> None:
@@ -315,7 +341,7 @@ def _validate(
             f"training {model.name}: expected finite embeddings, found NaN or infinity after epoch {state.epoch}. "
             "Lower learning_rate or gamma, and check the features' scale."
         )
-    rule = config.evaluation
-    value = selection(score.scorer(embeddings, dataset), dataset, rule)
+    rule, whole = config.evaluation, Embeddings(*map(model.processes.whole, embeddings))
+    value = model.processes.first(lambda: selection(score.scorer(whole, dataset), dataset, rule))
     state.validated(value, embeddings)
     return {f"valid_{rule.selection_metric}@{rule.selection_k}": value}

@@ -36,8 +36,12 @@ class Table:
         distinct, place = torch.unique(rows, return_inverse=True)
         return gather(self._part(distinct), place)
 
+    def constant(self, rows: Tensor | slice) -> Tensor:
+        """Rows that get no gradient; distinct and ascending."""
+        return self.values[rows]
+
     def _part(self, rows: Tensor | slice) -> Tensor:
-        part = self.values[rows].requires_grad_()
+        part = self.constant(rows).requires_grad_()
         self._read.append((rows, part))
         return part
 
@@ -45,9 +49,13 @@ class Table:
         """Add up the gradients of what was read; call it after each loss's own backward pass."""
         for rows, part in self._read:
             if part.grad is not None:
-                self.gradient = torch.zeros_like(self.values) if self.gradient is None else self.gradient
-                self.gradient[rows] += part.grad
+                self._add(rows, part.grad)
         self._read.clear()
+
+    def _add(self, rows: Tensor | slice, gradient: Tensor) -> None:
+        if self.gradient is None:
+            self.gradient = torch.zeros_like(self.values)
+        self.gradient[rows] += gradient
 
 
 def backward(tables: Iterable[Table]) -> None:

@@ -18,11 +18,16 @@ from trainers.cm3.subspace import coordinates, principal_directions
 from trainers.data import Dataset, modality_shares
 from trainers.fit import Batch, EmbeddingModel, Tables, matrix_precision
 from trainers.graphs import Graph, propagate, smooth_items
+from trainers.processes import ALONE, Processes
 from trainers.propagated import Table, gather
 from trainers.scores import Embeddings
 
 FeatureDirections = dict[str, NDArray[np.float32]]
 """Feature → the directions in which the encoders read it, (width, rank); a feature that is not in it is read whole."""
+
+
+PER_USER = frozenset({"user_blocks", "user_fusion"})
+"""Parameters with one row per user."""
 
 
 class Representations(NamedTuple):
@@ -64,9 +69,12 @@ class CM3(EmbeddingModel):
         item_item: frozen neighbours of each item.
         directions: feature → the directions in which its vectors are read, where the parameters were trained on other
             items; by default those of `dataset`.
+        processes: which train it together. Parameters of users, features and all that is computed of users and items
+            are then of this process's rows.
     """
 
     name = "cm3"
+    dealt = PER_USER
 
     def __init__(
         self,
@@ -75,10 +83,13 @@ class CM3(EmbeddingModel):
         user_item: Graph,
         item_item: Graph,
         directions: FeatureDirections | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         super().__init__()
         torch.manual_seed(config.seed)
         self.config, self.user_item, self.item_item = config, user_item, item_item
+        self.processes = processes
+        self.user_count, self.item_count = len(dataset.users), len(dataset.items)
         self.decayed = not config.published
         device = user_item.weights.device
         self.precision = matrix_precision(config.precision, device)
@@ -86,16 +97,19 @@ class CM3(EmbeddingModel):
         features = [coordinates(m.matrix, self.directions.get(name)) for name, m in dataset.features.items()]
         blocks = len(features) + config.fusion
         self.encoders = nn.ModuleList(ModalityEncoder(x.shape[1], config.dim) for x in features)
-        self.user_blocks = nn.Parameter(torch.empty(len(dataset.users), blocks, config.dim))
+        user_blocks = torch.empty(self.user_count, blocks, config.dim)
         for block in range(blocks):
-            nn.init.xavier_normal_(self.user_blocks.data[:, block])
-        self.user_fusion = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(dataset.users), blocks)))
+            nn.init.xavier_normal_(user_blocks[:, block])
+        self.user_blocks = nn.Parameter(processes.part(user_blocks))
+        user_fusion = nn.init.xavier_normal_(torch.empty(self.user_count, blocks))
+        self.user_fusion = nn.Parameter(processes.part(user_fusion))
         self.absent = nn.Parameter(nn.init.xavier_normal_(torch.empty(blocks, config.dim)))
-        self.matrices = [torch.from_numpy(x).to(device, self.precision) for x in features]
+        self.matrices = [processes.part(torch.from_numpy(x)).to(device, self.precision) for x in features]
         is_frozen = config.calibration == "frozen" and not config.published
-        self.frozen = frozen_content(features, dataset, config).to(device) if is_frozen else None
+        frozen = processes.part(frozen_content(features, dataset, config)).to(device) if is_frozen else None
+        self.frozen = None if frozen is None else processes.table(frozen)
         present = torch.from_numpy(np.stack([f.present for f in dataset.features.values()]))
-        self.register_buffer("present", present, persistent=False)
+        self.register_buffer("present", present[:, processes.share(self.item_count)], persistent=False)
         self.last_step: Embeddings | None = None
         self.present: Bool[Tensor, "modalities items"]
 
@@ -129,17 +143,20 @@ class CM3(EmbeddingModel):
     def propagate_blocks(self, positions: Float[Tensor, "steps items"] | None) -> Representations:
         """Blocks after propagation over both graphs, the users' before their weights."""
         items, content = self.item_blocks(positions)
-        users = unit(self.user_blocks)
-        both = propagate(torch.cat([users, items]).flatten(1), self.user_item, self.config.layers)
-        users, items = both.tensor_split([len(users)])
-        return Representations(users, propagate(items, self.item_item, 1), content)
+        users, items = unit(self.user_blocks).flatten(1), items.flatten(1)
+        width, processes = items.shape[1], self.processes
+        both = torch.cat([processes.to_columns(users), processes.to_columns(items)])
+        users, items = propagate(both, self.user_item, self.config.layers).tensor_split([self.user_count])
+        items = propagate(items, self.item_item, 1)
+        return Representations(processes.to_rows(users, width), processes.to_rows(items, width), content)
 
     @override
     def tables(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """Users' blocks, items' vectors and content after propagation, with λ drawn for every item; users' logits."""
         config = self.config
-        positions = rng.beta(config.alpha, config.alpha, (len(self.matrices) - 1, self.present.shape[1]))
-        blocks = self.propagate_blocks(torch.from_numpy(positions).to(self.user_blocks))
+        positions = rng.beta(config.alpha, config.alpha, (len(self.matrices) - 1, self.item_count))
+        mine = torch.from_numpy(positions[:, self.processes.share(self.item_count)])
+        blocks = self.propagate_blocks(mine.to(self.user_blocks))
         if config.published:
             self.last_step = Embeddings(fuse(blocks.users, self.user_fusion).detach(), blocks.items.detach())
         return (*blocks, self.user_fusion)
@@ -167,8 +184,7 @@ class CM3(EmbeddingModel):
         config = self.config
         if config.calibration == "none":
             return None
-        source = content.values if self.frozen is None else self.frozen
-        chosen = content[rows] if config.published else source[rows]
+        chosen = content[rows] if config.published else (self.frozen or content).constant(rows)
         similarity = ContentSimilarity(chosen, config.min_sim, config.max_sim)
         return similarity[:, :] if config.published else similarity
 
@@ -182,8 +198,16 @@ class CM3(EmbeddingModel):
             return self.last_step
         users, items, _ = self()
         if self.config.smoothing:
-            items = smooth_items(items, self.user_item, len(users), self.config.smoothing)
+            columns = self.processes.to_columns(items)
+            smooth = smooth_items(columns, self.user_item, self.user_count, self.config.smoothing)
+            items = self.processes.to_rows(smooth, items.shape[1])
         return Embeddings(users, items)
+
+    def whole_parameters(self) -> dict[str, Tensor]:
+        """The parameters of all users, in the first process."""
+        return {
+            name: self.processes.whole(part) if name in PER_USER else part for name, part in self.state_dict().items()
+        }
 
 
 def fuse(blocks: Float[Tensor, "users width"], logits: Float[Tensor, "users blocks"]) -> Float[Tensor, "users width"]:

@@ -23,6 +23,7 @@ from trainers.item_weights.choose import Choice
 from trainers.item_weights.fit import item_weights, lenders_weight, no_weights
 from trainers.item_weights.term import choose_weights, with_weights
 from trainers.output import embedding_tables, epoch_table, item_weights_tables, write_tables
+from trainers.processes import ALONE, Processes
 
 
 def run(
@@ -33,6 +34,7 @@ def run(
     never_shown: Collection[str] = (),
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
+    processes: Processes = ALONE,
 ) -> TrainingResult:
     """Train, measure, train once more on everything, and write.
 
@@ -46,11 +48,12 @@ def run(
             the folder `model`.
         checkpoint: file that keeps the training state; a run that was killed goes on from it.
         on_epoch: the epochs of the second phase are counted on from those of the first.
+        processes: which train together. This is what the first of them does; the others call `follow` meanwhile.
     Raises: UserError: an input is unusable, too small, or training diverges.
     """
     catalogue = load(tables)
     core = catalogue.core()
-    measured = measure(core, config, checkpoint=checkpoint, on_epoch=on_epoch)
+    measured = measure(core, config, checkpoint=checkpoint, on_epoch=on_epoch, processes=processes)
     fitted = measured.fitted
     hidden = catalogue.rows_of(never_shown)
     delivered = deliver(catalogue, core, measured, config, hidden=hidden, checkpoint=checkpoint, on_epoch=on_epoch)
@@ -81,6 +84,18 @@ def run(
     )
 
 
+def follow(*, tables: TrainingTables, config: CM3Config, checkpoint: Path | None, processes: Processes) -> None:
+    """What every process but the first does of `run`: both trainings, on its own share."""
+    core = load(tables).core()
+    network = build(core, config, processes=processes)
+    fitted = fit(network, core, config, checkpoint=checkpoint)
+    if config.refit:
+        core = core.all_for_training()
+        network = build(core, config, processes=processes)
+        refit(network, core, config, fitted.best_epoch, checkpoint=_of_refit(checkpoint))
+    network.whole_parameters()
+
+
 @dataclass(frozen=True)
 class Measured:
     """The first phase: what was trained on the split, what validation chose, and how it ranks.
@@ -101,10 +116,15 @@ class Measured:
 
 
 def measure(
-    dataset: Dataset, config: CM3Config, *, checkpoint: Path | None = None, on_epoch: OnEpoch | None = None
+    dataset: Dataset,
+    config: CM3Config,
+    *,
+    checkpoint: Path | None = None,
+    on_epoch: OnEpoch | None = None,
+    processes: Processes = ALONE,
 ) -> Measured:
     """Train on the split, choose on validation, judge on validation and test."""
-    model = build(dataset, config)
+    model = build(dataset, config, processes=processes)
     fitted = fit(model, dataset, config, checkpoint=checkpoint, on_epoch=on_epoch)
     scorer, choice, weights = fitted.score.scorer(fitted.embeddings, dataset), None, no_weights(dataset)
     if config.item_weights is not None:
@@ -136,14 +156,13 @@ def deliver(
     split, solved = catalogue, _of_catalogue(measured.weights, core, catalogue)
     if config.refit:
         catalogue, core = everything, core.all_for_training()
-        network = build(core, config)
-        state = None if checkpoint is None else checkpoint.with_name(f"refit-{checkpoint.name}")
+        network = build(core, config, processes=network.processes)
         embeddings = refit(
             network,
             core,
             config,
             measured.fitted.best_epoch,
-            checkpoint=state,
+            checkpoint=_of_refit(checkpoint),
             on_epoch=_after(measured.fitted, on_epoch),
         )
     weights, borrowed = no_weights(catalogue), None
@@ -171,6 +190,11 @@ def _of_catalogue(weights: sp.csr_matrix, core: Dataset, catalogue: Dataset) -> 
     rows, entries = rows_of(core.items, catalogue.items), weights.tocoo()
     count = len(catalogue.items)
     return sp.csr_matrix((entries.data, (rows[entries.row], rows[entries.col])), shape=(count, count))
+
+
+def _of_refit(checkpoint: Path | None) -> Path | None:
+    """Where the second phase keeps its state."""
+    return None if checkpoint is None else checkpoint.with_name(f"refit-{checkpoint.name}")
 
 
 def _after(fitted: FittedModel, on_epoch: OnEpoch | None) -> OnEpoch | None:

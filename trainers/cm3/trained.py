@@ -19,13 +19,10 @@ from torch import Tensor
 from schemas.errors import UserError
 from schemas.model import DESCRIPTION, TENSORS, BorrowedWeights, ModelDescription
 from trainers.cm3.build import build
-from trainers.cm3.model import CM3, FeatureDirections
+from trainers.cm3.model import CM3, PER_USER, FeatureDirections
 from trainers.data import Dataset
 from trainers.graph_filter import FilterBasis, filter_basis, fold_in
 from trainers.scores import Embeddings, Score
-
-PER_USER = ("user_blocks", "user_fusion")
-"""Parameters with one row per user."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class TrainedModel:
                 filter_weight=score.filter_weight,
                 borrowed=borrowed,
             ),
-            parameters={name: part.detach().cpu() for name, part in network.state_dict().items()},
+            parameters={name: part.detach().cpu() for name, part in network.whole_parameters().items()},
             directions=network.directions,
             users=dataset.users,
             items=[dataset.items[row] for row in chosen],
