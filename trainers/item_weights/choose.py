@@ -2,20 +2,16 @@
 
 import functools
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import scipy.sparse as sp
-import torch
-from numpy.typing import NDArray
 
 from schemas.errors import TooFewInteractionsError, UserError
 from schemas.training import EvaluationConfig, ItemWeightsConfig
 from trainers.data import Dataset
-from trainers.evaluation import Relevant, Scorer, accuracy
+from trainers.evaluation import Scorer
 from trainers.item_weights.candidates import Candidates, content_of
-from trainers.item_weights.nearest import Rows
+from trainers.item_weights.judge import Judge
 from trainers.item_weights.ridge import Ridge, largest, solve
 
 logger = logging.getLogger(__name__)
@@ -101,81 +97,3 @@ def _highest(values: dict[float, float]) -> tuple[float, float]:
     """The factor with the highest figure, the smallest of equals, and the figure."""
     factor = max(sorted(values), key=lambda factor: values[factor])
     return factor, values[factor]
-
-
-def sample(wanted: Rows, count: int, most: int) -> Rows:
-    """All rows below `count`, or where they are more than `most` the wanted ones and others drawn evenly, ascending."""
-    if count <= most:
-        return np.arange(count)
-    others = np.setdiff1d(np.arange(count), wanted)
-    return np.sort(np.concatenate([wanted, evenly(others, max(0, most - len(wanted)))]))
-
-
-def evenly(rows: Rows, most: int) -> Rows:
-    """`most` of these rows at equal distances, or all where there are no more."""
-    return rows if len(rows) <= most else rows[np.arange(most) * len(rows) // most]
-
-
-class Judge:
-    """Ranks some items for some users, again and again: a sample of a large catalogue, all of a small one.
-
-    The sample's items are all validation items of its users and others drawn evenly, so that its figures are comparable
-    with each other, not with those over all items.
-    """
-
-    def __init__(
-        self, dataset: Dataset, base: Scorer | None, rule: EvaluationConfig, config: ItemWeightsConfig
-    ) -> None:
-        self.users = evenly(np.unique(dataset.valid[:, 0]), config.judged_users)
-        pairs = dataset.valid[np.isin(dataset.valid[:, 0], self.users)]
-        self.items = sample(np.unique(pairs[:, 1]), len(dataset.items), config.judged_items)
-        self.key, self.rule, self.block = (rule.selection_metric, rule.selection_k), rule, rule.block
-        self.interactions = dataset.matrix("train")[self.users]
-        column = np.full(len(dataset.items), -1)
-        column[self.items] = np.arange(len(self.items))
-        line = np.searchsorted(self.users, pairs[:, 0])
-        self.relevant = Relevant(np.stack([line, column[pairs[:, 1]]], axis=1), len(self.items))
-        self.taken = self.interactions[:, self.items]
-        self.base = None if base is None else self._scores(base)
-
-    def _scores(self, base: Scorer) -> NDArray[np.float32]:
-        items = torch.from_numpy(self.items)
-        return np.concatenate([base(self.users[rows])[:, items].float().cpu().numpy() for rows in self._blocks()])
-
-    def _blocks(self) -> Iterator[Rows]:
-        for start in range(0, len(self.users), self.rule.block):
-            yield np.arange(start, min(start + self.rule.block, len(self.users)))
-
-    def values(self, weights: sp.csr_matrix, parts: tuple[float, ...]) -> dict[float, float]:
-        """Factor of the weights → the selection metric with it, the factors in the order of `parts`.
-
-        Args:
-            weights: (items, items), unscaled.
-            parts: of the score's spread over a user's items: 0 leaves the weights out, 0.5 gives them as much as the
-                base has. Without a base they stand alone, by factor 1.
-        """
-        narrow = weights[:, self.items]
-        factors = [1.0] if self.base is None else self._factors(narrow, parts)
-        sums = dict.fromkeys(factors, 0.0)
-        for rows in self._blocks():
-            term = (self.interactions[rows] @ narrow).toarray()
-            for factor in sums:
-                scores = factor * term if self.base is None else self.base[rows] + np.float32(factor) * term
-                sums[factor] += self._sum(rows, scores)
-        return {factor: total / len(self.users) for factor, total in sums.items()}
-
-    def _factors(self, narrow: sp.csr_matrix, parts: tuple[float, ...]) -> list[float]:
-        assert self.base is not None
-        spreads = [(self.interactions[rows] @ narrow).toarray().std(axis=1).mean() for rows in self._blocks()]
-        spread = float(np.mean(spreads))
-        ratio = float(self.base.std(axis=1).mean()) / spread if spread else 0.0
-        return [ratio * part / (1 - part) for part in parts]
-
-    def _sum(self, rows: Rows, scores: NDArray[np.float32]) -> float:
-        """Of the metric over these users, (n, items) scores given."""
-        metric, k = self.key
-        taken = self.taken[rows]
-        scores[np.repeat(np.arange(len(rows)), np.diff(taken.indptr)), taken.indices] = -np.inf
-        top = torch.topk(torch.from_numpy(scores), min(k, scores.shape[1]), dim=1).indices.numpy()
-        hits = self.relevant.contains(top, rows)
-        return float(accuracy(hits, self.relevant.number(rows), (k,))[metric, k].sum())

@@ -13,8 +13,9 @@ from schemas.training import ItemWeightsConfig
 from trainers.data import Dataset
 from trainers.evaluation import Relevant, Scorer, accuracy
 from trainers.item_weights.candidates import Candidates, content_of
-from trainers.item_weights.choose import Choice, evenly, sample
+from trainers.item_weights.choose import Choice
 from trainers.item_weights.cold import borrow, nearest_warm
+from trainers.item_weights.judge import evenly, sample
 from trainers.item_weights.nearest import Floats, Rows
 from trainers.item_weights.ridge import solve
 
