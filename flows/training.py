@@ -17,7 +17,7 @@ from schemas.lineage import Lineage, TableVersion
 from schemas.model import DESCRIPTION, MODEL, TENSORS, EmbeddingTables, ModelTables
 from schemas.training import CM3Config, TrainingTables
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 OUTPUTS = {
     "embeddings/items": "items",
     "embeddings/users": "users",
