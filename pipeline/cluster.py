@@ -121,8 +121,8 @@ class Cluster:
     def map_shared(self, function: Callable[[Any, Any], Any], shared: Any, parts: Iterable[Any]) -> Iterator[Any]:
         """`function(shared, part)` of each part, in the order of the parts, one at a time on each worker.
 
-        `shared` travels once to each worker, however many parts there are. The scheduler holds it too: if all workers
-        die, those that come next get it.
+        `shared` travels once to each worker, however many parts there are, as long as the worker has some to do. The
+        scheduler holds it too: if all workers die, those that come next get it.
 
         Args:
             function: as in `map`.
