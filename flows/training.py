@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import never_shown
+from pipeline.cluster import Cluster
 from pipeline.machine import use_threads
 from pipeline.progress import Advance, track
 from pipeline.published import Published
@@ -17,7 +18,7 @@ from schemas.lineage import Lineage, TableVersion
 from schemas.model import DESCRIPTION, MODEL, TENSORS, EmbeddingTables, ModelTables
 from schemas.training import CM3Config, TrainingTables
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 OUTPUTS = {
     "embeddings/items": "items",
     "embeddings/users": "users",
@@ -32,13 +33,16 @@ FEATURES = "features/"
 """Prefix of the names of feature tables."""
 
 
-def run(*, store: Store, tables: Mapping[str, TableVersion], config: CM3Config) -> Published:
+def run(
+    *, store: Store, tables: Mapping[str, TableVersion], config: CM3Config, cluster: Cluster | None = None
+) -> Published:
     """Train, or return the tables of an earlier training with the same inputs and configuration.
 
     A killed training goes on from its last checkpoint, which lies in the store's scratch folder until all is published.
 
     Args:
         tables: see `inputs`.
+        cluster: its workers solve the item weights.
     """
     # Where a training runs and how often it saves does not change its result.
     settings = config.model_dump(mode="json", exclude={"device", "checkpoint_seconds"})
@@ -78,6 +82,7 @@ def run(*, store: Store, tables: Mapping[str, TableVersion], config: CM3Config) 
             never_shown=hidden,
             checkpoint=work / "checkpoint.pt",
             on_epoch=Epochs(advance),
+            workers=None if cluster is None else cluster.map_shared,
         )
     versions = {table: publish(store, Path(result.files[name]), lineages[table]) for table, name in OUTPUTS.items()}
     files = [Path(result.trained) / name for name in (DESCRIPTION, TENSORS)]
