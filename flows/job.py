@@ -226,7 +226,15 @@ def read_by(encoder: EncoderSpec, tables: Mapping[str, TableVersion]) -> dict[st
 
 def train(store: Store, tables: Mapping[str, TableVersion], parameters: RunParameters, record: Recorder) -> Tables:
     """What CM3 makes of them: embeddings, recommendations, metrics, epochs, and its model."""
-    made = record("train", training.run, store=store, tables=training.inputs(tables), config=parameters.trainer)
+    with clusters.connection(parameters.cluster) as cluster:
+        made = record(
+            "train",
+            training.run,
+            store=store,
+            tables=training.inputs(tables),
+            config=parameters.trainer,
+            cluster=cluster,
+        )
     record.release()
     return made
 

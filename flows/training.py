@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 
 from flows import processes
 from pipeline import never_shown
+from pipeline.cluster import Cluster
 from pipeline.machine import use_threads
 from pipeline.progress import Advance, track
 from pipeline.published import Published
@@ -18,7 +20,7 @@ from schemas.lineage import Lineage, TableVersion
 from schemas.model import DESCRIPTION, MODEL, TENSORS, EmbeddingTables, ModelTables
 from schemas.training import CM3Config, TrainingTables
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 OUTPUTS = {
     "embeddings/items": "items",
     "embeddings/users": "users",
@@ -33,13 +35,16 @@ FEATURES = "features/"
 """Prefix of the names of feature tables."""
 
 
-def run(*, store: Store, tables: Mapping[str, TableVersion], config: CM3Config) -> Published:
+def run(
+    *, store: Store, tables: Mapping[str, TableVersion], config: CM3Config, cluster: Cluster | None = None
+) -> Published:
     """Train, or return the tables of an earlier training with the same inputs and configuration.
 
     A killed training goes on from its last checkpoint, which lies in the store's scratch folder until all is published.
 
     Args:
         tables: see `inputs`.
+        cluster: its workers solve the item weights.
     """
     # Where a training runs and how often it saves does not change its result.
     settings = config.model_dump(mode="json", exclude={"device", "checkpoint_seconds", "processes"})
@@ -72,7 +77,9 @@ def run(*, store: Store, tables: Mapping[str, TableVersion], config: CM3Config) 
         large_tensors_kept(),
         track("training", total=config.max_epochs, unit="epochs", part="epoch", at_most=True) as advance,
     ):
-        train = cm3.run if config.processes == 1 else processes.run
+        # The first of several processes solves the item weights alone: it has no connection to the cluster.
+        workers = None if cluster is None else cluster.map_shared
+        train = partial(cm3.run, workers=workers) if config.processes == 1 else processes.run
         result = train(
             tables=paths(tables),
             output=work,

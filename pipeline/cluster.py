@@ -7,10 +7,13 @@ shards go to another.
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
+from pipeline.machine import use_threads
 from schemas.errors import ClusterError, UserError
 from schemas.lineage import CODE_VERSION
 
@@ -24,6 +27,9 @@ LOOK_EVERY = 0.5
 """Seconds between two checks whether to go on waiting."""
 LARGEST = "1GB"
 """Arguments of a task below which Dask does not warn: they are the contents of a shard, and meant to travel."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""Held while a worker computes: it may have several threads, but its models and its cores serve one shard."""
 
 K = TypeVar("K")
 
@@ -112,6 +118,44 @@ class Cluster:
             if futures := [future for _, future in waiting if future is not None]:
                 self._client.cancel(futures)
 
+    def map_shared(self, function: Callable[[Any, Any], Any], shared: Any, parts: Iterable[Any]) -> Iterator[Any]:
+        """`function(shared, part)` of each part, in the order of the parts, one at a time on each worker.
+
+        `shared` travels once to each worker, however many parts there are, as long as the worker has some to do. The
+        scheduler holds it too: if all workers die, those that come next get it.
+
+        Args:
+            function: as in `map`.
+
+        Raises:
+            UserError, ClusterError: as in `map`.
+        """
+        held = self._held(shared)
+        for _, result in self.map(computed, ((None, (function, held, part)) for part in parts)):
+            yield result
+
+    def _held(self, value: Any) -> Any:
+        """A future of `value`, of which every present worker has a copy."""
+        import dask
+        from distributed import CancelledError, wait
+
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": LARGEST}):
+            held = self._client.submit(itself, value, pure=False)
+        try:
+            while True:
+                try:
+                    with self._client.as_current():
+                        wait([held], timeout=PATIENCE)  # type: ignore[no-untyped-call]
+                    break
+                except TimeoutError:
+                    if not self._threads():
+                        raise self._no_worker() from None
+            with suppress(ValueError):  # no worker at this moment: the next one gets it with its first part
+                self._client.replicate([held])
+        except (CancelledError, OSError) as error:
+            raise self._lost(error) from error
+        return held
+
     def _next(
         self,
         waiting: list[tuple[K, Any]],
@@ -177,6 +221,18 @@ class Cluster:
 def code_version() -> str:
     """The version of this package on the worker that runs this."""
     return CODE_VERSION
+
+
+def itself(value: Any) -> Any:
+    """What a worker holds for its parts."""
+    return value
+
+
+def computed(function: Callable[[Any, Any], Any], shared: Any, part: Any) -> Any:
+    """Runs on a worker: one part, on all of its threads."""
+    with ONE_AT_A_TIME:
+        use_threads()
+        return function(shared, part)
 
 
 def _first_ready(waiting: list[tuple[K, Any]]) -> int | None:

@@ -40,8 +40,8 @@ class FeatureParameters(BaseModel):
     store: str = Field("store", min_length=1, description="Where tables are published: a folder or s3://bucket/prefix.")
     cluster: str = Field(
         "",
-        description="Address of a Dask scheduler, such as tcp://scheduler:8786, whose workers download, encode and "
-        "compare; empty: this machine.",
+        description="Address of a Dask scheduler, such as tcp://scheduler:8786, whose workers download, encode, "
+        "compare and solve item weights; empty: this machine.",
     )
     encoders: dict[FeatureName, EncoderSpec] = Field(
         {}, description="More features, or other models for the named ones, by name."

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+gc.disable()  # until all is imported: nothing of it is garbage, and looking for some takes a fifth of that time
 install_import_hook("trainers", "beartype.beartype")  # before anything imports them: shapes are checked in all tests
 
 from pipeline.registry import client  # noqa: E402
@@ -19,6 +21,12 @@ from tests.support.schedule import pytest_collection_modifyitems, pytest_xdist_m
 from tests.support.small_demo import small_demo  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """From now on look for garbage, but not again among what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ from typing import Any
 
 from pipeline.captions import load
 from pipeline.captions.attributes import judged
+from pipeline.cluster import ONE_AT_A_TIME
 from pipeline.encoders.base import Answer, Captioner, Fingerprint
-from pipeline.encoders.on_cluster import ONE_AT_A_TIME, check_same_model
+from pipeline.encoders.on_cluster import check_same_model
 from schemas.encoders import CaptionSpec
 from schemas.tables import CaptionStatus
 

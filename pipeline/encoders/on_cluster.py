@@ -1,7 +1,6 @@
 """Whole shards encoded or captioned by a cluster's workers, with the very model of the process that publishes."""
 
 import platform
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -21,9 +20,6 @@ class HasFresh(Protocol):
 S = TypeVar("S", bound=HasFresh)
 Spec = TypeVar("Spec", bound=BaseModel)
 Result = TypeVar("Result")
-
-ONE_AT_A_TIME = threading.Lock()
-"""Held while a worker computes: it may have several threads, but its model and its cores serve one shard."""
 
 
 def map_shards(

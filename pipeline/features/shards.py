@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.cluster import ONE_AT_A_TIME
 from pipeline.contents import content_hash, hash_of_all
 from pipeline.encoders import load
 from pipeline.encoders.base import (
@@ -23,7 +24,7 @@ from pipeline.encoders.base import (
     TextEncoder,
     Vectors,
 )
-from pipeline.encoders.on_cluster import ONE_AT_A_TIME, S, check_same_model
+from pipeline.encoders.on_cluster import S, check_same_model
 from pipeline.machine import devices, forwards_at_once, pictures_at_once, side_by_side, threads
 from schemas.encoders import EncoderSpec
 

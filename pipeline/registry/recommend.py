@@ -103,7 +103,7 @@ def for_items(served: Served, chosen: Sequence[str], k: int) -> tuple[pa.Table, 
     Returns: rows as in `recommendations` without `user_id`, fewer than `k` where no more items have a weight, and those
         of `chosen` that are no items of the catalogue.
     Raises:
-        UserError: none of them is an item.
+        UserError: none of them is an item, or the weights' files were damaged.
     """
     chosen = list(dict.fromkeys(chosen))
     present = served.titles(chosen)
@@ -113,6 +113,8 @@ def for_items(served: Served, chosen: Sequence[str], k: int) -> tuple[pa.Table, 
             f"{served.dataset} has none of the items {', '.join(map(repr, unknown))} in version {served.version}; "
             "item_id is the source's own id."
         )
+    # Every row group is read anyway, and damaged numbers would be shown as scores.
+    served.store.verify(served.table(WEIGHTS))
     rows = served.rows(WEIGHTS, "chosen_id", chosen)
     ids = np.array(sorted({*chosen, *rows["item_id"].to_pylist()}))
     numbers = pa.array(ids, pa.string())

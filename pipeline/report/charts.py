@@ -12,7 +12,9 @@ from typing import Any
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 SERIES = 8
@@ -108,9 +110,12 @@ def _figure(salt: str, height: float) -> Iterator[tuple[Figure, Axes, _Drawing]]
     drawing = _Drawing()
     style: Any = _STYLE | {"svg.hashsalt": salt}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(4.2, height), layout="constrained")
+        figure = Figure(figsize=(4.2, height), dpi=72)  # SVG's points
+        FigureCanvasSVG(figure)  # which measures texts as they are drawn
         axes = figure.add_subplot()
         yield figure, axes, drawing
+        # Not the figure's own layout, for whose sake matplotlib would draw everything twice.
+        ConstrainedLayoutEngine().execute(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     drawing.markup = _inline(buffer.getvalue())

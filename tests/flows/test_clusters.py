@@ -20,6 +20,7 @@ COLUMNS = {
     "features/clip": None,
     "features/caption": None,
     "similarity": None,
+    "item_weights": None,
 }
 """What the cluster made, without the pictures' addresses, which differ between two stores' demos."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from pipeline import cluster as clusters
 from pipeline import features, images, similarity
@@ -23,11 +24,13 @@ from schemas.errors import ClusterError, UserError
 from schemas.lineage import TableVersion
 from schemas.similarity import SimilarityConfig
 from tests.support.chaos_server import ChaosServer
-from tests.support.dask_cluster import DaskCluster, Killer, running
+from tests.support.dask_cluster import DaskCluster, Killer, Load, arrivals, running, times
 from tests.support.images_stage import publish_urls, quick_config
 from tests.support.published import jpeg, publish_images, publish_items
 from tests.support.real_models import tiny_reader
 from tests.support.similarity_graphs import publish_feature, random_vectors
+from trainers.item_weights import ridge
+from trainers.item_weights.candidates import Candidates
 
 Stage = Callable[..., Published]
 """A stage with everything given except `cluster`."""
@@ -136,6 +139,38 @@ def test_the_graph_is_the_bytes_of_one_machine_though_a_worker_is_killed(
     assert killer.dead
     assert version.files == expected.files
     assert version.rows > 4000
+
+
+def test_item_weights_are_those_of_one_machine_though_a_worker_is_killed(
+    monkeypatch: pytest.MonkeyPatch, two: DaskCluster
+) -> None:
+    rng, setting = np.random.default_rng(0), ridge.Ridge(5.0, 20.0)
+    interactions = sp.random(600, 1200, 0.02, "csr", np.float32, rng, lambda n: np.ones(n, np.float32))
+    content = rng.normal(size=(1200, 16)).astype(np.float32)
+    candidates = Candidates(interactions, content, np.arange(3, 1200), 40)
+    expected = ridge.solve(candidates, [setting], threads=1, most=20)[setting]
+    killer = Killer(two, monkeypatch)
+    columns = ridge.solve_by(Cluster(two.client).map_shared, candidates, setting, 20)
+    assert killer.dead, "a worker was killed at work"
+    for ours, theirs in zip(columns, expected, strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+def test_what_parts_share_does_not_travel_with_each_part(two: DaskCluster) -> None:
+    before = two.client.run(arrivals)
+    assert list(Cluster(two.client).map_shared(times, Load(3), range(50))) == [3 * part for part in range(50)]
+    # Once; and again where Dask, which looks every two seconds, took it from a worker that had nothing to do.
+    assert all(count - before[worker] <= 5 for worker, count in two.client.run(arrivals).items())
+
+
+def test_what_parts_share_outlives_every_worker(two: DaskCluster) -> None:
+    results = Cluster(two.client).map_shared(times, Load(3), range(50))
+    first = next(results)
+    two.kill(two.workers())
+    while two.workers():
+        pass
+    two.fill()
+    assert [first, *results] == [3 * part for part in range(50)]
 
 
 def test_results_come_in_order_and_tasks_are_taken_as_they_are_needed(two: DaskCluster) -> None:

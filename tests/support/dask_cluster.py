@@ -156,6 +156,29 @@ class Killer:
         return self._map(cluster, *arguments, idle=waiting, **how)
 
 
+class Load:
+    """A number that counts, in each process, how often one like it arrived there."""
+
+    arrived = 0
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        type(self).arrived += 1
+        self.__dict__.update(state)
+
+
+def times(load: Load, part: int) -> int:
+    """Runs on a worker."""
+    return load.number * part
+
+
+def arrivals() -> int:
+    """Runs on a worker: how often a `Load` arrived there."""
+    return Load.arrived
+
+
 @contextmanager
 def running(folder: Path) -> Iterator[DaskCluster]:
     """A scheduler without workers. Without Dask the test skips, or fails under CM3_REQUIRE_SYSTEM=1."""

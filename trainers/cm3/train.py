@@ -21,6 +21,7 @@ from trainers.evaluation import Ranking, Rows, Scorer, evaluate, judge, rank
 from trainers.fit import FittedModel, OnEpoch, fit, refit
 from trainers.item_weights.choose import Choice
 from trainers.item_weights.fit import item_weights, lenders_weight, no_weights
+from trainers.item_weights.ridge import Workers
 from trainers.item_weights.term import choose_weights, with_weights
 from trainers.output import embedding_tables, epoch_table, item_weights_tables, write_tables
 from trainers.processes import ALONE, Processes
@@ -34,6 +35,7 @@ def run(
     never_shown: Collection[str] = (),
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
+    workers: Workers | None = None,
     processes: Processes = ALONE,
 ) -> TrainingResult:
     """Train, measure, train once more on everything, and write.
@@ -48,15 +50,25 @@ def run(
             the folder `model`.
         checkpoint: file that keeps the training state; a run that was killed goes on from it.
         on_epoch: the epochs of the second phase are counted on from those of the first.
+        workers: other processes that solve the item weights' columns.
         processes: which train together. This is what the first of them does; the others call `follow` meanwhile.
     Raises: UserError: an input is unusable, too small, or training diverges.
     """
     catalogue = load(tables)
     core = catalogue.core()
-    measured = measure(core, config, checkpoint=checkpoint, on_epoch=on_epoch, processes=processes)
+    measured = measure(core, config, checkpoint=checkpoint, on_epoch=on_epoch, workers=workers, processes=processes)
     fitted = measured.fitted
     hidden = catalogue.rows_of(never_shown)
-    delivered = deliver(catalogue, core, measured, config, hidden=hidden, checkpoint=checkpoint, on_epoch=on_epoch)
+    delivered = deliver(
+        catalogue,
+        core,
+        measured,
+        config,
+        hidden=hidden,
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+        workers=workers,
+    )
     delivered.model.save(output / MODEL)
     outputs = embedding_tables(delivered.embeddings, catalogue)
     outputs["item_weights"] = item_weights_tables(delivered.weights, catalogue.items)
@@ -121,6 +133,7 @@ def measure(
     *,
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
+    workers: Workers | None = None,
     processes: Processes = ALONE,
 ) -> Measured:
     """Train on the split, choose on validation, judge on validation and test."""
@@ -128,7 +141,7 @@ def measure(
     fitted = fit(model, dataset, config, checkpoint=checkpoint, on_epoch=on_epoch)
     scorer, choice, weights = fitted.score.scorer(fitted.embeddings, dataset), None, no_weights(dataset)
     if config.item_weights is not None:
-        choice, weights = choose_weights(dataset, scorer, config.item_weights, config.evaluation)
+        choice, weights = choose_weights(dataset, scorer, config.item_weights, config.evaluation, workers)
         scorer = with_weights(scorer, weights, dataset.matrix("train"))
     rankings = {"popularity": _judged(popularity(dataset), dataset, config), CM3.name: _judged(scorer, dataset, config)}
     rankings |= cold_rankings(dataset, weights, choice, config)
@@ -146,6 +159,7 @@ def deliver(
     hidden: Rows,
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
+    workers: Workers | None = None,
 ) -> Delivered:
     """Vectors, weights and lists from all interactions; with `config.refit` off, from what was measured.
 
@@ -175,6 +189,7 @@ def deliver(
             torch.get_num_threads(),
             themselves,
             solved=None if config.refit else solved,
+            workers=workers,
         ).matrix
         borrowed = BorrowedWeights(shares=measured.choice.shares, themselves=themselves)
     model = TrainedModel.of(network, core, measured.fitted.score, borrowed)

@@ -1,5 +1,7 @@
 """Which items may speak for an item: those most often chosen with it, and those most alike in content."""
 
+import copy
+
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
@@ -81,6 +83,12 @@ class Candidates:
         # One more, since the nearest is most often the item itself.
         self.alike = nearest(content, items, np.arange(len(content)) if among is None else among, each + 1)
         self.width = each + self.alike.shape[1]
+
+    def part(self, start: int, end: int) -> "Candidates":
+        """Those of the items at these places alone."""
+        part = copy.copy(self)
+        part.items, part.alike = self.items[start:end], self.alike[start:end]
+        return part
 
     def of(self, place: int) -> Rows:
         """The candidates of `items[place]`: item rows, ascending, none twice, never the item itself.

@@ -13,10 +13,11 @@ from schemas.training import ItemWeightsConfig
 from trainers.data import Dataset
 from trainers.evaluation import Relevant, Scorer, accuracy
 from trainers.item_weights.candidates import Candidates, content_of
-from trainers.item_weights.choose import Choice, evenly, sample
+from trainers.item_weights.choose import Choice
 from trainers.item_weights.cold import borrow, nearest_warm
+from trainers.item_weights.judge import evenly, sample
 from trainers.item_weights.nearest import Floats, Rows
-from trainers.item_weights.ridge import solve
+from trainers.item_weights.ridge import Workers, solve, solve_by
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def item_weights(
     threads: int,
     themselves: float | None = None,
     solved: sp.csr_matrix | None = None,
+    workers: Workers | None = None,
 ) -> CatalogueWeights:
     """The weights of all items. Those that nobody chose in training borrow the columns of the warm items most alike.
 
@@ -51,13 +53,14 @@ def item_weights(
         themselves: the lenders' own weight, as `lenders_weight` chose it; where None it is chosen here, if anybody
             borrows. It must be given where `dataset` holds nothing out to choose it on.
         solved: weights of the same interactions, whose columns of warm items are taken over.
+        workers: other processes that solve the columns of warm items; the result is the same on equal processors.
     """
     if not choice.factor:
         return CatalogueWeights(no_weights(dataset), 0.0)
     warm, cold = np.flatnonzero(dataset.item_counts > 0), np.flatnonzero(dataset.item_counts == 0)
     content = content_of(dataset.features, choice.shares, warm)
     if solved is None:
-        weights = _warm_columns(dataset, warm, content, choice, config, threads)
+        weights = _warm_columns(dataset, warm, content, choice, config, threads, workers)
     else:
         weights = _without(solved, dataset.item_counts == 0)
     if themselves is None:
@@ -86,11 +89,20 @@ def no_weights(dataset: Dataset) -> sp.csr_matrix:
 
 
 def _warm_columns(
-    dataset: Dataset, warm: Rows, content: Floats, choice: Choice, config: ItemWeightsConfig, threads: int
+    dataset: Dataset,
+    warm: Rows,
+    content: Floats,
+    choice: Choice,
+    config: ItemWeightsConfig,
+    threads: int,
+    workers: Workers | None,
 ) -> sp.csr_matrix:
     """Columns of the warm items, which only warm items speak for."""
     candidates = Candidates(dataset.matrix("train"), content, warm, config.candidates, among=warm)
-    columns = solve(candidates, [choice.ridge], threads, choice.kept)[choice.ridge]
+    if workers is None:
+        columns = solve(candidates, [choice.ridge], threads, choice.kept)[choice.ridge]
+    else:
+        columns = solve_by(workers, candidates, choice.ridge, choice.kept)
     columns.weights[:] *= np.float32(choice.factor)
     return columns.matrix(len(dataset.items))
 

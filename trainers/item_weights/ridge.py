@@ -1,9 +1,9 @@
 """The ridge regression of each item on its candidates."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,6 +18,11 @@ from trainers.item_weights.nearest import Floats, Rows
 
 BLOCK = 64
 """Items that a thread solves before it takes others."""
+SHARD = 256
+"""Items that another process solves before it takes others."""
+
+Workers = Callable[[Callable[[Any, Any], Any], Any, Iterable[Any]], Iterable[Any]]
+"""(function, shared, parts) → `function(shared, part)` of each part, in the order of the parts, by other processes."""
 
 
 class Ridge(NamedTuple):
@@ -59,12 +64,9 @@ def solve(
     Source: EASE (arXiv 1905.03375) with a content term; one regression per item on few candidates as in SLIM with
     neighbourhoods (Ning and Karypis 2011).
     """
-    count, width = len(candidates.items), candidates.width if most is None else min(most, candidates.width)
+    count = len(candidates.items)
     # Room made before: G of the whole catalogue, or an array per item, would not fit.
-    solved = {
-        setting: Columns(candidates.items, np.full((count, width), -1, np.int32), np.zeros((count, width), np.float32))
-        for setting in settings
-    }
+    solved = {setting: _room(candidates, most) for setting in settings}
 
     def fill(start: int) -> None:
         room = np.empty(candidates.users.shape[1], np.int32)
@@ -79,6 +81,38 @@ def solve(
     with _one_thread_each(threads) as pool:
         list(pool.map(fill, range(0, count, BLOCK)))
     return solved
+
+
+class Part(NamedTuple):
+    """Places of the candidates' items from `start` to `end`, and how they are solved."""
+
+    start: int
+    end: int
+    setting: Ridge
+    most: int | None
+
+
+def solve_by(workers: Workers, candidates: Candidates, setting: Ridge, most: int | None) -> Columns:
+    """As `solve`, one setting, each shard of items by one of the workers."""
+    count = len(candidates.items)
+    parts = [Part(start, min(start + SHARD, count), setting, most) for start in range(0, count, SHARD)]
+    columns = _room(candidates, most)
+    for part, solved in zip(parts, workers(solve_part, candidates, parts), strict=True):
+        columns.candidates[part.start : part.end] = solved.candidates
+        columns.weights[part.start : part.end] = solved.weights
+    return columns
+
+
+def solve_part(candidates: Candidates, part: Part) -> Columns:
+    """Runs in a worker, on as many threads as torch has there."""
+    some = candidates.part(part.start, part.end)
+    return solve(some, [part.setting], torch.get_num_threads(), part.most)[part.setting]
+
+
+def _room(candidates: Candidates, most: int | None) -> Columns:
+    """Columns without any entry."""
+    shape = len(candidates.items), candidates.width if most is None else min(most, candidates.width)
+    return Columns(candidates.items, np.full(shape, -1, np.int32), np.zeros(shape, np.float32))
 
 
 def _regress(together: Float[Tensor, "n n"], alike: Float[Tensor, "n n"], setting: Ridge) -> Floats:

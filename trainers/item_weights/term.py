@@ -13,6 +13,7 @@ from trainers.data import Dataset
 from trainers.evaluation import Lists, Rows, Scorer
 from trainers.item_weights.choose import Choice, choose
 from trainers.item_weights.fit import item_weights
+from trainers.item_weights.ridge import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -23,16 +24,24 @@ BLOCK = 4096
 
 
 def choose_weights(
-    dataset: Dataset, base: Scorer | None, config: ItemWeightsConfig, evaluation: EvaluationConfig
+    dataset: Dataset,
+    base: Scorer | None,
+    config: ItemWeightsConfig,
+    evaluation: EvaluationConfig,
+    workers: Workers | None = None,
 ) -> tuple[Choice, sp.csr_matrix]:
-    """What validation chooses beside `base`, and the weights of the training interactions."""
+    """What validation chooses beside `base`, and the weights of the training interactions.
+
+    Args:
+        workers: as in `item_weights`.
+    """
     threads = torch.get_num_threads()
     choice = choose(dataset, base, evaluation, config, threads)
     logger.info(
         "item weights: content %g, penalty %g, factor %.3g, %s per item chosen on validation, %.4f",
         choice.ridge.alpha, choice.ridge.penalty, choice.factor, choice.kept or "all", choice.validation,
     )  # fmt: skip
-    return choice, item_weights(dataset, choice, config, threads).matrix
+    return choice, item_weights(dataset, choice, config, threads, workers=workers).matrix
 
 
 def with_weights(base: Scorer | None, weights: sp.csr_matrix, interactions: sp.csr_matrix) -> Scorer:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from schemas.run import RunSummary
+from tests.conftest import ROOT
+from tests.support import warm
 from tests.support.command_line import cm3, cm3_process
 
 QUICK_DEMO = (
@@ -49,25 +51,32 @@ def test_a_run_without_a_terminal_logs_plain_lines_and_answers_a_machine(tmp_pat
 
 
 def on_terminal(*arguments: str, store: Path) -> tuple[str, int]:
-    """What the command line writes to a terminal of 80 columns, without its colours and movements; and its status."""
+    """What the command line writes to a terminal of 80 columns, without its colours and movements; and its status.
+
+    A warm process answers: what a cold one says while it imports is the business of the test below.
+    """
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
-    process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "cm3"), *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment | {"CM3_STORE": str(store), "TERM": "xterm-256color"},
-        cwd=store,
-    )
-    os.close(theirs)
-    written = b""
-    with contextlib.suppress(OSError):  # how Linux says that the other end was closed
-        while part := os.read(ours, 65536):
-            written += part
+    environment |= {"CM3_STORE": str(store), "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    program = "import sys; from tests.support import warm; sys.exit(warm.command(sys.argv[1:]))"
+    with warm.serving(store) as address:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment | {warm.SOCKET: address},
+            cwd=store,
+        )
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other end was closed
+            while part := os.read(ours, 65536):
+                written += part
+        status = process.wait(60)
     os.close(ours)
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.decode()).replace("\r", "\n"), process.wait(60)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.decode()).replace("\r", "\n"), status
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,7 @@ def run_until(uri: str, source: TableVersion, event: int | None) -> bool:
         except EOFError:
             break
         steps += 1
-    if not finished:
-        child.kill()
+    child.kill()  # also one that has finished: threads of libraries can keep a forked process from its end
     child.join()
     return finished
 

@@ -1,5 +1,7 @@
 """What a user is shown: the champion's list, or the sum of what speaks for an unknown user's choices."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
@@ -9,6 +11,7 @@ from pipeline.store import Store
 from schemas import tables as contract
 from schemas.errors import UserError
 from schemas.lineage import TableVersion
+from tests.support.command_line import cm3
 from tests.support.published import publish
 from tests.support.registered import register, trained
 
@@ -61,6 +64,23 @@ def test_an_unknown_user_is_ranked_by_the_sum_of_weights_of_what_they_chose(stor
     assert table["score"].to_pylist() == pytest.approx([0.6, -0.3])
     assert table["because"].to_pylist() == [["i1", "i0"], None]
     assert len(recommend.for_items(Served(store, "shop"), ["i0", "i1"], 1)[0]) == 1
+
+
+@pytest.mark.parametrize("place", [100, 250, -100, -9], ids=["ids", "weights", "columns", "end"])
+def test_damaged_weights_are_said_and_never_become_scores(store: Store, place: int) -> None:
+    version = shown(store, "i1")["item_weights"]
+    (file,) = Path(version.path).iterdir()
+    file.chmod(0o644)
+    content = bytearray(file.read_bytes())
+    content[place] ^= 0xFF
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="does not match its manifest") as told:
+        recommend.for_items(Served(store, "shop"), ["i0", "i1"], 10)
+    assert str(file.name) in str(told.value)
+    answer = cm3("recommend", "shop", "--items", "i0,i1", store=store.root)
+    assert answer.returncode == 1
+    assert "does not match its manifest" in answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
 def test_what_cannot_be_answered_is_said_in_one_line(store: Store) -> None:

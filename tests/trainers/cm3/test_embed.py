@@ -1,6 +1,7 @@
 """A trained model applied to later data: new rows by its rule, old rows bit by bit, no epoch."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,31 @@ def test_old_rows_stay_bit_equal_new_ones_are_added_and_those_of_what_is_gone_go
     old = weights[0].filter((pl.col("item_id") != "i007") & (pl.col("chosen_id") != "i007"))
     assert weights[1].filter(~pl.col("item_id").str.starts_with("n-")).equals(old)
     assert weights[1].filter(item_id="n-twin").height > 0
+
+
+def test_a_new_item_borrows_from_those_alike_by_the_shares_that_the_training_chose(
+    shop: tuple[World, TrainingResult], tmp_path: Path
+) -> None:
+    world, trained = later(tmp_path / "later"), shop[1]
+    for name, like in (("image", "i020"), ("text", "i003")):
+        world.vectors[name] |= {"n-mixed": world.vectors[name][like], f"n-{name}": world.vectors[name][like]}
+    world.write(tmp_path / "later")
+
+    def weights_by(image: float, text: float) -> dict[str, set[tuple[str, float]]]:
+        folder = shutil.copytree(trained.trained, tmp_path / f"{image}-{text}")
+        described = json.loads((folder / DESCRIPTION).read_text())
+        described["borrowed"]["shares"] = {"image": image, "text": text}
+        (folder / DESCRIPTION).write_text(json.dumps(described))
+        files = embed(world, trained.model_copy(update={"trained": str(folder)}), tmp_path / f"out-{image}-{text}")
+        columns: dict[str, set[tuple[str, float]]] = {}
+        for item, chosen, weight in pl.read_parquet(files["item_weights"]).iter_rows():
+            columns.setdefault(item, set()).add((chosen, weight))
+        return columns
+
+    assert load_model(trained.trained).description.borrowed.shares.keys() <= {"image", "text"}
+    for shares, nearest in (((1.0, 1e-6), "n-image"), ((1e-6, 1.0), "n-text")):
+        columns = weights_by(*shares)
+        assert columns["n-mixed"] == columns[nearest]
 
 
 def test_without_anything_new_every_table_is_the_trainings(shop: tuple[World, TrainingResult], tmp_path: Path) -> None:

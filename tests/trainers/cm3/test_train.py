@@ -289,6 +289,48 @@ def test_two_users_and_two_items_train(tmp_path: Path) -> None:
     assert (result.users, result.items) == (2, 2)
 
 
+def poor_worlds() -> dict[str, World]:
+    """Shops of which the item weights have little to say, by what they lack."""
+    worlds = {name: draw_world() for name in ("alone", "no content", "half", "constant", "one constant", "few")}
+    worlds["alone"].events += [("hermit", "hermitage", "train")]
+    for name, vectors in worlds["no content"].vectors.items():
+        worlds["no content"].vectors[name] = dict.fromkeys(vectors)
+    for name, vectors in worlds["half"].vectors.items():
+        worlds["half"].vectors[name] = {item: vector if item < "i020" else None for item, vector in vectors.items()}
+    for world, names in (("constant", ("image", "text")), ("one constant", ("image",))):
+        for name in names:
+            worlds[world].vectors[name] = dict.fromkeys(worlds[world].vectors[name], np.full(6, 0.3, np.float32))
+    events = [event for event in worlds["few"].events if event[1] < "i008"]
+    worlds["few"].events = [*events, ("u000", "i000", "train"), ("u001", "i001", "train")]
+    worlds["few"].vectors = {
+        name: {item: vector for item, vector in vectors.items() if item < "i008"}
+        for name, vectors in worlds["few"].vectors.items()
+    }
+    return worlds
+
+
+@pytest.mark.parametrize("lack", poor_worlds())
+def test_a_shop_that_says_little_gets_weights_without_a_nan(tmp_path: Path, lack: str) -> None:
+    world = poor_worlds()[lack].write(tmp_path / "world")
+    result = train(world, tmp_path / "out", max_epochs=1)
+    weights = pl.read_parquet(result.files["item_weights"])
+    assert np.isfinite(weights["weight"].to_numpy()).all()
+    assert "hermitage" not in {*weights["item_id"], *weights["chosen_id"]}
+    assert (weights["item_id"] != weights["chosen_id"]).all()
+    for name in ("items", "users"):
+        assert np.isfinite(pl.read_parquet(result.files[name])["embedding"].to_numpy()).all()
+    lists = pl.read_parquet(result.files["recommendations"])
+    assert np.isfinite(lists["score"].to_numpy()).all()
+    assert np.isfinite(pl.read_parquet(result.files["metrics"])["value"].to_numpy()).all()
+
+
+def test_one_user_is_no_shop_to_train_on(tmp_path: Path) -> None:
+    world = draw_world()
+    world.events = [event for event in world.events if event[0] == "u000"]
+    with pytest.raises(UserError, match=r"at least 2 users, found 1\. Loosen"):
+        train(world.write(tmp_path / "world"), tmp_path / "out")
+
+
 def test_users_and_items_that_only_test_knows_are_ranked(tmp_path: Path) -> None:
     world = draw_world()
     world.events += [("new", "i001", "test"), ("u000", "fresh", "test"), ("u001", "unseen", "valid")]
