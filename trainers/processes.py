@@ -5,6 +5,7 @@ every process propagates all rows of its share of the columns, and two exchanges
 exchanges are torch.distributed's `all_to_all_single`.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from itertools import accumulate
@@ -46,7 +47,11 @@ class Processes:
         Raises: UserError: not all came within `wait`.
         """
         try:
-            dist.init_process_group("gloo", timeout=wait)
+            store, rank, count = next(iter(dist.rendezvous("env://", timeout=wait)))
+            # torchrun keeps its store when it starts all processes again: without names of their own they would find
+            # the addresses of those that ended.
+            store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=wait)
         except (dist.DistError, RuntimeError) as error:
             raise UserError(
                 f"processes: expected all to meet within {wait.total_seconds():g} s, but at least one did not come "
@@ -55,7 +60,7 @@ class Processes:
             ) from error
         group = dist.new_group(timeout=WORKING)
         assert isinstance(group, dist.ProcessGroup)
-        return cls(dist.get_rank(), dist.get_world_size(), group)
+        return cls(rank, count, group)
 
     @property
     def leads(self) -> bool:
