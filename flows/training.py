@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,8 +47,6 @@ def run(
         tables: see `inputs`.
         cluster: its workers solve the item weights.
     """
-    # Where a training runs and how often it saves does not change its result.
-    settings = config.model_dump(mode="json", exclude={"device", "checkpoint_seconds", "processes"})
     read = {name: version.version for name, version in tables.items()}
     dataset = tables["interactions"].dataset
     hidden = sorted(never_shown.read(store, dataset))
@@ -57,7 +56,7 @@ def run(
             table=table,
             stage="train",
             stage_version=STAGE_VERSION,
-            config=settings,
+            config=settings(config),
             inputs=read | never_shown_input(table, hidden),
             encoder="cm3",
         )
@@ -93,6 +92,11 @@ def run(
     versions[MODEL] = store.publish_files(lineages[MODEL], files, result.parameters)
     shutil.rmtree(work)
     return Published(versions, {"epochs": result.epochs})
+
+
+def settings(config: CM3Config) -> dict[str, Any]:
+    """What a training's result depends on: not where it runs, which changes it by rounding, nor how often it saves."""
+    return config.model_dump(mode="json", exclude={"device", "checkpoint_seconds", "processes"})
 
 
 def never_shown_input(table: str, hidden: Sequence[str]) -> dict[str, str]:

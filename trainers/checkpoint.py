@@ -28,7 +28,7 @@ def run_key(model: str, dataset: Dataset, config: BaseModel, **more: Any) -> str
     record = {
         "format": FORMAT,
         "model": model,
-        "config": config.model_dump(mode="json", exclude={"checkpoint_seconds", "top_k"}),
+        "config": config.model_dump(mode="json", exclude={"checkpoint_seconds", "processes", "top_k"}),
         "data": dataset.fingerprint,
         "torch": torch.__version__,
     }

@@ -336,7 +336,8 @@ def _validate(
     """The validation metric of this epoch, noted in `state`."""
     model.eval()
     embeddings = Embeddings(*(part.detach() for part in model.embeddings()))
-    if not all(bool(torch.isfinite(part).all()) for part in embeddings):
+    is_finite = all(bool(torch.isfinite(part).all()) for part in embeddings)
+    if not all(model.processes.each_object(is_finite)):
         raise UserError(
             f"training {model.name}: expected finite embeddings, found NaN or infinity after epoch {state.epoch}. "
             "Lower learning_rate or gamma, and check the features' scale."

@@ -206,6 +206,13 @@ class _DealtTable(Table):
             return self.processes._exchange(self.values[request.rows], request.wanted, request.asked)
 
     @override
+    def collect(self) -> None:
+        for rows, part in self._read:
+            # Also where this loss has no gradient, e.g. of a batch without negatives: the others wait to exchange.
+            self._add(rows, torch.zeros_like(part) if part.grad is None else part.grad)
+        self._read.clear()
+
+    @override
     def _add(self, rows: Tensor | slice, gradient: Tensor) -> None:
         request = self._request(rows)
         received = self.processes._exchange(gradient, request.asked, request.wanted)

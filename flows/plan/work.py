@@ -208,8 +208,7 @@ class _Planner:
         most = trainer.max_epochs
         if "similarity" in self.found:
             inputs = {name: version.version for name, version in training.inputs(self.found).items()}
-            settings = trainer.model_dump(mode="json", exclude={"device", "checkpoint_seconds"})
-            if self._like("embeddings/items", inputs, settings):
+            if self._like("embeddings/items", inputs, training.settings(trainer)):
                 self._add("train", "train", "epochs", 0, 0, seconds=0.0)
                 return
         each, basis = self.rates.seconds_per_epoch()

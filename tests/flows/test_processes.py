@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
-from flows import processes
+from flows import processes, training
 from schemas.errors import UserError
-from schemas.training import CM3Config, TrainingResult
+from schemas.training import CM3Config, TrainingConfig, TrainingResult
 from tests.support.world import World, draw_world
 from trainers import cm3
 
@@ -71,6 +73,27 @@ def two(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(world, tmp_path_factory.mktemp("two"), CONFIG.model_copy(update={"processes": 2}))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps_per_epoch": 1000},  # a batch per step: the second process has none
+        {"published": True},
+        {"calibration": "fused"},
+        {"feature_rank": 4},
+    ],
+    ids=str,
+)
+def test_two_processes_give_the_numbers_of_one_whatever_is_trained(
+    world: World, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = CONFIG.model_copy(update={"max_epochs": 2} | changes)
+    one = train(world, tmp_path / "one", config)
+    together = train(world, tmp_path / "two", config.model_copy(update={"processes": 2}))
+    np.testing.assert_allclose(together.curve, one.curve, **ROUNDING)
+    for table in ("items", "users"):
+        np.testing.assert_allclose(together.vectors(table), one.vectors(table), **ROUNDING)
+
+
 def test_two_processes_give_the_numbers_of_one(world: World, two: Trained, tmp_path: Path) -> None:
     one = train(world, tmp_path, CONFIG)
     np.testing.assert_allclose(two.curve, one.curve, **ROUNDING)
@@ -98,6 +121,15 @@ def test_more_processes_than_coordinates_are_refused_by_name(world: World, tmp_p
     config = CONFIG.model_copy(update={"processes": 4, "dim": 1})
     with pytest.raises(UserError, match=r"processes: expected at most 3, the number of coordinates.* found 4"):
         train(world, tmp_path, config)
+
+
+def test_only_cm3_trains_in_several_processes() -> None:
+    with pytest.raises(ValidationError, match=r"processes\n.*Extra inputs"):
+        TrainingConfig.model_validate({"processes": 2})
+
+
+def test_how_many_processes_train_is_no_part_of_the_result() -> None:
+    assert training.settings(CONFIG) == training.settings(CONFIG.model_copy(update={"processes": 2}))
 
 
 def test_processes_that_the_machines_cannot_share_are_refused(

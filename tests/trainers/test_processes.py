@@ -25,9 +25,14 @@ def exchanged(processes: Processes) -> dict[str, torch.Tensor]:
     columns = processes.to_columns(rows)
     table = processes.table(processes.to_rows(columns**2, WHOLE.shape[1]))
     losses = [table[rows].sum() * (n + 1) for n, rows in enumerate(READ) if processes.count == 1 or n == processes.rank]
+    partly = processes.table(rows * 1.0)
+    read = [partly[torch.tensor([0, 6])].sum() for _ in losses]
+    using = [n for n in range(len(READ)) if n != 1]  # process 1 reads, and its loss does without
+    losses += read[: len(using)] if processes.count == 1 else [one for one in read if processes.rank in using]
     torch.autograd.backward(torch.stack(losses).sum())
-    table.collect()
-    backward([table])
+    for one in (table, partly):
+        one.collect()
+    backward([table, partly])
     held, unused = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
     if processes.rank != 1:
         held.grad = torch.full((2,), processes.rank + 1.0)

@@ -93,7 +93,10 @@ class CM3(EmbeddingModel):
         self.decayed = not config.published
         device = user_item.weights.device
         self.precision = matrix_precision(config.precision, device)
-        self.directions = feature_directions(dataset, config) if directions is None else directions
+        # The first's for all: another processor may find them with the other sign.
+        self.directions = processes.first(
+            lambda: feature_directions(dataset, config) if directions is None else directions
+        )
         features = [coordinates(m.matrix, self.directions.get(name)) for name, m in dataset.features.items()]
         blocks = len(features) + config.fusion
         self.encoders = nn.ModuleList(ModalityEncoder(x.shape[1], config.dim) for x in features)
