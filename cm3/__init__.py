@@ -103,7 +103,7 @@ def recommend(
         users: known users, by id.
         items: instead of `users`: what an unknown user chose. Unknown ids among them are warned of.
     Returns: user_id (for `users`), item_id, rank from 1, score, because; no rows for a user who chose every item.
-    Raises: UserError: an unknown user, no known item, or more than the published lists hold.
+    Raises: UserError: an unknown user, no known item, more than the published lists hold, or damaged weights.
     """
     import pyarrow as pa
 

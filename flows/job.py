@@ -226,7 +226,8 @@ def read_by(encoder: EncoderSpec, tables: Mapping[str, TableVersion]) -> dict[st
 
 def train(store: Store, tables: Mapping[str, TableVersion], parameters: RunParameters, record: Recorder) -> Tables:
     """What CM3 makes of them: embeddings, recommendations, metrics, epochs, and its model."""
-    with clusters.connection(parameters.cluster) as cluster:
+    has_weights = parameters.trainer.item_weights is not None  # the part of it that a cluster's workers compute
+    with clusters.connection(parameters.cluster if has_weights else "") as cluster:
         made = record(
             "train",
             training.run,

@@ -20,7 +20,7 @@ from schemas.lineage import CODE_VERSION
 logger = logging.getLogger(__name__)
 
 PATIENCE = 120.0
-"""Seconds without any worker after which a run gives up; finished shards are kept."""
+"""Seconds without any worker after which a run gives up."""
 AHEAD = 2
 """Tasks submitted per thread of a worker: one running, one waiting."""
 LOOK_EVERY = 0.5
@@ -96,16 +96,13 @@ class Cluster:
             UserError: as raised by `function`; or one task ended several workers.
             ClusterError: the scheduler is lost, or had no worker for `PATIENCE` seconds.
         """
-        import dask  # an optional extra
-
         waiting: list[tuple[K, Any]] = []
         finished: queue.SimpleQueue[object] = queue.SimpleQueue()
         try:
             for key, arguments in tasks:
                 future = None
                 if arguments is not None:
-                    with dask.config.set({"distributed.admin.large-graph-warning-threshold": LARGEST}):
-                        future = self._client.submit(function, *arguments, pure=False)
+                    future = self._submit(function, *arguments)
                     future.add_done_callback(finished.put)
                 waiting.append((key, future))
                 while waiting and (
@@ -131,16 +128,14 @@ class Cluster:
             UserError, ClusterError: as in `map`.
         """
         held = self._held(shared)
-        for _, result in self.map(computed, ((None, (function, held, part)) for part in parts)):
+        for _, result in self.map(on_all_threads, ((None, (function, held, part)) for part in parts)):
             yield result
 
     def _held(self, value: Any) -> Any:
         """A future of `value`, of which every present worker has a copy."""
-        import dask
         from distributed import CancelledError, wait
 
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": LARGEST}):
-            held = self._client.submit(itself, value, pure=False)
+        held = self._submit(same, value)
         try:
             while True:
                 try:
@@ -150,11 +145,23 @@ class Cluster:
                 except TimeoutError:
                     if not self._threads():
                         raise self._no_worker() from None
-            with suppress(ValueError):  # no worker at this moment: the next one gets it with its first part
+            # Dask raises either where a worker leaves meanwhile: each one without it gets it with its first part.
+            with suppress(ValueError, AssertionError):
                 self._client.replicate([held])
         except (CancelledError, OSError) as error:
             raise self._lost(error) from error
         return held
+
+    def _submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """A future of `function(*arguments)`."""
+        import dask  # an optional extra
+        from distributed.client import ClosedClientError
+
+        try:
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": LARGEST}):
+                return self._client.submit(function, *arguments, pure=False)
+        except ClosedClientError as error:  # the scheduler was away for long, e.g. during the epochs of a training
+            raise self._lost(error) from error
 
     def _next(
         self,
@@ -192,7 +199,7 @@ class Cluster:
         except KilledWorker as error:
             raise UserError(  # trying again would end more of them
                 f"One shard ended {error.allowed_failures + 1} workers at {self.address} one after the other. Their "
-                "logs say why, mostly memory. Finished shards are kept."
+                "logs say why, mostly memory. What was kept before is taken over by the next run."
             ) from error
         except CancelledError as error:
             raise self._lost(error) from error
@@ -207,14 +214,14 @@ class Cluster:
 
     def _lost(self, error: BaseException) -> ClusterError:
         return ClusterError(
-            f"The scheduler at {self.address} was lost ({type(error).__name__}). Finished shards are kept: start it "
-            "and run again."
+            f"The scheduler at {self.address} was lost ({type(error).__name__}). Start it and run again: what was kept "
+            "before is taken over."
         )
 
     def _no_worker(self) -> ClusterError:
         return ClusterError(
             f"No worker at {self.address} for {PATIENCE:.0f} s. Start one, dask worker {self.address}, and run again: "
-            "finished shards are kept."
+            "what was kept before is taken over."
         )
 
 
@@ -223,12 +230,12 @@ def code_version() -> str:
     return CODE_VERSION
 
 
-def itself(value: Any) -> Any:
-    """What a worker holds for its parts."""
+def same(value: Any) -> Any:
+    """The value itself, so that a worker holds it for the parts that need it."""
     return value
 
 
-def computed(function: Callable[[Any, Any], Any], shared: Any, part: Any) -> Any:
+def on_all_threads(function: Callable[[Any, Any], Any], shared: Any, part: Any) -> Any:
     """Runs on a worker: one part, on all of its threads."""
     with ONE_AT_A_TIME:
         use_threads()

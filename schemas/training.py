@@ -163,7 +163,11 @@ class ItemWeightsConfig(RecommenderConfig):
         "ranked among them; the lower, the more often those are shown",
     )
     judged_users: int = Field(default=5000, ge=1, description="users that choices are judged by, at most")
-    judged_items: int = Field(default=4000, ge=1, description="items that choices are judged among, at most")
+    judged_items: int = Field(
+        default=4000,
+        ge=1,
+        description="items that choices are judged among; more where the judged users chose more later",
+    )
 
 
 class CM3Config(TrainingConfig):

@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from typing_extensions import override
 
 from schemas.errors import UserError
@@ -47,10 +49,10 @@ class Processes:
         Raises: UserError: not all came within `wait`.
         """
         try:
-            store, rank, count = next(iter(dist.rendezvous("env://", timeout=wait)))
+            store, rank, count = next(iter(rendezvous("env://", timeout=wait)))
             # torchrun keeps its store when it starts all processes again: without names of their own they would find
             # the addresses of those that ended.
-            store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+            store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
             dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=wait)
         except (dist.DistError, RuntimeError) as error:
             raise UserError(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from distributed import Client
 
 from pipeline import cluster as clusters
 from pipeline import features, images, similarity
@@ -171,6 +172,25 @@ def test_what_parts_share_outlives_every_worker(two: DaskCluster) -> None:
         pass
     two.fill()
     assert [first, *results] == [3 * part for part in range(50)]
+
+
+def test_a_worker_that_leaves_while_it_gets_a_copy_is_waited_for_by_nobody(
+    two: DaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replicate(_: object) -> None:
+        raise AssertionError  # as Dask does where the only one that holds it dies
+
+    monkeypatch.setattr(two.client, "replicate", replicate)
+    assert list(Cluster(two.client).map_shared(operator.add, 1, range(4))) == [1, 2, 3, 4]
+
+
+def test_a_client_that_gave_up_looking_for_the_scheduler_says_what_was_lost(two: DaskCluster) -> None:
+    client = Client(two.address)
+    cluster = Cluster(client)
+    client.close()
+    for lost in (cluster.map_shared(operator.add, 1, [1]), cluster.map(operator.neg, [(1, (1,))])):
+        with pytest.raises(ClusterError, match=r"scheduler at .* was lost"):
+            next(lost)
 
 
 def test_results_come_in_order_and_tasks_are_taken_as_they_are_needed(two: DaskCluster) -> None:

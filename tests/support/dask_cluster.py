@@ -13,8 +13,8 @@ import pytest
 
 from pipeline.cluster import Cluster
 from pipeline.machine import threads
-from tests.conftest import ROOT
 
+ROOT = Path(__file__).parents[2]
 WORKERS = 2
 
 

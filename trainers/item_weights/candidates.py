@@ -16,7 +16,7 @@ ROUNDING = np.float32(1e-6)
 
 
 def content_of(features: dict[str, Modality], shares: dict[str, float], centre: Rows | None = None) -> Floats:
-    """One vector per item whose dot products are the mean of the features' cosines, (items, width).
+    """One vector per item whose dot products are the mean of the features' cosines by their shares, (items, width).
 
     A feature is centred, so that what all items have in common says nothing. Of an item that lacks a feature the others
     count alone; rows have length 1, or 0 where the item has none of them, or nothing but what all have in common.

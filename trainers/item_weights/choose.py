@@ -1,4 +1,4 @@
-"""What validation decides of the weights: content's share, the penalty, their part of the score, their number."""
+"""What validation decides of the weights: α, λ, the features' shares, the factor, and how many are kept."""
 
 import functools
 import logging
@@ -116,7 +116,7 @@ class Outcome(NamedTuple):
 
 
 class Trials:
-    """Settings solved for the judge's items and judged, each once: 8 bytes per item and candidate are kept of each.
+    """Settings solved for the judge's items and judged, each once; of each, 8 bytes per judged item and candidate stay.
 
     Attributes:
         outcomes: of what was solved so far.

@@ -12,6 +12,9 @@ from trainers.data import Dataset
 from trainers.evaluation import Relevant, Scorer, accuracy
 from trainers.item_weights.nearest import Rows
 
+FEW = 2
+"""Relevant items per list up to which counting takes less time than sorting; each takes a copy of the list's scores."""
+
 
 def sample(wanted: Rows, count: int, most: int) -> Rows:
     """All rows below `count`, or where they are more than `most` the wanted ones and others drawn evenly, ascending."""
@@ -39,7 +42,7 @@ class Judge:
         self.users = evenly(np.unique(dataset.valid[:, 0]), config.judged_users)
         pairs = dataset.valid[np.isin(dataset.valid[:, 0], self.users)]
         self.items = sample(np.unique(pairs[:, 1]), len(dataset.items), config.judged_items)
-        self.key, self.rule, self.block = (rule.selection_metric, rule.selection_k), rule, rule.block
+        self.key, self.rule = (rule.selection_metric, rule.selection_k), rule
         self.interactions = dataset.matrix("train")[self.users]
         column = np.full(len(dataset.items), -1)
         column[self.items] = np.arange(len(self.items))
@@ -105,8 +108,9 @@ class Judge:
     def _hits(self, rows: slice, scores: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
         """Whether the item at each of the first `k` places is relevant to its user, (n, k).
 
-        A relevant item's place is the number of items with a higher score. Counting those takes less time than sorting,
-        since an eighth of the items rules most out. Only lists in which others have the same score are sorted.
+        A relevant item's place is the number of items with a higher score. Counting those takes less time than sorting
+        where an eighth of the items rules most out. Lists in which others have the same score are sorted, and all are
+        where more than `FEW` relevant items per list are left.
         """
         mine = slice(*np.searchsorted(self.line, [rows.start, rows.stop]))
         line = self.line[mine] - rows.start
@@ -114,9 +118,15 @@ class Judge:
         for some in (scores[:, : scores.shape[1] // 8], scores):
             place = np.count_nonzero(some[line] > score[:, None], axis=1)
             line, score, place = (of[place < k] for of in (line, score, place))
+            if len(line) > FEW * len(scores):
+                return self._sorted(rows.start + np.arange(len(scores)), scores, k)
         hits = np.zeros((len(scores), k), np.bool_)
         hits[line, place] = True
         equal = np.unique(line[np.count_nonzero(scores[line] == score[:, None], axis=1) > 1])
-        top = torch.topk(torch.from_numpy(scores[equal]), k, dim=1).indices.numpy()
-        hits[equal] = self.relevant.contains(top, rows.start + equal)
+        hits[equal] = self._sorted(rows.start + equal, scores[equal], k)
         return hits
+
+    def _sorted(self, lines: Rows, scores: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
+        """As `_hits`, of any users, by sorting."""
+        top = torch.topk(torch.from_numpy(scores), k, dim=1).indices.numpy()
+        return self.relevant.contains(top, lines)

@@ -38,9 +38,14 @@ def choose_weights(
     threads = torch.get_num_threads()
     choice = choose(dataset, base, evaluation, config, threads)
     logger.info(
-        "item weights: content %g, penalty %g, factor %.3g, %s per item chosen on validation, %.4f",
-        choice.ridge.alpha, choice.ridge.penalty, choice.factor, choice.kept or "all", choice.validation,
-    )  # fmt: skip
+        "item weights: α %g, λ %g, features' shares %s, factor %.3g, %s per item chosen on validation, %.4f",
+        choice.ridge.alpha,
+        choice.ridge.penalty,
+        ", ".join(f"{name} {share:g}" for name, share in choice.shares.items()),
+        choice.factor,
+        choice.kept or "all",
+        choice.validation,
+    )
     return choice, item_weights(dataset, choice, config, threads, workers=workers).matrix
 
 

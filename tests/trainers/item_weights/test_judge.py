@@ -11,12 +11,17 @@ from schemas.training import EvaluationConfig, ItemWeightsConfig
 from tests.support.world import dataset_of, draw_world
 from trainers.data import load
 from trainers.evaluation import Relevant, Rows, accuracy
+from trainers.item_weights import judge
 from trainers.item_weights.judge import Judge, sample
 
 
 @pytest.mark.parametrize("levels", [None, 3], ids=["all scores differ", "many are equal"])
 @pytest.mark.parametrize("alone", [False, True])
-def test_figures_are_those_of_ranked_lists(tmp_path: Path, levels: int | None, alone: bool) -> None:
+@pytest.mark.parametrize("few", [judge.FEW, 0], ids=["counted", "sorted"])
+def test_figures_are_those_of_ranked_lists(
+    tmp_path: Path, levels: int | None, alone: bool, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "FEW", few)
     world, rng = draw_world(users=150, items=90, each=12), np.random.default_rng(2)
     world.events = [  # of two validation items some users' lists hold both
         (user, item, "valid" if place % 12 < 2 else "train") for place, (user, item, _) in enumerate(world.events)
@@ -39,8 +44,8 @@ def test_figures_are_those_of_ranked_lists(tmp_path: Path, levels: int | None, a
         hits = relevant.contains(torch.topk(whole, 10, dim=1).indices.numpy())
         return float(accuracy(hits, relevant.counts, (10,))["ndcg", 10].mean())
 
-    judge = Judge(dataset, None if alone else scorer, EvaluationConfig(selection_k=10, block=32), ItemWeightsConfig())
-    values = judge.values(table, (0.0, 0.3, 0.6))
+    rule = EvaluationConfig(selection_k=10, block=32)
+    values = Judge(dataset, None if alone else scorer, rule, ItemWeightsConfig()).values(table, (0.0, 0.3, 0.6))
     assert len(values) == (1 if alone else 3)
     assert list(values.values()) == pytest.approx([figure(factor) for factor in values], rel=1e-12)
 
