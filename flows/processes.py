@@ -58,7 +58,7 @@ def run(
             f"processes: expected a multiple of the {machines} machines (PET_NNODES), found {config.processes}. Every "
             "machine starts the same number."
         )
-    options = ["--nproc-per-node", str(here), "--max-restarts", str(RESTARTS)]
+    options = ["--nproc-per-node", str(here), "--max-restarts", str(RESTARTS), "--log-dir", str(output / "torchrun")]
     if machines == 1:
         options.append("--standalone")  # a free port
     share = str(max(1, threads() // here))
