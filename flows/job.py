@@ -226,14 +226,16 @@ def read_by(encoder: EncoderSpec, tables: Mapping[str, TableVersion]) -> dict[st
 
 def train(store: Store, tables: Mapping[str, TableVersion], parameters: RunParameters, record: Recorder) -> Tables:
     """What CM3 makes of them: embeddings, recommendations, metrics, epochs, and its model."""
-    has_weights = parameters.trainer.item_weights is not None  # the part of it that a cluster's workers compute
-    with clusters.connection(parameters.cluster if has_weights else "") as cluster:
+    trainer = parameters.trainer
+    # A cluster's workers solve item weights, and only for a training that is one process.
+    has_work = trainer.item_weights is not None and trainer.processes == 1
+    with clusters.connection(parameters.cluster if has_work else "") as cluster:
         made = record(
             "train",
             training.run,
             store=store,
             tables=training.inputs(tables),
-            config=parameters.trainer,
+            config=trainer,
             cluster=cluster,
         )
     record.release()

@@ -76,7 +76,6 @@ def run(
         large_tensors_kept(),
         track("training", total=config.max_epochs, unit="epochs", part="epoch", at_most=True) as advance,
     ):
-        # The first of several processes solves the item weights alone: it has no connection to the cluster.
         workers = None if cluster is None else cluster.map_shared
         train = partial(cm3.run, workers=workers) if config.processes == 1 else processes.run
         result = train(

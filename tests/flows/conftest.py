@@ -14,6 +14,7 @@ def stack() -> Iterator[Stack]:
     running = Stack()
     try:
         running.up()
+        running.schedule_small_demo()
         yield running
     finally:
         running.down()

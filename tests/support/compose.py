@@ -252,6 +252,14 @@ class Stack:
             assert time.monotonic() < deadline, f"{url} does not answer: {self.log('api')}"
             time.sleep(0.5)
 
+    def schedule_small_demo(self) -> None:
+        """What is scheduled extracts the tests' demo: at its hour the default one, which is larger, would be the latest
+        data set that all later runs are compared with."""
+        deployment = self.api("/deployments/name/re-extract/demo", method="GET")
+        for schedule in deployment["schedules"]:
+            path = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
+            self.api(path, {"parameters": STACK_DEMO}, method="PATCH")
+
     def runs(self, flow: str, **only: Any) -> list[FlowRun]:
         """Flow runs of a flow, the newest first."""
         body = {"flows": {"name": {"any_": [flow]}}, "flow_runs": only or None, "sort": "EXPECTED_START_TIME_DESC"}
