@@ -209,7 +209,7 @@ class CM3(EmbeddingModel):
     def whole_parameters(self) -> dict[str, Tensor]:
         """The parameters of all users, in the first process."""
         return {
-            name: self.processes.whole(part) if name in PER_USER else part for name, part in self.state_dict().items()
+            name: self.processes.whole(part) if name in self.dealt else part for name, part in self.state_dict().items()
         }
 
 
