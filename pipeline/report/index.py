@@ -5,10 +5,9 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import pyarrow.parquet as pq
-from jinja2 import Environment
 
 from pipeline import history
 from pipeline.report.order import in_order
@@ -197,6 +196,4 @@ def _missing(store: Store, message: str) -> tuple[int, str, bytes]:
 
 
 def _render(template: str, store: Store, **context: Any) -> bytes:
-    pages: Environment = environment()
-    pages.filters["segment"] = lambda text: quote(text, safe="/")
-    return pages.get_template(f"ui/{template}").render(context, store=shown(store.uri, 200)).encode()
+    return environment().get_template(f"ui/{template}").render(context, store=shown(store.uri, 200)).encode()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import copy as copy_of
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from schemas.demo import DemoConfig
 from schemas.errors import UserError
 from schemas.model import DESCRIPTION, MODEL, TENSORS
 from schemas.re_extract import ReExtractCatalogue, ReExtractSummary, RetrainThreshold
+from tests.support.small_demo import FEW
 from trainers import fit
 
 pytestmark = pytest.mark.slow
@@ -29,7 +31,7 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.raw, self.uri = folder / "raw", folder / "store"
-        catalogue.write(self.raw, DemoConfig(items=80, users=200))
+        catalogue.write(self.raw, DemoConfig(items=80, users=200, picture_size=64))
         rows = [json.loads(line) for line in (self.raw / "items.jsonl").read_text().splitlines()]
         self.rows = [row for row in rows if self.is_whole(row, rows)]
         self.new = [row["id"] for row in self.rows[-NEW:]]
@@ -60,7 +62,7 @@ class Shop:
             models="offline",
             features=("sentence", "clip"),
             item_columns={"item_id": "id", "image_url": "image"},
-            trainer={"max_epochs": 15, "device": "cpu", "top_k": 10},
+            trainer={"max_epochs": 15, "device": "cpu", "top_k": 10, "item_weights": FEW},
             **changes,
         )
         return re_extract.run(parameters=parameters, retrain=RetrainThreshold(items=share, interactions=0.9))
@@ -157,7 +159,7 @@ def test_a_version_belongs_to_the_training_of_its_model(shop: Shop) -> None:
 def test_a_damaged_model_is_one_error_and_what_was_published_stays_readable(
     shop: Shop, tmp_path: Path, damage: str
 ) -> None:
-    copy = Shop(tmp_path)
+    copy = copy_of(shop)
     copy.uri = Path(shutil.copytree(shop.uri, tmp_path / "copy"))
     file = Path(versions.resolve(copy.store, f"{NAME}/{MODEL}@champion").path) / TENSORS
     if damage == "damaged":

@@ -19,10 +19,10 @@ from schemas.run import RunSummary
 from schemas.training import CM3Config, ComparisonConfig
 from tests.support.moody_server import Moody
 from tests.support.real_models import tiny_clip
-from tests.support.small_demo import small_demo
+from tests.support.small_demo import FEW, small_demo
 
 MINILM = EncoderSpec(kind="sentence", model="offline:minilm")
-SHORT = ComparisonConfig(seeds=(0, 1), cm3=CM3Config(dim=4, max_epochs=1))
+SHORT = ComparisonConfig(seeds=(0, 1), cm3=CM3Config(dim=4, max_epochs=1, item_weights=FEW))
 
 
 @pytest.fixture

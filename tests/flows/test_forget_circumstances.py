@@ -28,7 +28,7 @@ from tests.support.published import publish
 from tests.support.service import serving
 
 pytestmark = pytest.mark.slow
-SHORT = CM3Config(max_epochs=1, dim=8, device="cpu")
+SHORT = CM3Config(**drawn_shop.QUICK)
 
 
 def fields(place: Path, **changes: Any) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def compared(store: Store) -> object:
 
 
 def tuned(store: Store) -> object:
-    base = SHORT.model_dump(include={"max_epochs", "dim", "device"})
+    base = SHORT.model_dump(include=set(drawn_shop.QUICK))
     return research.tune(store, "shop", TuningConfig(trials=1, base=base, space={"gamma": [0.5]}))
 
 

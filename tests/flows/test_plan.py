@@ -26,9 +26,12 @@ from tests.support.small_demo import small_demo
 pytestmark = pytest.mark.slow
 
 VISION = {"vision": {"kind": "timm", "model": "offline:efficientnet-lite0"}}
+SHORT = {"sentence": {"kind": "sentence", "model": "offline:minilm", "max_tokens": 32}}
+"""Reads the beginning of a text, which is quick where texts are long."""
 CHEAP: dict[str, Any] = {
     "models": "offline",
     "features": ("sentence",),
+    "encoders": SHORT,
     "ingest": {"core_k": 1},
     "trainer": drawn_shop.QUICK,
 }
@@ -76,7 +79,7 @@ def gift_cards(data: Path, folder: Path) -> RunParameters:
     fields = {"release": 2018, "category": "Gift Cards", "raw": str(data / "amazon-2018"), "limit": 400}
     return PARAMETERS["amazon"](
         **fields,
-        **CHEAP | {"features": ("sentence", "vision"), "encoders": VISION},
+        **CHEAP | {"features": ("sentence", "vision"), "encoders": SHORT | VISION},
         image_url="images/{item_id}.jpg",
         store=str(folder / "store"),
     )
@@ -86,7 +89,7 @@ def beauty(data: Path, folder: Path) -> RunParameters:
     """A part of Beauty, of which no time is known."""
     source, raw = data / "amazon-2014-beauty", folder / "beauty"
     raw.mkdir(exist_ok=True)
-    items = pl.read_csv(source / "items.csv.gz").head(300)
+    items = pl.read_csv(source / "items.csv.gz").head(150)
     items.select("item_id", "title", "categories").write_csv(raw / "items.csv")
     chosen = pl.read_csv(source / "interactions.csv.gz").filter(pl.col("item_id").is_in(items["item_id"].implode()))
     chosen.select("user_id", "item_id").write_csv(raw / "interactions.csv")

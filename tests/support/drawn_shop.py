@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.support.small_demo import FEW
+
 WORDS = ("lamp", "chair", "rope", "kettle", "scarf", "drum", "clock", "boot")
 OFTEN, ONCE, NEVER = 100, 50, 50
 USERS = 60
-QUICK = {"max_epochs": 1, "dim": 8, "device": "cpu"}
+QUICK = {"max_epochs": 1, "dim": 8, "device": "cpu", "item_weights": FEW.model_dump()}
 """A trainer's configuration for tests that are not about its figures."""
 
 
