@@ -6,7 +6,8 @@ The product trains first and adds the weights to the score afterwards. Beside it
 - `graph of weights`: an item's neighbours are those whose weights on it are largest, not those most alike in content;
 - `centred similarity`: s of the calibration is the cosine of vectors from which the mean of all items was taken.
 
-Only validation is looked at. The line before says how s is distributed over pairs of items.
+The first line says how s is distributed over pairs of items; the last ones, each variant's mean on test and its p
+against the product (paired t-test over users).
 """
 
 from collections.abc import Iterator
@@ -28,15 +29,18 @@ from trainers.cm3.model import CM3, frozen_content, fuse
 from trainers.cm3.sphere import unit
 from trainers.cm3.train import measure
 from trainers.data import Dataset
+from trainers.evaluation import Floats
 from trainers.fit import Batch, Tables
 from trainers.item_weights.term import choose_weights
 from trainers.propagated import gather
+from trainers.significance import p_value
 
+K = 20
 PAIRS = 400_000
 
 
 def main() -> None:
-    """Print one line per variant and seed."""
+    """Print one line per variant and seed, and one per variant."""
     options = asked(__doc__)
     dataset = core(options.store, options.dataset)
     low, middle, high = np.quantile(similarities(dataset, options.trainer), (0.1, 0.5, 0.9))
@@ -50,6 +54,7 @@ def main() -> None:
         "graph of weights": {"trainers.cm3.build.item_item_adjacency": lambda *_, k, **__: speakers(weights, k)},
         "centred similarity": {"trainers.cm3.model.frozen_content": centred_content},
     }
+    per_user: dict[str, list[Floats]] = {name: [] for name in variants}
     for seed in range(options.seeds):
         config = options.trainer.model_copy(update={"seed": seed})
         for name, changes in variants.items():
@@ -58,6 +63,11 @@ def main() -> None:
                     stack.enter_context(patch(place, changed))
                 measured = measure(dataset, config)
             print(f"seed {seed}  {name:20s}vectors {measured.fitted.validation:.4f}  whole {measured.validation:.4f}")
+            per_user[name].append(measured.rankings[CM3.name]["test"].per_user["ndcg", K])
+    product, *_ = (np.mean(runs, axis=0) for runs in per_user.values())
+    for name, runs in per_user.items():
+        mean = np.mean(runs, axis=0)
+        print(f"test    {name:20s}NDCG@{K} {mean.mean():.4f}  p {p_value(mean, product):.2g}")
 
 
 class ByRank(CM3):
