@@ -10,7 +10,7 @@ SMALL = DemoConfig(items=60, users=150, picture_size=144)
 """Its pictures are drawn in little more than half the time of the default's, and larger than an atlas's thumbnails."""
 FEW = ItemWeightsConfig(alphas=(1.0, 10.0), penalties=(100.0,), kept=(20, 50))
 """Of each choice few settings to try: trying all takes a fifth of a short training."""
-QUICK = CM3Config(max_epochs=3, item_weights=FEW)
+QUICK = CM3Config(max_epochs=3)
 
 
 def small_demo(store: Path | str, **changes: object) -> DemoParameters:
