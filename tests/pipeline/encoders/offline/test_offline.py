@@ -2,6 +2,7 @@
 
 import io
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,17 @@ def test_a_model_is_built_once_and_a_failed_build_leaves_nothing(
     monkeypatch.setattr(efficientnet, "build", fail)
     assert offline.unpack("efficientnet-lite0") == folder
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "clip-stand-in"])
+def test_the_libraries_that_build_a_model_are_not_needed_once_it_is_built(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = offline.unpack(name)
+    for module in ("efficientnet", "clip_stand_in"):
+        monkeypatch.setitem(sys.modules, f"{offline.__name__}.{module}", None)
+        monkeypatch.delattr(offline, module, raising=False)
+    assert offline.unpack(name) == folder
 
 
 def test_an_unknown_model_and_a_missing_package_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
