@@ -202,14 +202,13 @@ def identity(store: Store, *, create: bool = False) -> str:
 def _name(client: "MlflowClient", store: Store, dataset: str, own: str) -> str:
     """The name under which a server that other stores may share keeps this store's data set."""
     second = f"{dataset}-{own[:8]}"
-    for name in (second, dataset):
-        model = _model(client, name)
+    models = {}
+    for name in (dataset, second):
+        model = models[name] = _model(client, name)
         if model is not None and model.tags.get(STORE_TAG) == own:
             _refuse_copy(store, model.tags.get(ADDRESS_TAG, ""), own)
             return name
-        if name == dataset and model is None:
-            return dataset
-    return second
+    return dataset if models[dataset] is None else second
 
 
 def _refuse_copy(store: Store, address: str, own: str) -> None:

@@ -41,12 +41,16 @@ def registered(store: Store, dataset: str, config: RegistryConfig | None = None)
 
 
 def champion(store: Store, dataset: str, config: RegistryConfig | None = None) -> Registered | None:
-    """The version that is champion now; None without one."""
+    """The version that is champion now; None without one. A service asks this often: of the registry, one request."""
+    from mlflow.exceptions import MlflowException
+
     with session(store, dataset, config) as place:
-        model = place.model()
-        if model is None or "champion" not in model.aliases:
+        try:
+            version = place.client.get_model_version_by_alias(place.name, "champion")
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise  # the two say that there is no such model, or no such alias of it
             return None
-        version = place.client.get_model_version(place.name, str(model.aliases["champion"]))
         return _from_mlflow(place.dataset, version, "champion")
 
 

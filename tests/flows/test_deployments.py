@@ -1,6 +1,5 @@
 """`prefect deployment run` against a real server with the served deployments: what `make up` gives."""
 
-import gzip
 import json
 import os
 import signal
@@ -24,6 +23,7 @@ from schemas.sources import SOURCES
 from tests.conftest import ROOT
 from tests.support import prefect_api
 from tests.support.compose import required
+from tests.support.gift_cards import reviewed_gift_cards
 from tests.support.ports import free_port
 from tests.support.small_demo import QUICK, SMALL
 
@@ -78,22 +78,6 @@ def test_the_demo_deployment_completes_and_registers(environment: dict[str, str]
     assert all(artifact["data"] == 100.0 and artifact["task_run_id"] for artifact in progress.values())
     path = versions.resolve(Store(tmp_path), "demo/embeddings/items@champion").path
     assert duckdb.sql(f"select count(*) from '{path}'").fetchall()[0][0] > 0
-
-
-def reviewed_gift_cards(data: Path, folder: Path) -> Path:
-    """The files of the gift cards that somebody reviewed, a tenth of all."""
-    folder.mkdir()
-    reviews = folder / "Gift_Cards_5.json.gz"
-    for name in (reviews.name, "images"):
-        (folder / name).symlink_to(data / name)
-    with gzip.open(reviews) as file:
-        reviewed = {json.loads(line)["asin"] for line in file}
-    with (
-        gzip.open(data / "meta_Gift_Cards.json.gz") as every,
-        gzip.open(folder / "meta_Gift_Cards.json.gz", "wb") as few,
-    ):
-        few.writelines(line for line in every if json.loads(line)["asin"] in reviewed)
-    return folder
 
 
 def test_gift_cards_from_their_own_files_over_http(

@@ -33,6 +33,7 @@ from schemas.run import CatalogueParameters, RunSummary
 from tests.conftest import ROOT
 from tests.support import stand_in, warm
 from tests.support.compose import SECRETS, Stack, required
+from tests.support.gift_cards import reviewed_gift_cards
 from tests.support.moody_server import Moody
 from tests.support.ports import free_port
 from tests.support.real_models import tiny_reader
@@ -148,10 +149,10 @@ def draw_shop(desk: Path) -> None:
 
 
 def bring_shared(desk: Path, shared_data: Path) -> None:
-    """Amazon's files as they are, and small parts of MovieLens and of Amazon Office."""
+    """Small parts of Amazon's Gift Cards, of MovieLens and of Amazon Office."""
     if (desk / "amazon-2018").exists():
         return
-    (desk / "amazon-2018").symlink_to(shared_data / "amazon-2018")
+    reviewed_gift_cards(shared_data / "amazon-2018", desk / "amazon-2018")
     films, source = desk / "movielens-100k", shared_data / "movielens-100k"
     films.mkdir()
     (films / "images").symlink_to(source / "images")
