@@ -1,11 +1,13 @@
 """The weights of a whole catalogue: columns of the items that somebody chose, and borrowed ones of all others."""
 
 import logging
+from pickle import PicklingError
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,7 +19,8 @@ from trainers.item_weights.choose import Choice
 from trainers.item_weights.cold import borrow, nearest_warm
 from trainers.item_weights.judge import evenly, sample
 from trainers.item_weights.nearest import Floats, Rows
-from trainers.item_weights.ridge import Workers, solve, solve_by
+from trainers.item_weights.ridge import Columns, Workers, solve, solve_by
+from trainers.item_weights.solvers import solvers, worth_processes
 
 logger = logging.getLogger(__name__)
 
@@ -99,12 +102,23 @@ def _warm_columns(
 ) -> sp.csr_matrix:
     """Columns of the warm items, which only warm items speak for."""
     candidates = Candidates(dataset.matrix("train"), content, warm, config.candidates, among=warm)
-    if workers is None:
-        columns = solve(candidates, [choice.ridge], threads, choice.kept)[choice.ridge]
-    else:
-        columns = solve_by(workers, candidates, choice.ridge, choice.kept)
+    columns = _solved(candidates, choice, threads, workers)
     columns.weights[:] *= np.float32(choice.factor)
     return columns.matrix(len(dataset.items))
+
+
+def _solved(candidates: Candidates, choice: Choice, threads: int, workers: Workers | None) -> Columns:
+    """Columns by the workers where there are any, else by this machine's processes or threads."""
+    if workers is not None:
+        return solve_by(workers, candidates, choice.ridge, choice.kept)
+    if worth_processes(len(candidates.items), threads):
+        try:
+            return solve_by(solvers(threads), candidates, choice.ridge, choice.kept)
+        except (TerminatedWorkerError, PicklingError, OSError) as error:
+            # One of them ran out of memory, or there is no room for the arrays that they share.
+            reason = str(error).splitlines()[0]
+            logger.warning("item weights: %s The columns are solved by threads, which takes longer.", reason)
+    return solve(candidates, [choice.ridge], threads, choice.kept)[choice.ridge]
 
 
 def _choose_themselves(

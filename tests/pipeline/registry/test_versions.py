@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 
 from pipeline.registry import client, versions
@@ -34,6 +35,24 @@ def test_references_resolve_by_alias_number_version_and_latest(shop: Shop) -> No
 def test_a_reference_to_nothing_says_what_there_is(shop: Shop, reference: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         versions.resolve(shop[0], reference)
+
+
+def test_the_champion_costs_one_request(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, _, tables = shop
+    for more in ("get_registered_model", "get_model_version", "search_model_versions"):
+        monkeypatch.setattr(MlflowClient, more, None)
+    champion = versions.champion(store, "shop")
+    assert champion is not None
+    assert champion.tables["embeddings/items"] == tables[2]["embeddings/items"].version
+
+
+def test_without_versions_or_without_the_alias_there_is_no_champion(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert versions.champion(store, "shop") is None
+    register(store, trained(store, seed=0, ndcg=0.3))
+    assert versions.champion(store, "shop") is not None
+    client.connect(store).delete_registered_model_alias("shop", "champion")
+    assert versions.champion(store, "shop") is None
 
 
 def test_promote_and_rollback_move_the_alias_and_back(tmp_path: Path) -> None:
