@@ -1,4 +1,4 @@
-"""Processes of this machine that solve columns. Threads would spend two fifths of a column in Python, one at a time.
+"""Processes of this machine that solve columns. Threads spend two fifths of a column in Python, one of them at a time.
 
 joblib's, because they share large arrays through files in memory and need no guard in a user's own script.
 """
@@ -13,6 +13,8 @@ from trainers.item_weights.ridge import Workers
 
 MANY = 20_000
 """Items whose columns take so long that starting processes, a few seconds each, is worth it."""
+FEW = 2
+"""Threads that are kept: as many processes were a tenth faster, and hold the vectors and the interactions once more."""
 IDLE_SECONDS = 10
 """After which a process ends, as those do whose parent was killed."""
 
@@ -30,4 +32,4 @@ def solvers(count: int) -> Workers:
 
 def worth_processes(items: int, threads: int) -> bool:
     """Whether that many columns are better solved by processes; a child of `multiprocessing` may not start any."""
-    return items >= MANY and threads > 1 and not current_process().daemon
+    return items >= MANY and threads > FEW and not current_process().daemon

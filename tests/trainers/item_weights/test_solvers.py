@@ -41,7 +41,7 @@ def many(monkeypatch: pytest.MonkeyPatch) -> sp.csr_matrix:
 @pytest.mark.slow
 def test_processes_give_the_bytes_of_threads(many: sp.csr_matrix, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "solve", None)
-    by_processes = weights(threads=2)
+    by_processes = weights(threads=3)
     assert by_processes.nnz > 30
     for part in ("data", "indices", "indptr"):
         assert getattr(by_processes, part).tobytes() == getattr(many, part).tobytes()
@@ -58,16 +58,16 @@ def test_where_a_process_is_killed_threads_solve_the_columns(
         return workers
 
     monkeypatch.setattr(fit, "solvers", dying)
-    assert (weights(threads=2) != many).nnz == 0
+    assert (weights(threads=3) != many).nnz == 0
     assert "solved by threads, which takes longer" in caplog.text
 
 
-def test_few_items_one_thread_or_a_child_of_multiprocessing_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert solvers.worth_processes(solvers.MANY, 2)
-    assert not solvers.worth_processes(solvers.MANY - 1, 2)
-    assert not solvers.worth_processes(solvers.MANY, 1)
-    monkeypatch.setattr(solvers, "current_process", lambda: SimpleNamespace(daemon=True))
+def test_few_items_few_threads_or_a_child_of_multiprocessing_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert solvers.worth_processes(solvers.MANY, 3)
+    assert not solvers.worth_processes(solvers.MANY - 1, 3)
     assert not solvers.worth_processes(solvers.MANY, 2)
+    monkeypatch.setattr(solvers, "current_process", lambda: SimpleNamespace(daemon=True))
+    assert not solvers.worth_processes(solvers.MANY, 3)
 
 
 @pytest.mark.slow
@@ -76,5 +76,5 @@ def test_without_room_for_what_processes_share_threads_solve_the_columns(
 ) -> None:
     monkeypatch.setenv("JOBLIB_TEMP_FOLDER", "/dev/null/shared")
     wide = 10_000  # 1.2 MB: smaller arrays travel with each part
-    assert (weights(threads=2, width=wide) != weights(threads=1, width=wide)).nnz == 0
+    assert (weights(threads=3, width=wide) != weights(threads=1, width=wide)).nnz == 0
     assert "solved by threads, which takes longer" in caplog.text
