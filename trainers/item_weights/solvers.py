@@ -3,8 +3,11 @@
 joblib's, because they share large arrays through files in memory and need no guard in a user's own script.
 """
 
+import os
+import time
 from collections.abc import Iterable, Iterator
 from multiprocessing import current_process
+from threading import Thread
 from typing import Any
 
 import joblib
@@ -16,14 +19,15 @@ MANY = 20_000
 FEW = 2
 """Threads that are kept: as many processes were a tenth faster, and hold the vectors and the interactions once more."""
 IDLE_SECONDS = 10
-"""After which a process ends, as those do whose parent was killed."""
+"""After which a process without work ends."""
 
 
 def solvers(count: int) -> Workers:
     """So many processes, each with one thread, while parts are left."""
 
     def by_processes(function: Any, shared: Any, parts: Iterable[Any]) -> Iterator[Any]:
-        with joblib.parallel_config("loky", inner_max_num_threads=1, idle_worker_timeout=IDLE_SECONDS):
+        ends = {"initializer": _end_with, "initargs": (os.getpid(),)}
+        with joblib.parallel_config("loky", inner_max_num_threads=1, idle_worker_timeout=IDLE_SECONDS, **ends):
             pool = joblib.Parallel(n_jobs=count, return_as="generator", batch_size=1)
         yield from pool(joblib.delayed(function)(shared, part) for part in parts)
 
@@ -33,3 +37,14 @@ def solvers(count: int) -> Workers:
 def worth_processes(items: int, threads: int) -> bool:
     """Whether that many columns are better solved by processes; a child of `multiprocessing` may not start any."""
     return items >= MANY and threads > FEW and not current_process().daemon
+
+
+def _end_with(parent: int) -> None:
+    """Let this process end when its parent was killed: it would wait for ever to hand over what it solved."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()

@@ -1,14 +1,20 @@
 """Columns by processes of this machine are those of its threads, also where one of the processes is killed."""
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import scipy.sparse as sp
 
 from schemas.training import ItemWeightsConfig
+from tests.conftest import ROOT
 from tests.support.dying import killed
 from trainers.data import Dataset, Modality
 from trainers.item_weights import fit, ridge, solvers
@@ -60,6 +66,38 @@ def test_where_a_process_is_killed_threads_solve_the_columns(
     monkeypatch.setattr(fit, "solvers", dying)
     assert (weights(threads=3) != many).nnz == 0
     assert "solved by threads, which takes longer" in caplog.text
+
+
+KILLED = """
+import os, signal
+from tests.conftest import ROOT
+from tests.support.dying import large
+from trainers.item_weights.solvers import solvers
+
+results = iter(solvers(2)(large, None, range(100_000)))
+numbers = {next(results)[0] for _ in range(20)}
+print(*numbers, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_when_their_parent_is_killed() -> None:
+    script = subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    assert script.returncode == -signal.SIGKILL
+    processes = [int(number) for number in script.stdout.split()]
+    assert processes
+    deadline = time.monotonic() + 60
+    while any(map(is_running, processes)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def is_running(number: int) -> bool:
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_few_items_few_threads_or_a_child_of_multiprocessing_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
