@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import joblib
 
 from pipeline.filesystem import write_atomically
 from pipeline.machine import threads
@@ -50,6 +51,9 @@ def run(
         OSError: the file cannot be written.
     """
     selection = select(store, tables, config)
+    # t-SNE asks for it by a subprocess, once per process. Where Python forks for that, OpenBLAS would wait for ever for
+    # the threads of another map; so it is asked for before there are any.
+    joblib.cpu_count(only_physical_cores=True)
     with ThreadPoolExecutor(threads(), "map") as pool:
         futures = [pool.submit(fill) for fill in spaces(store, tables, selection, config)]
         quality = sections.quality(store, tables)

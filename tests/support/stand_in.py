@@ -96,7 +96,8 @@ def _parameters(deployment: str) -> list[str]:
     if deployment.endswith("/demo"):
         quick |= {"features": ["sentence", "vision"], "demo": {"items": 40, "users": 60}}
     else:
-        quick |= {"raw": str(Path("amazon-2018").resolve()), "models": "offline", "image_url": "images/{item_id}.jpg"}
+        whole = Path("amazon-2018/images").resolve().parent  # where the pictures are: the worker may read nothing else
+        quick |= {"raw": str(whole), "models": "offline", "image_url": "images/{item_id}.jpg"}
     return [word for key, value in quick.items() for word in ("--param", f"{key}={json.dumps(value)}")]
 
 
