@@ -189,11 +189,12 @@ class Phases:
             started = children()
             cost = measure.timed(lambda: function(*arguments, **named))
             ended = children()
+            by_children = max(0.0, ended.cpu - started.cpu)  # those that ended meanwhile had no work any longer
             self.current = None
-            self.by_children += ended.cpu - started.cpu
+            self.by_children += by_children
             before = self.costs.get(name, {"cpu": 0.0, "wall": 0.0, "rss": 0.0})
             self.costs[name] = {
-                "cpu": before["cpu"] + cost.cpu + ended.cpu - started.cpu,
+                "cpu": before["cpu"] + cost.cpu + by_children,
                 "wall": before["wall"] + cost.wall,
                 "rss": max(before["rss"], cost.rss + ended.rss),
             }

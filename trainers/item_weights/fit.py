@@ -116,7 +116,7 @@ def _solved(candidates: Candidates, choice: Choice, threads: int, workers: Worke
             return solve_by(solvers(threads), candidates, choice.ridge, choice.kept)
         except (TerminatedWorkerError, PicklingError, OSError) as error:
             # One of them ran out of memory, or there is no room for the arrays that they share.
-            reason = str(error).splitlines()[0]
+            reason, _, _ = str(error).partition("\n")
             logger.warning("item weights: %s The columns are solved by threads, which takes longer.", reason)
     return solve(candidates, [choice.ridge], threads, choice.kept)[choice.ridge]
 

@@ -70,7 +70,6 @@ def test_where_a_process_is_killed_threads_solve_the_columns(
 
 KILLED = """
 import os, signal
-from tests.conftest import ROOT
 from tests.support.dying import large
 from trainers.item_weights.solvers import solvers
 
